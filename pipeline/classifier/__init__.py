@@ -1,0 +1,1 @@
+"""Room 2: the classifier that every arm, the baseline and the teachers share."""

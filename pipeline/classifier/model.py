@@ -1,0 +1,72 @@
+"""The classifier network and the automatic choice of its size: a small pre-activation ResNet with group normalisation.
+
+Residual blocks: He et al., Identity Mappings in Deep Residual Networks, 2016. Group normalisation (Wu and He, 2018)
+keeps no batch statistics, so synthetic rows in a batch cannot shift how real rows are normalised.
+"""
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel
+from torch import nn
+
+from pipeline.params import Classifier
+
+
+class Settings(BaseModel):
+    """What `auto` came to: everything needed to build the network and to train it."""
+    size: int
+    channels: int
+    classes: int
+    widths: tuple[int, ...]
+    batch: int
+    steps: int
+    lr: float
+    weight_decay: float
+    dropout: float
+    label_smoothing: float
+
+
+def settings(block: Classifier, shape: tuple[int, int, int], classes: int, rows: int) -> Settings:
+    """The block with each `auto` replaced by its rule, which params.yaml states beside the key."""
+    size, _, channels = shape
+    widths = ([32, 64] if size <= 32 else [32, 64, 128]) if block.widths == "auto" else block.widths
+    batch = (32 if rows <= 2000 else 64 if rows <= 20_000 else 128) if block.batch == "auto" else block.batch
+    steps = min(20_000, 600 + rows // 4) if block.steps == "auto" else block.steps
+    return Settings(size=size, channels=channels, classes=classes, widths=tuple(widths), batch=batch, steps=steps,
+                    lr=block.lr, weight_decay=block.weight_decay, dropout=block.dropout, label_smoothing=block.label_smoothing)
+
+
+class Block(nn.Module):
+    def __init__(self, inner: int, outer: int, stride: int) -> None:
+        super().__init__()
+        self.norm1, self.conv1 = nn.GroupNorm(8, inner), nn.Conv2d(inner, outer, 3, stride, 1, bias=False)
+        self.norm2, self.conv2 = nn.GroupNorm(8, outer), nn.Conv2d(outer, outer, 3, 1, 1, bias=False)
+        self.skip = nn.Conv2d(inner, outer, 1, stride, bias=False) if (inner, stride) != (outer, 1) else None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = F.relu(self.norm1(x))
+        skip = x if self.skip is None else self.skip(h)
+        h = self.conv1(h)
+        return skip + self.conv2(F.relu(self.norm2(h)))
+
+
+class Network(nn.Module):
+    """Images (N, C, H, W) in [-1, 1] -> logits (N, K). From 24 px up a 2x2 space-to-depth stem saves most of the cost."""
+
+    def __init__(self, s: Settings) -> None:
+        super().__init__()
+        fold = 2 if s.size >= 24 else 1
+        self.stem = nn.Sequential(nn.PixelUnshuffle(fold), nn.Conv2d(s.channels * fold**2, s.widths[0], 3, padding=1, bias=False))
+        inner = (s.widths[0], *s.widths)
+        self.blocks = nn.Sequential(*(Block(inner[i], w, 1 if i == 0 else 2) for i, w in enumerate(s.widths)))
+        self.norm = nn.GroupNorm(8, s.widths[-1])
+        self.drop = nn.Dropout(s.dropout)
+        self.head = nn.Linear(s.widths[-1], s.classes)
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) -> (N, D): what the head sees."""
+        if x.shape[-1] % 2 and isinstance(self.stem[0], nn.PixelUnshuffle) and self.stem[0].downscale_factor == 2:
+            x = F.pad(x, (0, 1, 0, 1), mode="replicate")
+        return F.relu(self.norm(self.blocks(self.stem(x)))).mean(dim=(2, 3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.drop(self.features(x)))

@@ -1,0 +1,127 @@
+"""The one definition of an augmentation policy (albumentations), and the bank of augmented views made from it once.
+
+Small networks train faster than albumentations augments, and every arm and seed would repeat the same work, so each
+row's views are drawn once with the row's own seed and all trainings pick from them. A row of a rare class gets more
+views than one of a common class, because balanced sampling asks for it more often.
+"""
+import os
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.params import Augment
+
+
+def choose_policy(asked: str, size: int) -> str:
+    """`auto`: glyph up to 16 pixels a side, else safe."""
+    return asked if asked != "auto" else "glyph" if size <= 16 else "safe"
+
+
+def choose_flips(asked: str, images: np.ndarray, y: np.ndarray, groups: np.ndarray, tolerance: float) -> tuple[str, ...]:
+    """The flips that augmentation may use, among "horizontal" and "vertical".
+
+    `auto`: a flip is allowed if a 5-nearest-neighbour rule in 32 principal components, cross-validated on these rows,
+    loses at most `tolerance` balanced accuracy when the held-out rows are flipped.
+    """
+    if asked != "auto":
+        return {"none": (), "both": ("horizontal", "vertical")}.get(asked, (asked,))
+    if len(np.unique(y)) < 2 or min(np.bincount(y)[np.unique(y)]) < 2 or len(np.unique(groups)) < 5:
+        return ()
+    plain, flipped = _neighbour_accuracy(images, y, groups)
+    return tuple(name for name, accuracy in flipped.items() if accuracy >= plain - tolerance)
+
+
+def _neighbour_accuracy(images: np.ndarray, y: np.ndarray, groups: np.ndarray, most: int = 3000
+                        ) -> tuple[float, dict[str, float]]:
+    from sklearn.decomposition import PCA
+    from sklearn.metrics import recall_score
+    from sklearn.neighbors import KNeighborsClassifier
+
+    from pipeline.data.splits import folds
+    rows = np.random.default_rng(0).permutation(len(y))[:most]   # a fixed probe of the data, not a result
+    small, y, groups = images[rows].astype(np.float32), y[rows], groups[rows]
+    views = {"plain": small, "horizontal": small[:, :, ::-1], "vertical": small[:, ::-1]}
+    fold, guess = folds(y, groups, 3, 0), {name: np.zeros_like(y) for name in views}
+    for k in range(3):
+        fit, held = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
+        flat = {name: v.reshape(len(v), -1) for name, v in views.items()}
+        pca = PCA(min(32, len(fit), flat["plain"].shape[1]), random_state=0).fit(flat["plain"][fit])
+        near = KNeighborsClassifier(min(5, len(fit)), weights="distance").fit(pca.transform(flat["plain"][fit]), y[fit])
+        for name in views:
+            guess[name][held] = near.predict(pca.transform(flat[name][held]))
+    accuracy = {name: recall_score(y, g, average="macro", zero_division=0) for name, g in guess.items()}
+    return accuracy.pop("plain"), accuracy
+
+
+def policy(name: str, flips: tuple[str, ...], strength: float) -> Any:
+    """An albumentations pipeline, uint8 (H, W, C) -> same; magnitudes grow with `strength`."""
+    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"   # it asks a package index for its version otherwise
+    import albumentations as A
+    import cv2
+    cv2.setNumThreads(0)
+    s = strength
+    turns = [A.HorizontalFlip(p=0.5)] * ("horizontal" in flips) + [A.VerticalFlip(p=0.5)] * ("vertical" in flips)
+    if name == "none" or s == 0:
+        return A.Compose(turns)
+    shift, turn, zoom, light = {"glyph": (0.08, 10, 0.1, 0.15), "safe": (0.06, 10, 0.1, 0.2), "texture": (0.1, 20, 0.25, 0.25)}[name]
+    steps = [
+        A.Affine(translate_percent=(-shift * s, shift * s), rotate=(-turn * s, turn * s), shear=(-5 * s, 5 * s),
+                 scale=(1 / (1 + zoom * s), 1 + zoom * s), border_mode=cv2.BORDER_REFLECT_101, p=0.9),
+        A.RandomBrightnessContrast(light * s, light * s, p=0.7),
+        A.RandomGamma(gamma_limit=(int(100 / (1 + light * s)), int(100 * (1 + light * s))), p=0.3),
+        A.GaussNoise(std_range=(0.0, 0.06 * s), p=0.3),
+        A.CoarseDropout(num_holes_range=(1, 2), hole_height_range=(0.1, 0.25), hole_width_range=(0.1, 0.25),
+                        fill="random_uniform", p=0.25 * min(s, 2)),
+    ]
+    if name != "glyph":
+        steps.insert(1, A.GaussianBlur(blur_limit=(3, 3), p=0.15 * min(s, 2)))
+    if name == "texture" and {"horizontal", "vertical"} <= set(flips):
+        steps.insert(0, A.RandomRotate90(p=0.5))
+    return A.Compose(turns + steps)
+
+
+def augmented(image: np.ndarray, pipeline: Any, seed: int, count: int) -> np.ndarray:
+    """`count` augmented versions of one image, uint8 (count, H, W, C): a function of the seed alone.
+
+    All transforms share the row's one stream: reseeding them one by one, as `Compose.set_random_seed` does, would
+    give them equal draws, so that they all fired together.
+    """
+    pipeline.set_random_state(np.random.default_rng(seed), random.Random(seed))
+    return np.stack([pipeline(image=image)["image"].reshape(image.shape) for _ in range(count)])
+
+
+@dataclass(frozen=True)
+class Views:
+    """Views of all rows behind one another, uint8 (M, H, W, C); row i owns start[i] to start[i + 1], the first being itself."""
+    images: np.ndarray
+    start: np.ndarray
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        np.save(folder / "views.npy", self.images)
+        np.save(folder / "start.npy", self.start)
+
+    @classmethod
+    def load(cls, folder: Path) -> "Views":
+        return cls(np.load(folder / "views.npy", mmap_mode="r", allow_pickle=False),
+                   np.load(folder / "start.npy", allow_pickle=False))
+
+
+def views_per_row(y: np.ndarray, block: Augment) -> np.ndarray:
+    """How many views each row gets, int (N,): the class's share of `views_per_class`, within `views_per_row`."""
+    counts = np.bincount(y) if len(y) else np.zeros(1, int)
+    return np.clip(block.views_per_class // np.maximum(counts[y], 1), *block.views_per_row)
+
+
+def make_views(images: np.ndarray, counts: np.ndarray, seeds: np.ndarray, pipeline: Any) -> Views:
+    """The bank for these rows: `counts[i]` views of image i, the image itself and then draws from its own seed."""
+    start = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    bank = np.empty((start[-1], *images.shape[1:]), np.uint8)
+    for i, (image, seed) in enumerate(zip(images, seeds, strict=True)):
+        bank[start[i]] = image
+        if counts[i] > 1:
+            bank[start[i] + 1:start[i + 1]] = augmented(np.ascontiguousarray(image), pipeline, int(seed), int(counts[i]) - 1)
+    return Views(bank, start)

@@ -1,0 +1,109 @@
+"""Batches: which rows, views and loss weights each optimiser step sees, as a pure function of (seed, step)."""
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.data.augment import Views
+from pipeline.samples import to_network
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Labelled rows to draw from: class indices int (N,), the bank of their views, a loss weight and a place in the bank each."""
+    y: np.ndarray
+    views: Views
+    weight: np.ndarray
+    place: np.ndarray | None = None   # which row of the bank each row is; None: the same
+
+    def take(self, rows: np.ndarray) -> "Rows":
+        """The rows at these positions, or where a mask is true; the bank stays whole."""
+        place = np.arange(len(self.y)) if self.place is None else self.place
+        return Rows(self.y[rows], self.views, self.weight[rows], place[rows])
+
+    def view(self, rows: np.ndarray, u: np.ndarray) -> np.ndarray:
+        """The view of each row that a number u in [0, 1) points at, as a position in the bank."""
+        place, start = rows if self.place is None else self.place[rows], self.views.start
+        return start[place] + (u * (start[place + 1] - start[place])).astype(np.int64)
+
+    @classmethod
+    def plain(cls, images: np.ndarray, y: np.ndarray) -> "Rows":
+        """Rows without augmentation: each is its own only view."""
+        return cls(y, Views(images, np.arange(len(images) + 1)), np.ones(len(y)))
+
+
+@dataclass(frozen=True)
+class Batches:
+    """The batches of one training, a map-style dataset of length `steps`.
+
+    Every step draws classes, then a real row and a view for each place, then which places become synthetic rows of the
+    same class: two trainings with the same seed and class shares see the same real rows in the same places. `balance` b
+    gives class c the share n_c^b of all rows, real and synthetic; `share` bounds the synthetic part of a class and of a
+    batch; the last `real_only` of the steps draw no synthetic rows.
+    """
+    real: Rows
+    classes: int
+    batch: int
+    steps: int
+    seed: int
+    balance: float = 1.0
+    synthetic: Rows | None = None
+    share: float = 0.5
+    real_only: float = 0.0
+
+    def __len__(self) -> int:
+        return self.steps
+
+    @cached_property
+    def counts(self) -> tuple[np.ndarray, np.ndarray]:
+        added = self.synthetic.y if self.synthetic is not None else np.zeros(0, np.int64)
+        return np.bincount(self.real.y, minlength=self.classes), np.bincount(added, minlength=self.classes)
+
+    @cached_property
+    def class_share(self) -> np.ndarray:
+        """Probability of each class, float (K,); a class without real rows is never drawn."""
+        real, added = self.counts
+        mass = np.where(real > 0, (real + added).astype(float) ** self.balance, 0.0)
+        return mass / mass.sum()
+
+    @cached_property
+    def synthetic_share(self) -> np.ndarray:
+        real, added = self.counts
+        return np.minimum(self.share, added / np.maximum(real + added, 1))
+
+    @cached_property
+    def order(self) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+        """For real and synthetic rows: positions sorted by class, and where each class begins."""
+        parts = [self.real.y] + ([self.synthetic.y] if self.synthetic is not None else [])
+        return tuple((np.argsort(y, kind="stable"), np.searchsorted(np.sort(y), np.arange(self.classes))) for y in parts)
+
+    def draw(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """For each place of the batch, int (B,): class, row, whether the row is synthetic (bool), view."""
+        u = np.random.default_rng([self.seed, step]).random((6, self.batch))
+        c = np.minimum(np.searchsorted(np.cumsum(self.class_share), u[0], side="right"), self.classes - 1)
+        real, added = self.counts
+        order, first = self.order[0]
+        row = order[first[c] + (u[1] * real[c]).astype(np.int64)]
+        view = self.real.view(row, u[2])
+        swap = (u[3] < self.synthetic_share[c]) & (step < round(self.steps * (1 - self.real_only)))
+        swap &= np.cumsum(swap) <= int(self.share * self.batch)
+        if swap.any():
+            order, first = self.order[1]
+            other = order[first[c[swap]] + (u[4][swap] * added[c[swap]]).astype(np.int64)]
+            row[swap], view[swap] = other, self.synthetic.view(other, u[5][swap])
+        return c, row, swap, view
+
+    def __getitem__(self, step: int) -> "tuple[torch.Tensor, torch.Tensor, torch.Tensor]":
+        """Images float (B, C, H, W) in [-1, 1], classes int64 (B,), loss weights float (B,)."""
+        import torch
+        c, row, swap, view = self.draw(step)
+        images = np.empty((self.batch, *self.real.views.images.shape[1:]), np.uint8)
+        weight = np.empty(self.batch, np.float32)
+        for rows, mask in ((self.real, ~swap), (self.synthetic, swap)):
+            if mask.any():
+                images[mask], weight[mask] = rows.views.images[view[mask]], rows.weight[row[mask]]
+        return to_network(images), torch.from_numpy(c.astype(np.int64)), torch.from_numpy(weight)

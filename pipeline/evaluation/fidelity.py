@@ -1,0 +1,43 @@
+"""How synthetic rows lie beside real ones in a feature space: functions of two feature matrices.
+
+The features are those of a classifier trained on this very dataset, so the values compare generators within one run
+and never with published figures.
+"""
+import numpy as np
+from scipy.spatial.distance import cdist
+
+
+def frechet(a: np.ndarray, b: np.ndarray) -> float:
+    """Squared Fréchet distance of Gaussians fitted to a (N, D) and b (M, D) (Heusel et al., 2017).
+
+    The trace of the root of the covariance product comes from its eigenvalues, real and non-negative but for rounding.
+    """
+    cov = [np.atleast_2d(np.cov(x, rowvar=False)) for x in (a, b)]
+    eigen = np.linalg.eigvals(cov[0] @ cov[1]).real
+    root = np.sqrt(np.maximum(eigen, 0)).sum()
+    return float(np.square(a.mean(0) - b.mean(0)).sum() + np.trace(cov[0]) + np.trace(cov[1]) - 2 * root)
+
+
+def kernel_distance(a: np.ndarray, b: np.ndarray) -> float:
+    """Unbiased squared MMD with the cubic kernel (x.y / D + 1)^3 (Binkowski et al., 2018); may fall below zero."""
+    n, m, d = len(a), len(b), a.shape[1]
+    aa, bb, ab = ((x @ z.T / d + 1) ** 3 for x, z in ((a, a), (b, b), (a, b)))
+    return float((aa.sum() - np.trace(aa)) / (n * (n - 1)) + (bb.sum() - np.trace(bb)) / (m * (m - 1)) - 2 * ab.mean())
+
+
+def manifold(real: np.ndarray, fake: np.ndarray, k: int) -> dict[str, float]:
+    """Precision and recall (Kynkaanniemi et al., 2019), density and coverage (Naeem et al., 2020), k-th neighbour balls."""
+    between = cdist(real, fake)
+    balls = [np.sort(cdist(x, x), axis=1)[:, min(k, len(x) - 1)] for x in (real, fake)]
+    inside = between <= balls[0][:, None]
+    return {"precision": float(inside.any(axis=0).mean()), "recall": float((between <= balls[1][None]).any(axis=1).mean()),
+            "density": float(inside.sum(axis=0).mean() / k), "coverage": float(inside.any(axis=1).mean())}
+
+
+def compare(real: np.ndarray, fake: np.ndarray, k: int, least: int, most: int = 5000) -> dict[str, float]:
+    """All of the above; NaN where either side has fewer than `least` rows. At most `most` rows a side are used, the first."""
+    names = ("frechet", "kernel", "precision", "recall", "density", "coverage")
+    if min(len(real), len(fake)) < max(least, k + 1, 2):
+        return dict.fromkeys(names, float("nan"))
+    real, fake = real[:most].astype(np.float64), fake[:most].astype(np.float64)
+    return {"frechet": frechet(real, fake), "kernel": kernel_distance(real, fake), **manifold(real, fake, k)}

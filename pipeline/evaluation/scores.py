@@ -1,0 +1,61 @@
+"""Scores of one model on one split, as tidy rows (class, metric, value); a macro row has class ""."""
+import numpy as np
+from sklearn.metrics import average_precision_score, precision_recall_fscore_support, roc_auc_score
+
+BETTER_LOW = ("nll", "ece")
+
+
+def scores(probabilities: np.ndarray, y: np.ndarray, classes: tuple[str, ...]) -> list[tuple[str, str, float]]:
+    """Per class recall, precision, F1, AUROC and AUPRC (one against the rest), their means, accuracy, NLL and ECE.
+
+    `probabilities` (N, K), y int (N,). A class without rows in y has NaN and is left out of every mean; a binary set
+    has the same AUROC for both classes.
+    """
+    present = np.array([(y == c).any() for c in range(len(classes))])
+    guess = probabilities.argmax(axis=1)
+    precision, recall, f1, _ = precision_recall_fscore_support(y, guess, labels=np.arange(len(classes)), zero_division=0)
+    rank = {"auroc": roc_auc_score, "auprc": average_precision_score}
+    per_class = {"recall": recall, "precision": precision, "f1": f1}
+    for name, score in rank.items():
+        per_class[name] = np.array([score(y == c, probabilities[:, c]) if present[c] and not (y == c).all() else np.nan
+                                    for c in range(len(classes))])
+    rows = []
+    for name, values in per_class.items():
+        values = np.where(present, values, np.nan)
+        rows += [(c, name, float(v)) for c, v in zip(classes, values, strict=True)]
+    macro = {"balanced_accuracy": "recall", "macro_precision": "precision", "macro_f1": "f1", "macro_auroc": "auroc", "macro_auprc": "auprc"}
+    rows += [("", name, _mean(np.where(present, per_class[base], np.nan))) for name, base in macro.items()]
+    rows += [("", "accuracy", float((guess == y).mean())), ("", "nll", nll(probabilities, y)), ("", "ece", ece(probabilities, y))]
+    return rows
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
+
+
+def nll(probabilities: np.ndarray, y: np.ndarray) -> float:
+    """Mean negative log-likelihood in nats, probabilities floored at 1e-12."""
+    return float(-np.log(np.maximum(probabilities[np.arange(len(y)), y], 1e-12)).mean())
+
+
+def ece(probabilities: np.ndarray, y: np.ndarray, bins: int = 15) -> float:
+    """Expected calibration error of the top class over equal-width bins (Guo et al., 2017)."""
+    confidence, hit = probabilities.max(axis=1), probabilities.argmax(axis=1) == y
+    which = np.minimum((confidence * bins).astype(int), bins - 1)
+    weight = np.bincount(which, minlength=bins) / len(y)
+    gap = np.bincount(which, hit - confidence, minlength=bins) / np.maximum(np.bincount(which, minlength=bins), 1)
+    return float((weight * np.abs(gap)).sum())
+
+
+def confusion(guess: np.ndarray, y: np.ndarray, k: int) -> np.ndarray:
+    """Counts int (K, K): rows true class, columns predicted."""
+    return np.bincount(y * k + guess, minlength=k * k).reshape(k, k)
+
+
+def from_confusion(metric: str, table: np.ndarray) -> np.ndarray:
+    """A primary metric from confusion tables (..., K, K); classes without true rows are left out of macro means."""
+    hit, true, said = np.diagonal(table, axis1=-2, axis2=-1), table.sum(axis=-1), table.sum(axis=-2)
+    if metric == "accuracy":
+        return hit.sum(axis=-1) / np.maximum(true.sum(axis=-1), 1e-12)
+    value = {"balanced_accuracy": hit / np.maximum(true, 1e-12), "macro_f1": 2 * hit / np.maximum(true + said, 1e-12)}[metric]
+    return np.where(true > 0, value, 0).sum(axis=-1) / np.maximum((true > 0).sum(axis=-1), 1)

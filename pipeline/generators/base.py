@@ -1,0 +1,97 @@
+"""What every generator family promises, and the checks that no family has to repeat."""
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from pipeline.params import Compute
+from pipeline.samples import Samples
+
+
+def quiet(count: int, note: str = "") -> None:
+    """Reports to nobody."""
+
+
+class Options(BaseModel):
+    """A family's own settings; unknown keys are refused."""
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Generator(ABC):
+    """A class-conditional source of images.
+
+    Image i of `sample(labels, seeds)` depends on the fitted state, labels[i] and seeds[i] alone, never on its
+    neighbours in the call; and `sample` after `load` equals `sample` before `save`. A family writes `_fit`, `_sample`,
+    `_save` and `_load`; `chunk` is the fixed number of rows that `_sample` is called with, None for any number.
+    """
+    chunk: ClassVar[int | None] = None
+    makes_rows: ClassVar[bool] = True
+    uses_device: ClassVar[bool] = False
+
+    def __init__(self, options: Options, compute: Compute) -> None:
+        self.options, self.compute = options, compute
+        self.shape: tuple[int, int, int] = (0, 0, 0)
+        self.classes: int = 0
+
+    def steps(self, real: Samples) -> int:
+        """How many steps `fit` will report; zero where there is nothing to wait for."""
+        return 0
+
+    def fit(self, real: Samples, seed: int, report: Callable[[int, str], None] = quiet) -> list[dict]:
+        """Fit on all rows of `real`; returns the training curve. Raises ValueError for a set without rows."""
+        if not len(real):
+            raise ValueError("a generator needs at least one real row to fit on")
+        self.shape, self.classes = real.shape, len(real.classes)
+        return self._fit(real, seed, report)
+
+    def sample(self, labels: np.ndarray, seeds: np.ndarray, report: Callable[[int, str], None] = quiet) -> np.ndarray:
+        """Images uint8 (N, H, W, C) for class indices (N,) and one seed per row (N,)."""
+        labels, seeds = np.asarray(labels, np.int64), np.asarray(seeds, np.int64)
+        if labels.shape != seeds.shape or labels.ndim != 1:
+            raise ValueError(f"labels {labels.shape} and seeds {seeds.shape} must be two vectors of one length")
+        if len(labels) and not (0 <= labels.min() and labels.max() < self.classes):
+            raise ValueError(f"labels must lie in [0, {self.classes}), got {labels.min()} to {labels.max()}")
+        out, size = np.empty((len(labels), *self.shape), np.uint8), self.chunk or max(len(labels), 1)
+        for start in range(0, len(labels), size):
+            part = np.arange(start, min(start + size, len(labels)))
+            rows = np.pad(part, (0, size - len(part)), mode="edge") if self.chunk else part
+            images = self._sample(labels[rows], seeds[rows])
+            assert images.dtype == np.uint8 and images.shape == (len(rows), *self.shape), (images.dtype, images.shape)
+            out[part] = images[:len(part)]
+            report(len(part), "")
+        return out
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        state = {"options": self.options.model_dump(), "shape": self.shape, "classes": self.classes, **self._state()}
+        (folder / "generator.json").write_text(json.dumps(state, indent=1))
+        self._save(folder)
+
+    def load(self, folder: Path) -> "Generator":
+        """Read what `save` wrote into this object. Raises ValueError if it was fitted with other options."""
+        state = json.loads((folder / "generator.json").read_text())
+        if state["options"] != json.loads(json.dumps(self.options.model_dump())):
+            raise ValueError(f"{folder.name} was fitted with other options than params.yaml has now; run `dvc repro`")
+        self.shape, self.classes = tuple(state["shape"]), state["classes"]
+        self._load(folder, state)
+        return self
+
+    def _state(self) -> dict[str, Any]:
+        """What a reader of generator.json should see besides the options."""
+        return {}
+
+    @abstractmethod
+    def _fit(self, real: Samples, seed: int, report: Callable[[int, str], None]) -> list[dict]: ...
+
+    @abstractmethod
+    def _sample(self, labels: np.ndarray, seeds: np.ndarray) -> np.ndarray: ...
+
+    @abstractmethod
+    def _save(self, folder: Path) -> None: ...
+
+    @abstractmethod
+    def _load(self, folder: Path, state: dict[str, Any]) -> None: ...

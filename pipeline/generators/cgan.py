@@ -1,0 +1,153 @@
+"""Conditional GAN for few rows: hinge loss, spectral normalisation, projection critic, augmentation on both sides.
+
+Hinge and spectral normalisation: Miyato et al., 2018. Projection: Miyato and Koyama, 2018. Differentiable augmentation:
+Zhao et al., 2020. The ramp from unconditional to conditional: Shahbazi et al., Collapse by Conditioning, 2022.
+"""
+from collections.abc import Callable, Iterator
+from typing import Annotated, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, field_validator
+from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from pipeline.generators._blocks import Block, NetworkGenerator, NetworkOptions
+from pipeline.samples import Samples
+
+
+class Options(NetworkOptions):
+    latent: Annotated[int, Field(ge=1, le=1024)]
+    ramp: tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]]   # shares of training
+    ema: Annotated[float, Field(ge=0, lt=1)]
+    augment: list[Literal["colour", "translation", "cutout"]]
+
+    @field_validator("ramp")
+    @classmethod
+    def ramp_rises(cls, ramp: tuple[float, float]) -> tuple[float, float]:
+        if ramp[0] >= ramp[1]:
+            raise ValueError("the ramp's start must lie before its end")
+        return ramp
+
+
+def levels(side: tuple[int, int]) -> int:
+    """How often a side halves before it would fall below 4, at most four times."""
+    n = 0
+    while n < 4 and all(s % 2 ** (n + 1) == 0 and s >> (n + 1) >= 4 for s in side):
+        n += 1
+    return n
+
+
+class Maker(nn.Module):
+    """G(z, y): images (N, C, H, W) in [-1, 1]; `strength` scales what the class contributes."""
+
+    def __init__(self, side: tuple[int, int], channels: int, classes: int, o: Options) -> None:
+        super().__init__()
+        n = levels(side)
+        widths = [o.width * 2 ** min(i, 2) for i in range(n, -1, -1)]
+        self.small, self.latent = (widths[0], side[0] >> n, side[1] >> n), o.latent
+        self.embed = nn.Embedding(classes, o.latent)
+        self.start = nn.Linear(2 * o.latent, widths[0] * self.small[1] * self.small[2])
+        self.first = Block(widths[0], widths[0], 2 * o.latent)
+        self.up = nn.ModuleList(Block(a, b, 2 * o.latent) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.out = nn.Sequential(nn.GroupNorm(8, widths[-1]), nn.SiLU(), nn.Conv2d(widths[-1], channels, 3, padding=1))
+
+    def make(self, z: torch.Tensor, y: torch.Tensor, strength: float) -> torch.Tensor:
+        condition = torch.cat([z, self.embed(y) * strength], dim=1)
+        h = self.first(self.start(condition).view(-1, *self.small), condition)
+        for block in self.up:
+            h = block(F.interpolate(h, scale_factor=2.0), condition)
+        return torch.tanh(self.out(h))
+
+    def forward(self, y: torch.Tensor, noise: Callable[..., torch.Tensor]) -> torch.Tensor:
+        return self.make(noise(self.latent), y, 1.0)
+
+
+class Critic(nn.Module):
+    """D(x, y) = psi(phi(x)) + strength * <v_y, phi(x)>, every layer spectrally normalised; -> (N,)."""
+
+    def __init__(self, side: tuple[int, int], channels: int, classes: int, o: Options) -> None:
+        super().__init__()
+        n = levels(side)
+        widths = [o.width * 2 ** min(i, 2) for i in range(n + 1)]
+        self.stem = spectral_norm(nn.Conv2d(channels, widths[0], 3, padding=1))
+        self.down = nn.ModuleList(nn.ModuleList([spectral_norm(nn.Conv2d(a, b, 3, padding=1)), spectral_norm(nn.Conv2d(b, b, 3, padding=1)),
+                                                 spectral_norm(nn.Conv2d(a, b, 1))]) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.last = spectral_norm(nn.Conv2d(widths[-1], widths[-1], 3, padding=1))
+        self.psi, self.embed = spectral_norm(nn.Linear(widths[-1], 1)), spectral_norm(nn.Embedding(classes, widths[-1]))
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor, strength: float) -> torch.Tensor:
+        h = self.stem(x)
+        for one, two, skip in self.down:
+            h = F.avg_pool2d(skip(h) + two(F.leaky_relu(one(F.leaky_relu(h, 0.2)), 0.2)), 2)
+        phi = F.leaky_relu(h + self.last(F.leaky_relu(h, 0.2)), 0.2).mean(dim=(2, 3))
+        return self.psi(phi)[:, 0] + strength * (self.embed(y) * phi).sum(dim=1)
+
+
+class Pair(nn.Module):
+    """The game: the critic moves, then the maker, on differentiably augmented images."""
+
+    def __init__(self, maker: Maker, critic: Critic, o: Options) -> None:
+        super().__init__()
+        self.maker, self.critic, self.o = maker, critic, o
+
+    def players(self) -> dict[str, list[nn.Parameter]]:
+        return {"critic": list(self.critic.parameters()), "maker": list(self.maker.parameters())}
+
+    def losses(self, batch: tuple[torch.Tensor, ...], progress: float) -> Iterator[tuple[str, torch.Tensor]]:
+        x, y, _ = batch
+        start, end = self.o.ramp
+        strength = min(1.0, max(0.0, (progress - start) / (end - start)))
+        self.critic.requires_grad_(True)
+        with torch.no_grad():
+            fake = self.maker.make(torch.randn(len(x), self.o.latent, device=x.device), y, strength)
+        both = self.critic(augment(torch.cat([x, fake]), self.o.augment), torch.cat([y, y]), strength)
+        on_real, on_fake = both.chunk(2)
+        yield "critic", F.relu(1 - on_real).mean() + F.relu(1 + on_fake).mean()
+        self.critic.requires_grad_(False)
+        fake = self.maker.make(torch.randn(len(x), self.o.latent, device=x.device), y, strength)
+        yield "maker", -self.critic(augment(fake, self.o.augment), y, strength).mean()
+
+
+def augment(x: torch.Tensor, kinds: list[str]) -> torch.Tensor:
+    """DiffAugment: random colour, shift by up to an eighth and a cut-out of half the side, each drawn per image."""
+    n, _, height, width = x.shape
+
+    def draw(low: float, high: float) -> torch.Tensor:
+        return torch.rand(n, 1, 1, 1, device=x.device) * (high - low) + low
+
+    if "colour" in kinds:
+        x = x + draw(-0.5, 0.5)
+        grey = x.mean(dim=1, keepdim=True)
+        x = (x - grey) * draw(0, 2) + grey if x.shape[1] > 1 else x
+        mean = x.mean(dim=(1, 2, 3), keepdim=True)
+        x = (x - mean) * draw(0.5, 1.5) + mean
+    rows = torch.arange(height, device=x.device).view(1, 1, height, 1)
+    cols = torch.arange(width, device=x.device).view(1, 1, 1, width)
+    if "translation" in kinds:
+        dy, dx = (draw(-s / 8, s / 8).round().long() for s in (height, width))
+        r, c = rows + dy, cols + dx
+        inside = ((r >= 0) & (r < height) & (c >= 0) & (c < width)).to(x.dtype)
+        flat = (r.clamp(0, height - 1) * width + c.clamp(0, width - 1)).expand(n, x.shape[1], height, width)
+        x = x.flatten(2).gather(2, flat.flatten(2)).view_as(x) * inside
+    if "cutout" in kinds:
+        top, left = (draw(-s / 4, s * 3 / 4).round() for s in (height, width))
+        hole = (rows >= top) & (rows < top + height // 2) & (cols >= left) & (cols < left + width // 2)
+        x = x * (~hole).to(x.dtype)
+    return x
+
+
+class Model(NetworkGenerator):
+    betas: ClassVar[tuple[float, float]] = (0.0, 0.99)
+
+    def auto_steps(self, rows: int) -> int:
+        return min(60_000, 1500 + rows)
+
+    def build(self) -> Maker:
+        return Maker(self.side, self.shape[2], self.classes, self.options)
+
+    def game(self) -> Pair:
+        return Pair(self.build(), Critic(self.side, self.shape[2], self.classes, self.options), self.options)
+
+    def finish(self, real: Samples) -> None:
+        self.network = self.network.maker   # the critic is of no use once the game is over

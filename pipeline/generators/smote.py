@@ -1,0 +1,33 @@
+"""SMOTE in pixel space (Chawla et al., 2002): a point between a row and one of its k nearest rows of the same class.
+
+Written here because imbalanced-learn's SMOTE draws a whole batch from one stream, while a row here must depend on its
+own seed alone; the tests compare it with imbalanced-learn.
+"""
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+from sklearn.neighbors import NearestNeighbors
+
+from pipeline.generators import base
+from pipeline.generators._rows import RowGenerator
+
+
+class Options(base.Options):
+    neighbours: Annotated[int, Field(ge=1)]   # k; a class of n rows uses at most n - 1, a class of one row is duplicated
+
+
+class Model(RowGenerator):
+    def prepare(self) -> None:
+        self.near: dict[int, np.ndarray] = {}
+        for c in np.unique(self.y):
+            own = np.flatnonzero(self.y == c)
+            flat = self.images[own].reshape(len(own), -1).astype(np.float32)
+            k = min(self.options.neighbours, len(own) - 1)
+            self.near[int(c)] = own[NearestNeighbors(n_neighbors=k).fit(flat).kneighbors(return_distance=False)] if k else own[:, None]
+
+    def one(self, label: int, rng: np.random.Generator) -> np.ndarray:
+        row = self.pick(label, rng)
+        other = rng.choice(self.near[label][np.searchsorted(np.flatnonzero(self.y == label), row)])
+        a, b = self.images[row].astype(np.float64), self.images[other].astype(np.float64)
+        return np.round(a + rng.random() * (b - a)).astype(np.uint8)

@@ -1,0 +1,206 @@
+"""params.yaml as frozen typed blocks: unknown keys are refused and all errors are shown at once."""
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+Auto = Literal["auto"]
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(gt=0, le=10_000_000)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,40}$")]   # part of file names and commands
+
+
+class Block(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Scarce(Block):
+    classes: Auto | list[str]
+    below: Share
+    of: Literal["largest", "median"]
+
+
+class Data(Block):
+    source: str = Field(min_length=1)
+    image_size: Auto | Annotated[int, Field(ge=4, le=1024)]
+    channels: Auto | Literal[1, 3]
+    fit: Literal["letterbox", "crop", "stretch"]
+    test_fraction: Annotated[float, Field(gt=0, lt=0.9)]
+    val_fraction: Annotated[float, Field(gt=0, lt=0.9)]
+    scarce: Scarce
+    max_quarantined: Share
+    max_pixels: Annotated[int, Field(gt=0)]
+
+
+class Digits(Block):
+    commonest: Count
+    rarest: Count
+    val_rows: Count
+    test_rows: Count
+
+
+class Sources(Block):
+    digits: Digits
+
+
+class Augment(Block):
+    policy: Literal["auto", "none", "safe", "glyph", "texture"]
+    flips: Literal["auto", "none", "horizontal", "vertical", "both"]
+    flip_tolerance: Share
+    views_per_class: Count
+    views_per_row: tuple[Count, Count]
+    strength: Annotated[float, Field(ge=0, le=3)]
+
+
+class Classifier(Block):
+    widths: Auto | Annotated[list[Count], Field(min_length=1, max_length=6)]
+    batch: Auto | Count
+    steps: Auto | Count
+    lr: Positive
+    weight_decay: Annotated[float, Field(ge=0)]
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+
+
+class Teachers(Block):
+    folds: Annotated[int, Field(ge=2, le=20)]
+    balance: Share
+
+
+class Generator(BaseModel):
+    """One named generator: its family names the file, the rest are that family's own options, checked there."""
+    model_config = ConfigDict(extra="allow", frozen=True)
+    family: Name
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class Cap(Block):
+    rows: tuple[Count, Count]
+    ratio: tuple[Positive, Positive]
+
+
+class Generation(Block):
+    dose: Literal["full", "median", "sqrt", "quarter"]
+    cap: Cap
+    oversupply: Annotated[float, Field(ge=1, le=100)]
+
+
+class Selection(Block):
+    band: tuple[Annotated[float, Field(ge=0)], Positive]
+    third_class: Share
+    neighbours: Annotated[int, Field(ge=0)]
+    copy_floor: Share
+    too_few: Share
+
+
+class Retraining(Block):
+    seeds: Annotated[int, Field(ge=1, le=1000)]
+
+
+class Arm(Block):
+    role: Literal["control", "candidate"]
+    rows: Name
+    use: Literal["all", "kept"]
+    dose: Literal["full", "median", "sqrt", "quarter"]
+    balance: Share
+    share: Share
+    weight: Annotated[float, Field(ge=0, le=10)]
+    real_only: Share
+
+
+class Fidelity(Block):
+    neighbours: Count
+    min_rows: Annotated[int, Field(ge=2)]
+
+
+class Evaluation(Block):
+    primary_metric: Literal["balanced_accuracy", "macro_f1", "accuracy"]
+    confidence: Annotated[float, Field(gt=0.5, lt=1)]
+    bootstrap: Annotated[int, Field(ge=100, le=1_000_000)]
+    margin: Share
+
+
+class Report(Block):
+    show_real_images: bool
+    examples: Annotated[int, Field(ge=1, le=64)]
+
+
+class Compute(Block):
+    accelerator: Literal["auto", "cpu", "cuda", "mps"]
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
+    threads: Annotated[int, Field(ge=1, le=256)]
+
+
+class Params(Block):
+    seed: Annotated[int, Field(ge=0)]
+    data: Data
+    sources: Sources
+    augment: Augment
+    classifier: Classifier
+    teachers: Teachers
+    generators: Annotated[dict[Name, Generator], Field(min_length=1)]
+    generation: Generation
+    selection: Selection
+    retraining: Retraining
+    arms: Annotated[dict[Name, Arm], Field(min_length=1)]
+    fidelity: Fidelity
+    evaluation: Evaluation
+    report: Report
+    compute: Compute
+
+    @field_validator("generators")
+    @classmethod
+    def families_exist(cls, generators: dict[str, Generator]) -> dict[str, Generator]:
+        known = families()
+        unknown = [f"{name}.family is {g.family!r}" for name, g in generators.items() if g.family not in known]
+        if unknown:
+            raise ValueError(f"{'; '.join(unknown)}: no such family. The folder pipeline/generators/ has: {', '.join(known)}")
+        return generators
+
+    @model_validator(mode="after")
+    def arms_name_generators(self) -> "Params":
+        lost = [f"arms.{name}.rows is {arm.rows!r}" for name, arm in self.arms.items() if arm.rows not in self.generators]
+        if lost:
+            raise ValueError(f"{'; '.join(lost)}: no such block under generators. There are: {', '.join(self.generators)}")
+        if not any(arm.role == "control" for arm in self.arms.values()):
+            raise ValueError("arms: at least one needs `role: control`; without one there is nothing to compare with")
+        return self
+
+
+def families() -> list[str]:
+    """The generator families that exist: the public files of pipeline/generators/ but its base."""
+    files = (Path(__file__).parent / "generators").glob("[!_]*.py")
+    return sorted(f.stem for f in files if f.stem != "base")
+
+
+def load(path: Path = Path("params.yaml")) -> Params:
+    """Read and check a params file. Raises ValueError with one line per mistake, each naming its key."""
+    try:
+        raw = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise ValueError(f"{path} does not exist; run from the folder that holds it") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(raw, dict):
+        raise ValueError(f"{path}: expected a mapping of sections, got {type(raw).__name__}")
+    try:
+        return Params.model_validate(raw)
+    except ValidationError as error:
+        raise ValueError(explain(error, str(path))) from None
+
+
+def explain(error: ValidationError, where: str) -> str:
+    """One line per mistake: the key, what is wrong with it, and what came."""
+    lines = []
+    for e in error.errors(include_url=False):
+        key = ".".join(str(part) for part in e["loc"] if not (isinstance(part, str) and "[" in part))
+        came = "" if e["type"] in ("missing", "value_error") else f" (got {e['input']!r})"
+        hint = "unknown key; check the spelling" if e["type"] == "extra_forbidden" else e["msg"].removeprefix("Value error, ")
+        lines.append(f"  {key}: {hint}{came}" if key else f"  {hint}")
+    return f"{where} has {len(lines)} mistake{'s' * (len(lines) > 1)}:\n" + "\n".join(lines)

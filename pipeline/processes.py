@@ -1,0 +1,104 @@
+"""Several trainings at once, each in a process of its own with few threads, and one progress bar over all of them."""
+import ctypes
+import logging
+import multiprocessing as mp
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.connection import wait
+from time import monotonic
+from typing import Any
+
+from tqdm import tqdm
+
+log = logging.getLogger(__name__)
+Report = Callable[[int, str], None]   # (steps done since the last call, what is going on)
+
+
+class Progress:
+    """A bar on a terminal; elsewhere a log line at most every ten seconds. `step` may be called from any thread."""
+
+    def __init__(self, title: str, total: int) -> None:
+        self.title, self.total, self.done, self.last = title, total, 0, monotonic()
+        self.bar = tqdm(total=total, desc=title, unit="step", leave=False, disable=not sys.stderr.isatty(), file=sys.stderr)
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def step(self, count: int, note: str = "") -> None:
+        self.done += count
+        self.bar.set_postfix_str(note, refresh=False)
+        self.bar.update(count)
+        if self.bar.disable and monotonic() - self.last >= 10:
+            self.last = monotonic()
+            log.info("%s: %3.0f %% (%d of %d) %s", self.title, 100 * self.done / max(self.total, 1), self.done, self.total, note)
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+
+def cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def spread(function: Callable[..., Any], jobs: Sequence[tuple], title: str, steps: int, preload: Sequence[str] = ()) -> list[Any]:
+    """[function(*job, report=...) for job in jobs], in as many processes as there are cores; results in the order of jobs.
+
+    `steps` is the sum of what the jobs will report; `preload` names modules imported once and shared by all processes.
+    The first exception ends the others and is raised here.
+    """
+    context = mp.get_context("forkserver")
+    context.set_forkserver_preload([function.__module__, *preload])
+    queue = context.SimpleQueue()
+    with Progress(title, steps) as progress:
+        listener = threading.Thread(target=_listen, args=(queue, progress), daemon=True)
+        listener.start()
+        pool = ProcessPoolExecutor(min(len(jobs), cores()), context, _start, (queue, os.getpid()))
+        try:
+            futures = [pool.submit(_call, function, job) for job in jobs]
+            return [future.result() for future in futures]
+        except BaseException:
+            for child in mp.active_children():
+                child.terminate()
+            raise
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+            queue.put(None)
+            listener.join()
+
+
+def _listen(queue: Any, progress: Progress) -> None:
+    while (message := queue.get()) is not None:
+        progress.step(*message)
+
+
+_queue: Any = None
+
+
+def _start(queue: Any, parent: int) -> None:
+    """Set a worker up: a place to report to, default signals, and an end of its own when the stage is gone."""
+    global _queue
+    _queue = queue
+    signal.signal(signal.SIGINT, signal.SIG_IGN)   # Ctrl-C reaches the whole group; the stage ends its workers
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_follow, daemon=True).start()
+
+
+def _follow() -> None:
+    parent = mp.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(128 + signal.SIGTERM)
+
+
+def _call(function: Callable[..., Any], job: tuple) -> Any:
+    return function(*job, report=lambda count, note="": _queue.put((count, note)))
+
+
+def die_with_parent() -> None:
+    """Ask Linux to send SIGTERM when the parent process ends, so that no stage outlives a killed `dvc`."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)   # PR_SET_PDEATHSIG

@@ -1,0 +1,131 @@
+"""Samples, the one thing that travels: a table and uint8 images, row i of one being slice i of the other."""
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+if TYPE_CHECKING:
+    import torch
+
+COLUMNS = {
+    "id": "str", "group": "str", "label": "str", "split": "str", "origin": "str", "seed": "int64",
+    "judged": "str", "confidence": "float64", "distance": "float64",
+    "keep": "bool", "reason": "str", "weight": "float64", "source_path": "str",
+}
+DEFAULTS = {"seed": -1, "judged": "", "confidence": np.nan, "distance": np.nan,
+            "keep": True, "reason": "", "weight": 1.0, "source_path": ""}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What every stage needs to know of a dataset: class names in label order, the scarce ones, allowed flips."""
+    classes: tuple[str, ...]
+    scarce: tuple[str, ...]
+    flips: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Samples:
+    """A table with the columns of COLUMNS, images uint8 (N, H, W, C) and the facts of their dataset.
+
+    Raises ValueError when table and images disagree or a label is no class of the dataset.
+    """
+    table: pd.DataFrame
+    images: np.ndarray
+    facts: Facts
+
+    def __post_init__(self) -> None:
+        if len(self.table) != len(self.images):
+            raise ValueError(f"a table of {len(self.table)} rows beside {len(self.images)} images")
+        if self.images.dtype != np.uint8 or self.images.ndim != 4:
+            raise ValueError(f"images must be uint8 (N, H, W, C), got {self.images.dtype} {self.images.shape}")
+        unknown = set(self.table["label"]) - set(self.facts.classes)
+        if unknown:
+            raise ValueError(f"labels {sorted(unknown)} are not among the classes {list(self.facts.classes)}")
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.facts.classes
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of one image."""
+        return tuple(self.images.shape[1:])
+
+    @property
+    def y(self) -> np.ndarray:
+        """Labels as class indices, int64 (N,)."""
+        return pd.Categorical(self.table["label"], categories=list(self.classes)).codes.astype(np.int64)
+
+    @property
+    def counts(self) -> np.ndarray:
+        """Rows per class, int64 (K,), in label order."""
+        return np.bincount(self.y, minlength=len(self.classes))
+
+    @property
+    def scarce(self) -> np.ndarray:
+        """Indices of the scarce classes, in label order."""
+        return np.array([i for i, name in enumerate(self.classes) if name in self.facts.scarce], dtype=np.int64)
+
+    def take(self, rows: np.ndarray) -> "Samples":
+        """The rows at these positions, or where a mask is true."""
+        rows = np.flatnonzero(rows) if np.asarray(rows).dtype == bool else np.asarray(rows, dtype=np.int64)
+        return replace(self, table=self.table.iloc[rows].reset_index(drop=True), images=self.images[rows])
+
+    def with_columns(self, **columns: object) -> "Samples":
+        return replace(self, table=table(**{**{c: self.table[c] for c in COLUMNS}, **columns}))
+
+    def fingerprint(self) -> str:
+        """A hash of labels, groups and pixels, to tell one dataset from another."""
+        digest = hashlib.blake2b(digest_size=16)
+        digest.update(self.table[["id", "group", "label"]].to_csv(index=False).encode())
+        for start in range(0, len(self), 4096):
+            digest.update(np.ascontiguousarray(self.images[start:start + 4096]).tobytes())
+        return digest.hexdigest()
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.table.to_parquet(folder / "table.parquet", index=False)
+        np.save(folder / "images.npy", self.images)
+        (folder / "facts.json").write_text(json.dumps(asdict(self.facts), indent=1))
+
+    @classmethod
+    def load(cls, folder: Path) -> "Samples":
+        """Read a folder written by `save`; the images stay on disk, memory-mapped read-only."""
+        facts = {k: tuple(v) for k, v in json.loads((folder / "facts.json").read_text()).items()}
+        images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
+        return cls(pd.read_parquet(folder / "table.parquet"), images, Facts(**facts))
+
+
+def table(**columns: object) -> pd.DataFrame:
+    """A table with every column of COLUMNS in order; those not given get their default."""
+    assert not set(columns) - set(COLUMNS), sorted(set(columns) - set(COLUMNS))
+    frame = pd.DataFrame({name: columns.get(name, DEFAULTS.get(name)) for name in COLUMNS}, index=None)
+    return frame.astype(COLUMNS)
+
+
+def concat(parts: Iterable[Samples]) -> Samples:
+    parts = list(parts)
+    frame = pd.concat([p.table for p in parts], ignore_index=True).astype(COLUMNS)
+    return Samples(frame, np.concatenate([p.images for p in parts]), parts[0].facts)
+
+
+def to_network(images: np.ndarray) -> "torch.Tensor":
+    """uint8 (N, H, W, C) -> float32 (N, C, H, W) in [-1, 1]; the only way pixels become floats."""
+    import torch
+    pixels = torch.from_numpy(np.require(images, requirements=("C", "W"))).permute(0, 3, 1, 2)   # W: copies a memory map
+    return pixels.to(torch.float32).div_(127.5).sub_(1)
+
+
+def to_pixels(tensor: "torch.Tensor") -> np.ndarray:
+    """float (N, C, H, W) in [-1, 1] -> uint8 (N, H, W, C), clipped and rounded; undoes `to_network` exactly."""
+    scaled = tensor.detach().float().add(1).mul(127.5).round().clamp(0, 255)
+    return scaled.byte().permute(0, 2, 3, 1).contiguous().cpu().numpy()

@@ -1,0 +1,150 @@
+"""The way into every stage: `python -m stages <stage> <arguments>`; it checks, locks, publishes and names the exit code.
+
+Exit codes: 0 done, 2 bad input or params, 3 environment (disk, memory, device), 4 training diverged, 130 and 143 signals.
+A stage writes to a side folder, renamed to its final name at the end, so that what exists is complete.
+"""
+import fcntl
+import importlib
+import inspect
+import json
+import logging
+import os
+import shutil
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from pipeline import params as parameters
+from pipeline.processes import die_with_parent
+from stages import Output
+
+ENVIRONMENT = {
+    "NO_ALBUMENTATIONS_UPDATE": "1", "PYTHONHASHSEED": "0", "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+    "GOMP_SPINCOUNT": "0",   # waiting threads that spin make a shared machine ten times slower
+    "MPLBACKEND": "agg", "TOKENIZERS_PARALLELISM": "false",
+}
+SIDE = Path(".work")
+log = logging.getLogger("stages")
+
+
+def names() -> list[str]:
+    return sorted(f.stem for f in Path(__file__).parent.glob("[!_]*.py"))
+
+
+def bind(function: Callable, given: list[str]) -> tuple[dict[str, Any], dict[str, Path]]:
+    """The arguments of a stage by name, and those of them that are outputs. Raises ValueError if their number is wrong."""
+    signature = inspect.signature(function)
+    wanted = [p for p in signature.parameters.values() if p.name != "params"]
+    if len(given) != len(wanted):
+        raise ValueError(f"this stage takes {len(wanted)} arguments ({', '.join(p.name for p in wanted)}), got {len(given)}")
+    values = {p.name: (text if p.annotation is str else Path(text)) for p, text in zip(wanted, given, strict=True)}
+    return values, {p.name: values[p.name] for p in wanted if p.annotation is Output}
+
+
+def execute(stage: str, given: list[str]) -> None:
+    params = parameters.load()
+    for key in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[key] = str(params.compute.threads)
+    function = importlib.import_module(f"stages.{stage}").main
+    values, outputs = bind(function, given)
+    drafts = {name: SIDE / "drafts" / "__".join(path.parts) for name, path in outputs.items()}
+    with ExitStack() as locks:
+        for draft in drafts.values():
+            locks.enter_context(lock(draft))
+        begun = time.monotonic()
+        function(**({"params": params} if "params" in inspect.signature(function).parameters else {}), **values | drafts)
+        for name, path in outputs.items():
+            publish(drafts[name], path)
+        seconds = time.monotonic() - begun
+    note_time("-".join([stage, *(v for v in values.values() if isinstance(v, str))]), seconds)
+    log.info("done in %.1f s", seconds)
+
+
+class lock:
+    """Holds the right to write one output; a second writer is told so instead of waiting for ever."""
+
+    def __init__(self, draft: Path) -> None:
+        self.draft, self.file = draft, draft.with_name(draft.name + ".lock")
+
+    def __enter__(self) -> None:
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        self.handle = self.file.open("w")
+        try:
+            fcntl.flock(self.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OSError(f"another process is writing {self.draft.name.replace('__', '/')}; wait for it to end, then run again") from None
+        remove(self.draft)
+
+    def __exit__(self, *_: object) -> None:
+        self.handle.close()
+        remove(self.draft)
+
+
+def publish(draft: Path, final: Path) -> None:
+    final.parent.mkdir(parents=True, exist_ok=True)
+    remove(final)
+    os.replace(draft, final)
+
+
+def remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def note_time(key: str, seconds: float) -> None:
+    """Wall time for the report; kept out of the stages' outputs, which must be equal from run to run."""
+    folder = SIDE / "times"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{key}.json").write_text(json.dumps({"stage": key, "seconds": round(seconds, 2), "ended": time.time()}))
+
+
+def end(number: int, _: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+def main(argv: list[str]) -> int:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    os.environ.update({k: v for k, v in ENVIRONMENT.items() if k not in os.environ})
+    signal.signal(signal.SIGTERM, end)
+    die_with_parent()
+    if not argv or argv[0] not in names():
+        print(f"usage: python -m stages <stage> <arguments>, with a stage among: {', '.join(names())}", file=sys.stderr)
+        return 2
+    label = " ".join(argv[:1] + [a for a in argv[1:2] if "/" not in a])
+    logging.getLogger().handlers[0].setFormatter(logging.Formatter(f"%(asctime)s {label}: %(message)s", "%H:%M:%S"))
+    try:
+        execute(argv[0], argv[1:])
+    except ValueError as error:
+        return fail(2, "cannot go on", error)
+    except (OSError, MemoryError) as error:
+        return fail(3, "the machine does not allow it", error)
+    except ArithmeticError as error:
+        return fail(4, "training diverged", error)
+    except KeyboardInterrupt:
+        log.error("interrupted; nothing was published")
+        return 130
+    except SystemExit as error:
+        log.error("ended by a signal (exit %s); nothing was published", error.code)
+        return error.code if isinstance(error.code, int) else 1
+    return 0
+
+
+def fail(code: int, what: str, error: BaseException) -> int:
+    """Say what is wrong in words; the traceback goes to a file, for whoever wants to report a fault of ours."""
+    file = SIDE / "last-error.txt"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("".join(traceback.format_exception(error)))
+    log.error("%s: %s\n(exit %d; nothing was published, earlier stages keep their results; details in %s)", what, error or type(error).__name__, code, file)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

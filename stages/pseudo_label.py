@@ -1,0 +1,66 @@
+"""pseudo_label: the teachers judge every synthetic row; rules keep it or drop it with a reason; kept rows get their views."""
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.params import Params
+from pipeline.samples import Samples
+from pipeline.selection import copies, pseudo_label, rules
+from stages import Output
+from stages.augment import bank_of
+
+log = logging.getLogger("stages")
+
+
+def main(params: Params, name: str, train: Path, synthetic: Path, baseline: Path, out: Output) -> None:
+    real, made = Samples.load(train), Samples.load(synthetic)
+    with np.load(baseline / "judgement.npz", allow_pickle=False) as file:
+        fold, held, seen = file["fold"], file["held"], file["features"]
+    probabilities, features = ask_teachers(params, baseline, made)
+    judged, confidence = pseudo_label.judge(probabilities)
+    distance, _ = pseudo_label.band_distance(seen, real.y, fold, features, made.y)
+    floor = copies.floor(real.images, real.table["group"].to_numpy(), params.selection.copy_floor)
+    near, _ = copies.nearest(made.images, real.images)
+    neighbours = pseudo_label.neighbouring(held, real.y, params.selection.neighbours)
+    why = rules.reasons(made.y, judged, confidence, distance, near[:, 0], floor, neighbours, params.selection)
+    goal = rules.wanted(real.counts, real.scarce, params.generation.dose, params.generation.cap)
+    why = rules.fill(made.y, why, goal)
+    rows = made.with_columns(judged=[real.classes[j] for j in judged], confidence=confidence, distance=distance,
+                             keep=why == "", reason=why)
+    rows.save(out)
+    bank_of(rows, params)[0].save(out / "views")
+    account = summarise(rows, goal, floor, params.selection.too_few)
+    (out / "summary.json").write_text(json.dumps(account, indent=1))
+    log.info("%d generated, %d kept", len(rows), int(rows.table["keep"].sum()))
+    for warning in account["warnings"]:
+        log.warning("warning: %s", warning)
+
+
+def ask_teachers(params: Params, baseline: Path, made: Samples) -> tuple[np.ndarray, np.ndarray]:
+    """Calibrated probabilities (T, M, K) and features (T, M, D) of the synthetic rows."""
+    from pipeline import devices
+    from pipeline.classifier import predict
+    devices.set_threads(params.compute)
+    where = devices.device(params.compute)
+    temperatures = json.loads((baseline / "teachers.json").read_text())["temperatures"]
+    seen = [predict.run(predict.load(baseline / f"teacher{k}"), made.images, where) for k in range(len(temperatures))]
+    return (np.stack([predict.probabilities(logits, t) for (logits, _), t in zip(seen, temperatures, strict=True)]),
+            np.stack([features for _, features in seen]))
+
+
+def summarise(rows: Samples, goal: np.ndarray, floor: float, too_few: float) -> dict:
+    """Per class: rows aimed for, generated, kept, and dropped by each rule; and a warning where too few are left."""
+    classes, warnings = {}, []
+    for c, label in enumerate(rows.classes):
+        own = rows.table[rows.y == c]
+        if not len(own):
+            continue
+        kept = int(own["keep"].sum())
+        classes[label] = {"wanted": int(goal[c]), "generated": len(own), "kept": kept,
+                          "agreed": int((own["judged"] == label).sum()),
+                          "dropped": {r: int((own["reason"] == r).sum()) for r in rules.REASONS}}
+        if kept < too_few * goal[c]:
+            warnings.append(f"class {label}: {kept} of the {goal[c]} rows aimed for passed the rules")
+    return {"copy_floor": floor, "classes": classes, "warnings": warnings}

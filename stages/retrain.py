@@ -1,0 +1,64 @@
+"""retrain: every paired seed of one arm: real rows and the synthetic rows the arm asks for, equal steps in every arm."""
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pipeline import processes
+from pipeline.data.augment import Views
+from pipeline.data.loaders import Batches, Rows
+from pipeline.params import Params
+from pipeline.samples import Samples
+from pipeline.seeds import derive
+from pipeline.selection.rules import first_rows, wanted
+from stages import Output
+
+
+def main(params: Params, name: str, train: Path, val: Path, views: Path, selected: Path, out: Output) -> None:
+    from pipeline.classifier import model
+    real = Samples.load(train)
+    settings = model.settings(params.classifier, real.shape, len(real.classes), len(real))
+    chosen = added_rows(params, name, real, Samples.load(selected))
+    seeds = list(range(params.retraining.seeds))
+    jobs = [(params, settings, name, number, chosen, train, val, views, selected, out) for number in seeds]
+    done = processes.spread(train_seed, jobs, f"retrain {name}", len(seeds) * settings.steps, ["pipeline.classifier.train"])
+    scores = [(name, number, *row) for number, result in zip(seeds, done, strict=True) for row in result["scores"]]
+    pd.DataFrame(scores, columns=["arm", "seed", "class", "metric", "value"]).to_csv(out / "validation.csv", index=False)
+    curves = [{"arm": name, "seed": number, **point} for number, result in zip(seeds, done, strict=True) for point in result["curve"]]
+    pd.DataFrame(curves).to_csv(out / "curves.csv", index=False)
+    labels = Samples.load(selected).take(chosen).table["label"].value_counts()
+    record = {"settings": settings.model_dump(mode="json"), "seeds": seeds, "initial_weights": [r["initial"] for r in done],
+              "policy": json.loads((views / "policy.json").read_text()), "arm": params.arms[name].model_dump(),
+              "synthetic_rows": {c: int(labels.get(c, 0)) for c in real.classes}}
+    (out / "record.json").write_text(json.dumps(record, indent=1))
+
+
+def added_rows(params: Params, name: str, real: Samples, made: Samples) -> np.ndarray:
+    """Positions of the synthetic rows this arm learns from: of those it may use, the first up to its dose in each class."""
+    arm = params.arms[name]
+    usable = made.table["keep"].to_numpy() if arm.use == "kept" else np.ones(len(made), bool)
+    return first_rows(made.y, usable, wanted(real.counts, real.scarce, arm.dose, params.generation.cap))
+
+
+def train_seed(params: Params, settings: object, name: str, number: int, chosen: np.ndarray, train: Path, val: Path, views: Path,
+               selected: Path, out: Path, report: Callable) -> dict:
+    """Train and save one seed; initial weights and batch order depend on the seed's number alone, so arms are paired."""
+    from pipeline import devices
+    from pipeline.classifier import predict
+    from pipeline.classifier.model import Network
+    from pipeline.classifier.train import train as fit
+    from pipeline.evaluation.scores import scores
+    arm, real, held = params.arms[name], Samples.load(train), Samples.load(val)
+    made = Rows(Samples.load(selected).y, Views.load(selected / "views"), np.full(len(Samples.load(selected)), arm.weight))
+    seed = derive(params.seed, "retrain", number)
+    batches = Batches(Rows(real.y, Views.load(views), np.ones(len(real))), len(real.classes), settings.batch, settings.steps, seed,
+                      arm.balance, made.take(chosen) if len(chosen) else None, arm.share, arm.real_only)
+    devices.seed_everything(seed)
+    initial = hashlib.blake2b(b"".join(v.numpy().tobytes() for v in Network(settings).state_dict().values()), digest_size=8).hexdigest()
+    network, curve = fit(batches, held, settings, seed, params.compute, report)
+    predict.save(network, settings, out / f"seed{number}")
+    logits, _ = predict.run(network, held.images, devices.device(params.compute))
+    return {"scores": scores(predict.probabilities(logits), held.y, real.classes), "curve": curve, "initial": initial}
