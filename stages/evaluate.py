@@ -23,7 +23,8 @@ def main(params: Params, test: Path, models: Path, out: Output) -> None:
     records = {name: json.loads((models / name / "record.json").read_text()) for name in params.arms}
     verdict.check_equal_compute(records)
     validation = pd.concat([read_scores(models / name / "validation.csv") for name in params.arms], ignore_index=True)
-    choices = verdict.choose(validation, params.arms, params.evaluation.primary_metric)
+    choices = verdict.choose(validation, *validation_predictions(models, params), params.arms, params.evaluation,
+                             derive(params.seed, "bootstrap", "validation"))
     (out / "choices.json").write_text(json.dumps(choices, indent=1))
     validation.to_csv(out / "validation.csv", index=False)
     log.info("chosen on validation: %s against %s", choices["chosen_arm"] or "no candidate", choices["best_control"])
@@ -35,13 +36,22 @@ def main(params: Params, test: Path, models: Path, out: Output) -> None:
             for row in scores(one, rows.y, rows.classes)]
     frame = pd.DataFrame(tidy, columns=["arm", "seed", "class", "metric", "value"])
     frame.to_csv(out / "scores.csv", index=False)
-    np.savez(out / "predictions.npz", y=rows.y, **{name: p.argmax(axis=2).astype(np.int32) for name, p in probabilities.items()})
+    np.savez(out / "predictions.npz", y=rows.y, **{f"arm_{name}": p.argmax(axis=2).astype(np.int32) for name, p in probabilities.items()})
     added = sum(records[choices["chosen_arm"]]["synthetic_rows"].values()) if choices["chosen_arm"] else 0
     result = verdict.decide(choices, {n: p.argmax(axis=2) for n, p in probabilities.items()}, frame, rows.y,
                             rows.table["group"].to_numpy(), len(rows.classes), added, params.evaluation, derive(params.seed, "bootstrap"))
     result["test"] = {"rows": len(rows), "fingerprint": rows.fingerprint()}
     (out / "verdict.json").write_text(json.dumps(result, indent=1))
     log.info("%s: %s", result["verdict"], result["reason"])
+
+
+def validation_predictions(models: Path, params: Params) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, int]:
+    """Predicted classes (S, N) by arm, true classes (N,), groups (N,) and the number of classes."""
+    predicted = {}
+    for name in params.arms:
+        with np.load(models / name / "validation.npz", allow_pickle=False) as file:
+            predicted[name], y, groups, classes = file["predicted"], file["y"], file["groups"], int(file["classes"])
+    return predicted, y, groups, classes
 
 
 def read_scores(path: Path) -> pd.DataFrame:

@@ -27,6 +27,9 @@ def main(params: Params, name: str, train: Path, val: Path, views: Path, selecte
     done = processes.spread(train_seed, jobs, f"retrain {name}", len(seeds) * settings.steps, ["pipeline.classifier.train"])
     scores = [(name, number, *row) for number, result in zip(seeds, done, strict=True) for row in result["scores"]]
     pd.DataFrame(scores, columns=["arm", "seed", "class", "metric", "value"]).to_csv(out / "validation.csv", index=False)
+    held = Samples.load(val)
+    np.savez(out / "validation.npz", predicted=np.stack([r["predicted"] for r in done]).astype(np.int32), y=held.y,
+             groups=np.unique(held.table["group"], return_inverse=True)[1], classes=len(real.classes))
     curves = [{"arm": name, "seed": number, **point} for number, result in zip(seeds, done, strict=True) for point in result["curve"]]
     pd.DataFrame(curves).to_csv(out / "curves.csv", index=False)
     labels = Samples.load(selected).take(chosen).table["label"].value_counts()
@@ -61,4 +64,5 @@ def train_seed(params: Params, settings: object, name: str, number: int, chosen:
     network, curve = fit(batches, held, settings, seed, params.compute, report)
     predict.save(network, settings, out / f"seed{number}")
     logits, _ = predict.run(network, held.images, devices.device(params.compute))
-    return {"scores": scores(predict.probabilities(logits), held.y, real.classes), "curve": curve, "initial": initial}
+    return {"scores": scores(predict.probabilities(logits), held.y, real.classes), "predicted": logits.argmax(axis=1),
+            "curve": curve, "initial": initial}

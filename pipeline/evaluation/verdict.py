@@ -10,16 +10,24 @@ from pipeline.params import Arm, Evaluation
 LEAST_SEEDS = 6   # the smallest number of pairs whose exact two-sided sign-flip test can fall below 0.05
 
 
-def choose(validation: pd.DataFrame, arms: Mapping[str, Arm], metric: str) -> dict:
+def choose(validation: pd.DataFrame, predicted: Mapping[str, np.ndarray], y: np.ndarray, groups: np.ndarray, classes: int,
+           arms: Mapping[str, Arm], block: Evaluation, seed: int) -> dict:
     """The best control and the best candidate by their mean validation score over seeds; ties go to the first named.
 
-    `validation` has columns arm, seed, class, metric, value. Returns both names ("" if there is none) and all means.
+    `validation` has columns arm, seed, class, metric, value; `predicted` maps arms to class indices (S, N) of the
+    validation rows. `contenders` are the controls that validation cannot tell from the best one: a small validation
+    split picks the best control almost by chance, so a gain has to hold against each of them.
     """
-    rows = validation[(validation["metric"] == metric) & (validation["class"] == "")]
+    rows = validation[(validation["metric"] == block.primary_metric) & (validation["class"] == "")]
     mean = rows.groupby("arm")["value"].mean().to_dict()
     best = {role: max((a for a in arms if arms[a].role == role), key=lambda a: mean[a], default="") for role in ("control", "candidate")}
-    return {"primary_metric": metric, "best_control": best["control"], "chosen_arm": best["candidate"],
-            "validation_means": {a: round(float(mean[a]), 6) for a in arms}}
+    control, contenders = best["control"], []
+    for arm in (a for a in arms if arms[a].role == "control"):
+        draws = bootstrap_difference(predicted[arm], predicted[control], y, groups, classes, block.primary_metric, block.bootstrap, seed)
+        if arm == control or np.quantile(draws, (1 + block.confidence) / 2) >= 0:
+            contenders.append(arm)
+    return {"primary_metric": block.primary_metric, "best_control": control, "chosen_arm": best["candidate"], "contenders": contenders,
+            "validation_rows": len(y), "validation_means": {a: round(float(mean[a]), 6) for a in arms}}
 
 
 def check_equal_compute(records: Mapping[str, Mapping]) -> None:
@@ -38,21 +46,29 @@ def decide(choices: dict, predicted: Mapping[str, np.ndarray], scores: pd.DataFr
 
     `predicted` maps arm names to class indices (S, N) on the test split; `added` is how many synthetic rows the chosen
     arm had to learn from. HELPS and HURTS need the whole interval on one side of zero and a sign-flip p of at most
-    1 - confidence; NEUTRAL needs the whole interval within +-margin.
+    1 - confidence, HELPS against every contender; NEUTRAL needs the whole interval within +-margin.
     """
     metric, arm, control = block.primary_metric, choices["chosen_arm"], choices["best_control"]
     base = {"primary_metric": metric, "best_control": control, "chosen_arm": arm, "difference": None, "ci_low": None,
             "ci_high": None, "p_value": None, "confidence": block.confidence, "margin": block.margin}
     if not arm:
-        return base | {"verdict": "CANNOT_TELL", "reason": "no arm has the role `candidate`, so there is nothing to judge"}
+        return base | {"verdict": "CANNOT_TELL", "reason": "no arm has the role `candidate`, so there is nothing to judge", "comparisons": []}
     value = scores[(scores["metric"] == metric) & (scores["class"] == "")].pivot(index="seed", columns="arm", values="value")
-    paired = (value[arm] - value[control]).to_numpy()
-    draws = bootstrap_difference(predicted[arm], predicted[control], y, groups, classes, metric, block.bootstrap, seed)
-    low, high = np.quantile(draws, [(1 - block.confidence) / 2, (1 + block.confidence) / 2])
-    p = sign_flip(paired)
-    word, reason = classify(float(low), float(high), p, len(paired), added, block)
-    return base | {"difference": float(paired.mean()), "ci_low": float(low), "ci_high": float(high), "p_value": p,
-                   "seeds": len(paired), "synthetic_rows": added, "verdict": word, "reason": reason}
+    comparisons = []
+    for other in [control, *(c for c in choices["contenders"] if c != control)]:
+        paired = (value[arm] - value[other]).to_numpy()
+        draws = bootstrap_difference(predicted[arm], predicted[other], y, groups, classes, metric, block.bootstrap, seed)
+        low, high = np.quantile(draws, [(1 - block.confidence) / 2, (1 + block.confidence) / 2])
+        comparisons.append({"control": other, "difference": float(paired.mean()), "ci_low": float(low), "ci_high": float(high),
+                            "p_value": sign_flip(paired)})
+    words = [classify(c["ci_low"], c["ci_high"], c["p_value"], len(value), added, block) for c in comparisons]
+    word, reason = words[0]
+    doubtful = [c["control"] for c, (w, _) in zip(comparisons, words, strict=True) if w != "HELPS"]
+    if word == "HELPS" and doubtful:
+        word, reason = "CANNOT_TELL", (f"it is ahead of {control}, but not surely of {', '.join(doubtful)}, "
+                                       f"which {choices['validation_rows']} validation rows cannot tell from {control}")
+    first = {k: v for k, v in comparisons[0].items() if k != "control"}
+    return base | first | {"seeds": len(value), "synthetic_rows": added, "verdict": word, "reason": reason, "comparisons": comparisons}
 
 
 def classify(low: float, high: float, p: float, seeds: int, added: int, block: Evaluation) -> tuple[str, str]:

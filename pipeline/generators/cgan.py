@@ -21,6 +21,7 @@ class Options(NetworkOptions):
     ramp: tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]]   # shares of training
     ema: Annotated[float, Field(ge=0, lt=1)]
     augment: list[Literal["colour", "translation", "cutout"]]
+    diversity: Annotated[float, Field(ge=0)]   # weight of the mode-seeking term
 
     @field_validator("ramp")
     @classmethod
@@ -73,15 +74,34 @@ class Critic(nn.Module):
         self.stem = spectral_norm(nn.Conv2d(channels, widths[0], 3, padding=1))
         self.down = nn.ModuleList(nn.ModuleList([spectral_norm(nn.Conv2d(a, b, 3, padding=1)), spectral_norm(nn.Conv2d(b, b, 3, padding=1)),
                                                  spectral_norm(nn.Conv2d(a, b, 1))]) for a, b in zip(widths[:-1], widths[1:], strict=True))
-        self.last = spectral_norm(nn.Conv2d(widths[-1], widths[-1], 3, padding=1))
+        self.last = spectral_norm(nn.Conv2d(widths[-1] + 1, widths[-1], 3, padding=1))
         self.psi, self.embed = spectral_norm(nn.Linear(widths[-1], 1)), spectral_norm(nn.Embedding(classes, widths[-1]))
 
     def forward(self, x: torch.Tensor, y: torch.Tensor, strength: float) -> torch.Tensor:
         h = self.stem(x)
         for one, two, skip in self.down:
             h = F.avg_pool2d(skip(h) + two(F.leaky_relu(one(F.leaky_relu(h, 0.2)), 0.2)), 2)
-        phi = F.leaky_relu(h + self.last(F.leaky_relu(h, 0.2)), 0.2).mean(dim=(2, 3))
+        seen = torch.cat([F.leaky_relu(h, 0.2), spread(h)], dim=1)
+        phi = F.leaky_relu(h + self.last(seen), 0.2).sum(dim=(2, 3))
         return self.psi(phi)[:, 0] + strength * (self.embed(y) * phi).sum(dim=1)
+
+
+def spread(h: torch.Tensor, group: int = 4) -> torch.Tensor:
+    """One more channel (N, 1, H, W): how much the features differ within groups of neighbours (Karras et al., 2018)."""
+    n, _, height, width = h.shape
+    group = group if n % group == 0 else n
+    deviation = h.view(n // group, group, *h.shape[1:]).var(dim=1, unbiased=False).add(1e-8).sqrt().mean(dim=(1, 2, 3))
+    return deviation.repeat_interleave(group).view(n, 1, 1, 1).expand(n, 1, height, width)
+
+
+def sameness(fake: torch.Tensor, real: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """How much less neighbours of one class differ among the fakes than among real rows; zero once they differ as much.
+
+    The mode-seeking idea of Mao et al., 2019, with the real rows as the measure of how far to seek.
+    """
+    pair = (y[1:] == y[:-1]).to(fake.dtype)
+    made, true = (((x[1:] - x[:-1]).abs().mean(dim=(1, 2, 3)) * pair).sum() for x in (fake, real))
+    return F.relu(true / (made + 0.01 * true + 1e-6) - 1)
 
 
 class Pair(nn.Module):
@@ -95,18 +115,16 @@ class Pair(nn.Module):
         return {"critic": list(self.critic.parameters()), "maker": list(self.maker.parameters())}
 
     def losses(self, batch: tuple[torch.Tensor, ...], progress: float) -> Iterator[tuple[str, torch.Tensor]]:
-        x, y, _ = batch
+        order = batch[1].argsort(stable=True)   # neighbours are then of one class, whose variety the critic can see
+        x, y = batch[0][order], batch[1][order]
         start, end = self.o.ramp
         strength = min(1.0, max(0.0, (progress - start) / (end - start)))
+        fake = self.maker.make(torch.randn(len(x), self.o.latent, device=x.device), y, strength)
         self.critic.requires_grad_(True)
-        with torch.no_grad():
-            fake = self.maker.make(torch.randn(len(x), self.o.latent, device=x.device), y, strength)
-        both = self.critic(augment(torch.cat([x, fake]), self.o.augment), torch.cat([y, y]), strength)
-        on_real, on_fake = both.chunk(2)
+        on_real, on_fake = (self.critic(augment(z, self.o.augment), y, strength) for z in (x, fake.detach()))
         yield "critic", F.relu(1 - on_real).mean() + F.relu(1 + on_fake).mean()
         self.critic.requires_grad_(False)
-        fake = self.maker.make(torch.randn(len(x), self.o.latent, device=x.device), y, strength)
-        yield "maker", -self.critic(augment(fake, self.o.augment), y, strength).mean()
+        yield "maker", -self.critic(augment(fake, self.o.augment), y, strength).mean() + self.o.diversity * sameness(fake, x, y)
 
 
 def augment(x: torch.Tensor, kinds: list[str]) -> torch.Tensor:
