@@ -1,4 +1,5 @@
 """params.yaml as frozen typed blocks: unknown keys are refused and all errors are shown at once."""
+
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,7 +11,7 @@ Auto = Literal["auto"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(gt=0, le=10_000_000)]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,40}$")]   # part of file names and commands
+Name = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,40}$")]  # part of file names and commands
 
 
 class Block(BaseModel):
@@ -72,6 +73,7 @@ class Teachers(Block):
 
 class Generator(BaseModel):
     """One named generator: its family names the file, the rest are that family's own options, checked there."""
+
     model_config = ConfigDict(extra="allow", frozen=True)
     family: Name
 
@@ -160,14 +162,20 @@ class Params(Block):
         known = families()
         unknown = [f"{name}.family is {g.family!r}" for name, g in generators.items() if g.family not in known]
         if unknown:
-            raise ValueError(f"{'; '.join(unknown)}: no such family. The folder pipeline/generators/ has: {', '.join(known)}")
+            raise ValueError(
+                f"{'; '.join(unknown)}: no such family. The folder pipeline/generators/ has: {', '.join(known)}"
+            )
         return generators
 
     @model_validator(mode="after")
     def arms_name_generators(self) -> "Params":
-        lost = [f"arms.{name}.rows is {arm.rows!r}" for name, arm in self.arms.items() if arm.rows not in self.generators]
+        lost = [
+            f"arms.{name}.rows is {arm.rows!r}" for name, arm in self.arms.items() if arm.rows not in self.generators
+        ]
         if lost:
-            raise ValueError(f"{'; '.join(lost)}: no such block under generators. There are: {', '.join(self.generators)}")
+            raise ValueError(
+                f"{'; '.join(lost)}: no such block under generators. There are: {', '.join(self.generators)}"
+            )
         if not any(arm.role == "control" for arm in self.arms.values()):
             raise ValueError("arms: at least one needs `role: control`; without one there is nothing to compare with")
         return self
@@ -201,6 +209,10 @@ def explain(error: ValidationError, where: str) -> str:
     for e in error.errors(include_url=False):
         key = ".".join(str(part) for part in e["loc"] if not (isinstance(part, str) and "[" in part))
         came = "" if e["type"] in ("missing", "value_error") else f" (got {e['input']!r})"
-        hint = "unknown key; check the spelling" if e["type"] == "extra_forbidden" else e["msg"].removeprefix("Value error, ")
+        hint = (
+            "unknown key; check the spelling"
+            if e["type"] == "extra_forbidden"
+            else e["msg"].removeprefix("Value error, ")
+        )
         lines.append(f"  {key}: {hint}{came}" if key else f"  {hint}")
     return f"{where} has {len(lines)} mistake{'s' * (len(lines) > 1)}:\n" + "\n".join(lines)

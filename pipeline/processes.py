@@ -1,4 +1,5 @@
 """Several trainings at once, each in a process of its own with few threads, and one progress bar over all of them."""
+
 import ctypes
 import logging
 import multiprocessing as mp
@@ -8,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
 from time import monotonic
 from typing import Any
@@ -15,7 +17,7 @@ from typing import Any
 from tqdm import tqdm
 
 log = logging.getLogger(__name__)
-Report = Callable[[int, str], None]   # (steps done since the last call, what is going on)
+Report = Callable[[int, str], None]  # (steps done since the last call, what is going on)
 
 
 class Progress:
@@ -23,7 +25,9 @@ class Progress:
 
     def __init__(self, title: str, total: int) -> None:
         self.title, self.total, self.done, self.last = title, total, 0, monotonic()
-        self.bar = tqdm(total=total, desc=title, unit="step", leave=False, disable=not sys.stderr.isatty(), file=sys.stderr)
+        self.bar = tqdm(
+            total=total, desc=title, unit="step", leave=False, disable=not sys.stderr.isatty(), file=sys.stderr
+        )
 
     def __enter__(self) -> "Progress":
         return self
@@ -34,7 +38,14 @@ class Progress:
         self.bar.update(count)
         if self.bar.disable and monotonic() - self.last >= 10:
             self.last = monotonic()
-            log.info("%s: %3.0f %% (%d of %d) %s", self.title, 100 * self.done / max(self.total, 1), self.done, self.total, note)
+            log.info(
+                "%s: %3.0f %% (%d of %d) %s",
+                self.title,
+                100 * self.done / max(self.total, 1),
+                self.done,
+                self.total,
+                note,
+            )
 
     def __exit__(self, *_: object) -> None:
         self.bar.close()
@@ -44,7 +55,9 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def spread(function: Callable[..., Any], jobs: Sequence[tuple], title: str, steps: int, preload: Sequence[str] = ()) -> list[Any]:
+def spread(
+    function: Callable[..., Any], jobs: Sequence[tuple], title: str, steps: int, preload: Sequence[str] = ()
+) -> list[Any]:
     """[function(*job, report=...) for job in jobs], in as many processes as there are cores; results in the order of jobs.
 
     `steps` is the sum of what the jobs will report; `preload` names modules imported once and shared by all processes.
@@ -60,6 +73,8 @@ def spread(function: Callable[..., Any], jobs: Sequence[tuple], title: str, step
         try:
             futures = [pool.submit(_call, function, job) for job in jobs]
             return [future.result() for future in futures]
+        except BrokenProcessPool:
+            raise MemoryError(f"{title}: the system ended a worker process, most often for want of memory") from None
         except BaseException:
             for child in mp.active_children():
                 child.terminate()
@@ -82,7 +97,7 @@ def _start(queue: Any, parent: int) -> None:
     """Set a worker up: a place to report to, default signals, and an end of its own when the stage is gone."""
     global _queue
     _queue = queue
-    signal.signal(signal.SIGINT, signal.SIG_IGN)   # Ctrl-C reaches the whole group; the stage ends its workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the stage ends its workers
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_follow, daemon=True).start()
 
@@ -101,4 +116,4 @@ def _call(function: Callable[..., Any], job: tuple) -> Any:
 def die_with_parent() -> None:
     """Ask Linux to send SIGTERM when the parent process ends, so that no stage outlives a killed `dvc`."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)   # PR_SET_PDEATHSIG
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG

@@ -1,4 +1,5 @@
 """Samples, the one thing that travels: a table and uint8 images, row i of one being slice i of the other."""
+
 import hashlib
 import json
 from collections.abc import Iterable
@@ -13,17 +14,36 @@ if TYPE_CHECKING:
     import torch
 
 COLUMNS = {
-    "id": "str", "group": "str", "label": "str", "split": "str", "origin": "str", "seed": "int64",
-    "judged": "str", "confidence": "float64", "distance": "float64",
-    "keep": "bool", "reason": "str", "weight": "float64", "source_path": "str",
+    "id": "str",
+    "group": "str",
+    "label": "str",
+    "split": "str",
+    "origin": "str",
+    "seed": "int64",
+    "judged": "str",
+    "confidence": "float64",
+    "distance": "float64",
+    "keep": "bool",
+    "reason": "str",
+    "weight": "float64",
+    "source_path": "str",
 }
-DEFAULTS = {"seed": -1, "judged": "", "confidence": np.nan, "distance": np.nan,
-            "keep": True, "reason": "", "weight": 1.0, "source_path": ""}
+DEFAULTS = {
+    "seed": -1,
+    "judged": "",
+    "confidence": np.nan,
+    "distance": np.nan,
+    "keep": True,
+    "reason": "",
+    "weight": 1.0,
+    "source_path": "",
+}
 
 
 @dataclass(frozen=True)
 class Facts:
     """What every stage needs to know of a dataset: class names in label order, the scarce ones, allowed flips."""
+
     classes: tuple[str, ...]
     scarce: tuple[str, ...]
     flips: tuple[str, ...] = ()
@@ -35,6 +55,7 @@ class Samples:
 
     Raises ValueError when table and images disagree or a label is no class of the dataset.
     """
+
     table: pd.DataFrame
     images: np.ndarray
     facts: Facts
@@ -88,7 +109,7 @@ class Samples:
         digest = hashlib.blake2b(digest_size=16)
         digest.update(self.table[["id", "group", "label"]].to_csv(index=False).encode())
         for start in range(0, len(self), 4096):
-            digest.update(np.ascontiguousarray(self.images[start:start + 4096]).tobytes())
+            digest.update(np.ascontiguousarray(self.images[start : start + 4096]).tobytes())
         return digest.hexdigest()
 
     def save(self, folder: Path) -> None:
@@ -121,7 +142,8 @@ def concat(parts: Iterable[Samples]) -> Samples:
 def to_network(images: np.ndarray) -> "torch.Tensor":
     """uint8 (N, H, W, C) -> float32 (N, C, H, W) in [-1, 1]; the only way pixels become floats."""
     import torch
-    pixels = torch.from_numpy(np.require(images, requirements=("C", "W"))).permute(0, 3, 1, 2)   # W: copies a memory map
+
+    pixels = torch.from_numpy(np.require(images, requirements=("C", "W"))).permute(0, 3, 1, 2)  # W: copies a memory map
     return pixels.to(torch.float32).div_(127.5).sub_(1)
 
 

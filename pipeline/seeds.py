@@ -1,4 +1,5 @@
 """Where randomness comes from: one number per purpose, derived from the seed in params.yaml."""
+
 import hashlib
 
 

@@ -1,4 +1,5 @@
 """Every network is trained here: weight averaging, divergence, curves, progress (around lightning.Trainer)."""
+
 import logging
 import warnings
 from collections.abc import Iterable
@@ -28,17 +29,24 @@ class Adversaries(pl.LightningModule):
     first 5 % of the steps and falls to zero over the last 30 %.
     """
 
-    def __init__(self, network: torch.nn.Module, steps: int, lr: float, betas: tuple[float, float], clip: float) -> None:
+    def __init__(
+        self, network: torch.nn.Module, steps: int, lr: float, betas: tuple[float, float], clip: float
+    ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.network, self.steps, self.lr, self.betas, self.clip = network, steps, lr, betas, clip
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        return [torch.optim.AdamW(p, self.lr, self.betas, weight_decay=0.0, fused=True) for p in self.network.players().values()]
+        return [
+            torch.optim.AdamW(p, self.lr, self.betas, weight_decay=0.0, fused=True)
+            for p in self.network.players().values()
+        ]
 
     def training_step(self, batch: tuple[torch.Tensor, ...], step: int) -> torch.Tensor:
         optimisers = self.optimizers()
-        optimisers = dict(zip(self.network.players(), optimisers if isinstance(optimisers, list) else [optimisers], strict=True))
+        optimisers = dict(
+            zip(self.network.players(), optimisers if isinstance(optimisers, list) else [optimisers], strict=True)
+        )
         progress, total = step / self.steps, 0.0
         for name, loss in self.network.losses(batch, progress):
             optimiser = optimisers[name]
@@ -58,13 +66,17 @@ class _Watch(pl.Callback):
     def __init__(self, steps: int, report: Report, points: int = 40) -> None:
         self.every, self.report, self.sum, self.curve = max(1, steps // points), report, 0.0, []
 
-    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, step: int) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, step: int
+    ) -> None:
         loss = outputs["loss"] if isinstance(outputs, dict) else outputs
         self.sum = self.sum + loss.detach()
         if (step + 1) % self.every == 0:
-            mean = float(self.sum) / self.every   # the only wait for the device
+            mean = float(self.sum) / self.every  # the only wait for the device
             if not np.isfinite(mean):
-                raise Diverged(f"the loss of {type(module).__name__} is {mean} by step {step + 1}; lower its learning rate (lr)")
+                raise Diverged(
+                    f"the loss of {type(module).__name__} is {mean} by step {step + 1}; lower its learning rate (lr)"
+                )
             self.curve.append({"step": step + 1, "loss": mean})
             self.sum = 0.0
             self.report(self.every, f"loss {mean:.3f}")
@@ -87,8 +99,16 @@ class _Averaged(WeightAveraging):
             torch._foreach_copy_(averaged, current)
 
 
-def fit(module: pl.LightningModule, batches: Batches, compute: Compute, seed: int, report: Report,
-        ema: float | None = None, val: Iterable | None = None, val_points: int = 12) -> list[dict]:
+def fit(
+    module: pl.LightningModule,
+    batches: Batches,
+    compute: Compute,
+    seed: int,
+    report: Report,
+    ema: float | None = None,
+    val: Iterable | None = None,
+    val_points: int = 12,
+) -> list[dict]:
     """Train `module` for all of `batches` on one device; its weights are then the averaged ones if `ema` is given.
 
     Returns the curve: a dict per point with `step` and `loss`, and those that the module put into its own `curve`.
@@ -99,17 +119,25 @@ def fit(module: pl.LightningModule, batches: Batches, compute: Compute, seed: in
     where = device(compute).type
     watch = _Watch(len(batches), report)
     for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)   # its advice on loaders and devices does not apply here
+        logging.getLogger(name).setLevel(logging.ERROR)  # its advice on loaders and devices does not apply here
     warnings.filterwarnings("ignore", module="lightning")
     trainer = pl.Trainer(
-        accelerator=where, devices=1, precision=precision(compute), max_epochs=1, logger=False,
+        accelerator=where,
+        devices=1,
+        precision=precision(compute),
+        max_epochs=1,
+        logger=False,
         callbacks=[watch] + ([_Averaged(ema)] if ema is not None else []),
-        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
         val_check_interval=max(1, len(batches) // val_points) if val is not None else None,
-        use_distributed_sampler=False)
+        use_distributed_sampler=False,
+    )
     trainer.fit(module, DataLoader(batches, batch_size=None, shuffle=False, pin_memory=where == "cuda"), val)
     report(len(batches) - watch.every * len(watch.curve), "")
     if trainer.received_sigterm:
-        raise SystemExit(143)   # Lightning would return as if training had been completed
+        raise SystemExit(143)  # Lightning would return as if training had been completed
     module.eval()
     return watch.curve + getattr(module, "curve", [])

@@ -3,6 +3,7 @@
 Exit codes: 0 done, 2 bad input or params, 3 environment (disk, memory, device), 4 training diverged, 130 and 143 signals.
 A stage writes to a side folder, renamed to its final name at the end, so that what exists is complete.
 """
+
 import fcntl
 import importlib
 import inspect
@@ -25,9 +26,12 @@ from pipeline.processes import die_with_parent
 from stages import Output
 
 ENVIRONMENT = {
-    "NO_ALBUMENTATIONS_UPDATE": "1", "PYTHONHASHSEED": "0", "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-    "GOMP_SPINCOUNT": "0",   # waiting threads that spin make a shared machine ten times slower
-    "MPLBACKEND": "agg", "TOKENIZERS_PARALLELISM": "false",
+    "NO_ALBUMENTATIONS_UPDATE": "1",
+    "PYTHONHASHSEED": "0",
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+    "GOMP_SPINCOUNT": "0",  # waiting threads that spin make a shared machine ten times slower
+    "MPLBACKEND": "agg",
+    "TOKENIZERS_PARALLELISM": "false",
 }
 SIDE = Path(".work")
 log = logging.getLogger("stages")
@@ -42,7 +46,9 @@ def bind(function: Callable, given: list[str]) -> tuple[dict[str, Any], dict[str
     signature = inspect.signature(function)
     wanted = [p for p in signature.parameters.values() if p.name != "params"]
     if len(given) != len(wanted):
-        raise ValueError(f"this stage takes {len(wanted)} arguments ({', '.join(p.name for p in wanted)}), got {len(given)}")
+        raise ValueError(
+            f"this stage takes {len(wanted)} arguments ({', '.join(p.name for p in wanted)}), got {len(given)}"
+        )
     values = {p.name: (text if p.annotation is str else Path(text)) for p, text in zip(wanted, given, strict=True)}
     return values, {p.name: values[p.name] for p in wanted if p.annotation is Output}
 
@@ -58,12 +64,15 @@ def execute(stage: str, given: list[str]) -> None:
         for draft in drafts.values():
             locks.enter_context(lock(draft))
         begun = time.monotonic()
-        function(**({"params": params} if "params" in inspect.signature(function).parameters else {}), **values | drafts)
+        function(
+            **({"params": params} if "params" in inspect.signature(function).parameters else {}), **values | drafts
+        )
         for name, path in outputs.items():
             publish(drafts[name], path)
         seconds = time.monotonic() - begun
-    note_time("-".join([stage, *(v for v in values.values() if isinstance(v, str))]), seconds)
-    log.info("done in %.1f s", seconds)
+    if outputs:
+        note_time("-".join([stage, *(v for v in values.values() if isinstance(v, str))]), seconds)
+        log.info("done in %.1f s", seconds)
 
 
 class lock:
@@ -78,7 +87,9 @@ class lock:
         try:
             fcntl.flock(self.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise OSError(f"another process is writing {self.draft.name.replace('__', '/')}; wait for it to end, then run again") from None
+            raise OSError(
+                f"another process is writing {self.draft.name.replace('__', '/')}; wait for it to end, then run again"
+            ) from None
         remove(self.draft)
 
     def __exit__(self, *_: object) -> None:
@@ -142,7 +153,13 @@ def fail(code: int, what: str, error: BaseException) -> int:
     file = SIDE / "last-error.txt"
     file.parent.mkdir(exist_ok=True)
     file.write_text("".join(traceback.format_exception(error)))
-    log.error("%s: %s\n(exit %d; nothing was published, earlier stages keep their results; details in %s)", what, error or type(error).__name__, code, file)
+    log.error(
+        "%s: %s\n(exit %d; nothing was published, earlier stages keep their results; details in %s)",
+        what,
+        error or type(error).__name__,
+        code,
+        file,
+    )
     return code
 
 

@@ -1,4 +1,5 @@
 """augment: the bank of augmented views of the training rows, made once and shared by all arms and seeds."""
+
 import json
 from pathlib import Path
 
@@ -13,8 +14,18 @@ def main(params: Params, train: Path, views: Output) -> None:
     rows = Samples.load(train)
     bank, name = bank_of(rows, params)
     bank.save(views)
-    (views / "policy.json").write_text(json.dumps({"policy": name, "flips": list(rows.facts.flips), "strength": params.augment.strength,
-                                                   "views": len(bank.images), "rows": len(rows)}, indent=1))
+    (views / "policy.json").write_text(
+        json.dumps(
+            {
+                "policy": name,
+                "flips": list(rows.facts.flips),
+                "strength": params.augment.strength,
+                "views": len(bank.images),
+                "rows": len(rows),
+            },
+            indent=1,
+        )
+    )
 
 
 def bank_of(rows: Samples, params: Params) -> tuple[augment.Views, str]:

@@ -1,4 +1,5 @@
 """evaluate: the only stage that reads the test split. Arms are chosen from validation first; then every model is scored."""
+
 import json
 import logging
 from collections.abc import Callable
@@ -23,23 +24,51 @@ def main(params: Params, test: Path, models: Path, out: Output) -> None:
     records = {name: json.loads((models / name / "record.json").read_text()) for name in params.arms}
     verdict.check_equal_compute(records)
     validation = pd.concat([read_scores(models / name / "validation.csv") for name in params.arms], ignore_index=True)
-    choices = verdict.choose(validation, *validation_predictions(models, params), params.arms, params.evaluation,
-                             derive(params.seed, "bootstrap", "validation"))
+    choices = verdict.choose(
+        validation,
+        *validation_predictions(models, params),
+        params.arms,
+        params.evaluation,
+        derive(params.seed, "bootstrap", "validation"),
+    )
     (out / "choices.json").write_text(json.dumps(choices, indent=1))
     validation.to_csv(out / "validation.csv", index=False)
     log.info("chosen on validation: %s against %s", choices["chosen_arm"] or "no candidate", choices["best_control"])
 
     jobs = [(params, test, models / name) for name in params.arms]
-    probabilities = dict(zip(params.arms, processes.spread(predict_arm, jobs, "evaluate", len(jobs) * params.retraining.seeds), strict=True))
+    probabilities = dict(
+        zip(
+            params.arms,
+            processes.spread(predict_arm, jobs, "evaluate", len(jobs) * params.retraining.seeds),
+            strict=True,
+        )
+    )
     rows = Samples.load(test)
-    tidy = [(name, seed, *row) for name, p in probabilities.items() for seed, one in enumerate(p)
-            for row in scores(one, rows.y, rows.classes)]
+    tidy = [
+        (name, seed, *row)
+        for name, p in probabilities.items()
+        for seed, one in enumerate(p)
+        for row in scores(one, rows.y, rows.classes)
+    ]
     frame = pd.DataFrame(tidy, columns=["arm", "seed", "class", "metric", "value"])
     frame.to_csv(out / "scores.csv", index=False)
-    np.savez(out / "predictions.npz", y=rows.y, **{f"arm_{name}": p.argmax(axis=2).astype(np.int32) for name, p in probabilities.items()})
+    np.savez(
+        out / "predictions.npz",
+        y=rows.y,
+        **{f"arm_{name}": p.argmax(axis=2).astype(np.int32) for name, p in probabilities.items()},
+    )
     added = sum(records[choices["chosen_arm"]]["synthetic_rows"].values()) if choices["chosen_arm"] else 0
-    result = verdict.decide(choices, {n: p.argmax(axis=2) for n, p in probabilities.items()}, frame, rows.y,
-                            rows.table["group"].to_numpy(), len(rows.classes), added, params.evaluation, derive(params.seed, "bootstrap"))
+    result = verdict.decide(
+        choices,
+        {n: p.argmax(axis=2) for n, p in probabilities.items()},
+        frame,
+        rows.y,
+        rows.table["group"].to_numpy(),
+        len(rows.classes),
+        added,
+        params.evaluation,
+        derive(params.seed, "bootstrap"),
+    )
     result["test"] = {"rows": len(rows), "fingerprint": rows.fingerprint()}
     (out / "verdict.json").write_text(json.dumps(result, indent=1))
     log.info("%s: %s", result["verdict"], result["reason"])
@@ -63,9 +92,14 @@ def predict_arm(params: Params, test: Path, folder: Path, report: Callable) -> n
     """Probabilities on the test split, float (S, N, K), of every seed of one arm."""
     from pipeline import devices
     from pipeline.classifier import predict
+
     devices.set_threads(params.compute)
     images, out = Samples.load(test).images, []
     for seed in range(params.retraining.seeds):
-        out.append(predict.probabilities(predict.run(predict.load(folder / f"seed{seed}"), images, devices.device(params.compute))[0]))
+        out.append(
+            predict.probabilities(
+                predict.run(predict.load(folder / f"seed{seed}"), images, devices.device(params.compute))[0]
+            )
+        )
         report(1, folder.name)
     return np.stack(out)

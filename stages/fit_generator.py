@@ -1,4 +1,5 @@
 """fit_generator: one conditional model fitted on all classes of train; scarcity decides only what is generated."""
+
 import json
 from pathlib import Path
 

@@ -1,4 +1,5 @@
 """generate: synthetic rows for the scarce classes, each from a seed of its own."""
+
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,9 @@ def main(params: Params, name: str, train: Path, model: Path, out: Output) -> No
     many = np.ceil(goal * params.generation.oversupply).astype(int) * generator.makes_rows
     y = np.repeat(np.arange(len(goal)), many)
     number = np.concatenate([np.arange(n) for n in many]) if len(many) else many
-    seeds = np.array([derive(params.seed, "row", name, rows.classes[c], i) for c, i in zip(y, number, strict=True)], np.int64)
+    seeds = np.array(
+        [derive(params.seed, "row", name, rows.classes[c], i) for c, i in zip(y, number, strict=True)], np.int64
+    )
     images = draw(params, name, generator, model, y, seeds)
     labels = [rows.classes[c] for c in y]
     ids = [f"{name}-{c}-{s}" for c, s in zip(y, seeds, strict=True)]
@@ -28,24 +31,30 @@ def main(params: Params, name: str, train: Path, model: Path, out: Output) -> No
     Samples(frame, images, rows.facts).save(out)
 
 
-def draw(params: Params, name: str, generator: generators.Generator, model: Path, y: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+def draw(
+    params: Params, name: str, generator: generators.Generator, model: Path, y: np.ndarray, seeds: np.ndarray
+) -> np.ndarray:
     """Images of all rows; a slow model on the CPU is asked in parallel processes, which changes no row."""
     from_device = generator.uses_device and len(y) > 2 * (generator.chunk or 1)
-    parts = processes.cores() if from_device and params.compute.accelerator in ("auto", "cpu") and not on_gpu(params) else 1
+    parts = (
+        processes.cores() if from_device and params.compute.accelerator in ("auto", "cpu") and not on_gpu(params) else 1
+    )
     if parts == 1:
         with processes.Progress(f"generate {name}", len(y)) as progress:
             return generator.sample(y, seeds, progress.step)
     size = math.ceil(len(y) / parts)
-    jobs = [(params, name, model, y[i:i + size], seeds[i:i + size]) for i in range(0, len(y), size)]
+    jobs = [(params, name, model, y[i : i + size], seeds[i : i + size]) for i in range(0, len(y), size)]
     return np.concatenate(processes.spread(draw_part, jobs, f"generate {name}", len(y)))
 
 
 def on_gpu(params: Params) -> bool:
     from pipeline import devices
+
     return devices.device(params.compute).type != "cpu"
 
 
 def draw_part(params: Params, name: str, model: Path, y: np.ndarray, seeds: np.ndarray, report: Callable) -> np.ndarray:
     from pipeline import devices
+
     devices.set_threads(params.compute)
     return generators.build(params.generators[name], params.compute, name).load(model).sample(y, seeds, report)

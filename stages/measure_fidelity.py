@@ -1,4 +1,5 @@
 """measure_fidelity: distances, precision, recall, density, coverage and copies, per generator and class."""
+
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,13 @@ from stages import Output
 def main(params: Params, train: Path, val: Path, selected: Path, baseline: Path, out: Output) -> None:
     from pipeline import devices
     from pipeline.classifier import predict
+
     devices.set_threads(params.compute)
     where, network = devices.device(params.compute), predict.load(baseline / "baseline")
     held, fitted = Samples.load(val), Samples.load(train)
-    sets = {"real": fitted} | {name: Samples.load(selected / name) for name in params.generators if len(Samples.load(selected / name))}
+    sets = {"real": fitted} | {
+        name: Samples.load(selected / name) for name in params.generators if len(Samples.load(selected / name))
+    }
     reference = predict.run(network, held.images, where)[1]
     rows = []
     for name, samples in sets.items():
@@ -25,7 +29,11 @@ def main(params: Params, train: Path, val: Path, selected: Path, baseline: Path,
             block = params.fidelity
             values = compare(reference[theirs], features[mine], block.neighbours, block.min_rows)
             own = samples.table[mine]
-            values |= {"rows": float(mine.sum()), "kept": float(own["keep"].mean()), "copies": float((own["reason"] == "copy").mean())}
+            values |= {
+                "rows": float(mine.sum()),
+                "kept": float(own["keep"].mean()),
+                "copies": float((own["reason"] == "copy").mean()),
+            }
             rows += [(name, label, metric, value) for metric, value in values.items()]
     pd.DataFrame(rows, columns=["generator", "class", "metric", "value"]).to_csv(out, index=False)
 

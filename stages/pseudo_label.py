@@ -1,4 +1,5 @@
 """pseudo_label: the teachers judge every synthetic row; rules keep it or drop it with a reason; kept rows get their views."""
+
 import json
 import logging
 from pathlib import Path
@@ -27,8 +28,9 @@ def main(params: Params, name: str, train: Path, synthetic: Path, baseline: Path
     why = rules.reasons(made.y, judged, confidence, distance, near[:, 0], floor, neighbours, params.selection)
     goal = rules.wanted(real.counts, real.scarce, params.generation.dose, params.generation.cap)
     why = rules.fill(made.y, why, goal)
-    rows = made.with_columns(judged=[real.classes[j] for j in judged], confidence=confidence, distance=distance,
-                             keep=why == "", reason=why)
+    rows = made.with_columns(
+        judged=[real.classes[j] for j in judged], confidence=confidence, distance=distance, keep=why == "", reason=why
+    )
     rows.save(out)
     bank_of(rows, params)[0].save(out / "views")
     account = summarise(rows, goal, floor, params.selection.too_few)
@@ -42,12 +44,15 @@ def ask_teachers(params: Params, baseline: Path, made: Samples) -> tuple[np.ndar
     """Calibrated probabilities (T, M, K) and features (T, M, D) of the synthetic rows."""
     from pipeline import devices
     from pipeline.classifier import predict
+
     devices.set_threads(params.compute)
     where = devices.device(params.compute)
     temperatures = json.loads((baseline / "teachers.json").read_text())["temperatures"]
     seen = [predict.run(predict.load(baseline / f"teacher{k}"), made.images, where) for k in range(len(temperatures))]
-    return (np.stack([predict.probabilities(logits, t) for (logits, _), t in zip(seen, temperatures, strict=True)]),
-            np.stack([features for _, features in seen]))
+    return (
+        np.stack([predict.probabilities(logits, t) for (logits, _), t in zip(seen, temperatures, strict=True)]),
+        np.stack([features for _, features in seen]),
+    )
 
 
 def summarise(rows: Samples, goal: np.ndarray, floor: float, too_few: float) -> dict:
@@ -58,9 +63,13 @@ def summarise(rows: Samples, goal: np.ndarray, floor: float, too_few: float) -> 
         if not len(own):
             continue
         kept = int(own["keep"].sum())
-        classes[label] = {"wanted": int(goal[c]), "generated": len(own), "kept": kept,
-                          "agreed": int((own["judged"] == label).sum()),
-                          "dropped": {r: int((own["reason"] == r).sum()) for r in rules.REASONS}}
+        classes[label] = {
+            "wanted": int(goal[c]),
+            "generated": len(own),
+            "kept": kept,
+            "agreed": int((own["judged"] == label).sum()),
+            "dropped": {r: int((own["reason"] == r).sum()) for r in rules.REASONS},
+        }
         if kept < too_few * goal[c]:
             warnings.append(f"class {label}: {kept} of the {goal[c]} rows aimed for passed the rules")
     return {"copy_floor": floor, "classes": classes, "warnings": warnings}

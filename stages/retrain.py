@@ -1,4 +1,5 @@
 """retrain: every paired seed of one arm: real rows and the synthetic rows the arm asks for, equal steps in every arm."""
+
 import hashlib
 import json
 from collections.abc import Callable
@@ -19,23 +20,42 @@ from stages import Output
 
 def main(params: Params, name: str, train: Path, val: Path, views: Path, selected: Path, out: Output) -> None:
     from pipeline.classifier import model
+
     real = Samples.load(train)
     settings = model.settings(params.classifier, real.shape, len(real.classes), len(real))
     chosen = added_rows(params, name, real, Samples.load(selected))
     seeds = list(range(params.retraining.seeds))
     jobs = [(params, settings, name, number, chosen, train, val, views, selected, out) for number in seeds]
-    done = processes.spread(train_seed, jobs, f"retrain {name}", len(seeds) * settings.steps, ["pipeline.classifier.train"])
+    done = processes.spread(
+        train_seed, jobs, f"retrain {name}", len(seeds) * settings.steps, ["pipeline.classifier.train"]
+    )
     scores = [(name, number, *row) for number, result in zip(seeds, done, strict=True) for row in result["scores"]]
-    pd.DataFrame(scores, columns=["arm", "seed", "class", "metric", "value"]).to_csv(out / "validation.csv", index=False)
+    pd.DataFrame(scores, columns=["arm", "seed", "class", "metric", "value"]).to_csv(
+        out / "validation.csv", index=False
+    )
     held = Samples.load(val)
-    np.savez(out / "validation.npz", predicted=np.stack([r["predicted"] for r in done]).astype(np.int32), y=held.y,
-             groups=np.unique(held.table["group"], return_inverse=True)[1], classes=len(real.classes))
-    curves = [{"arm": name, "seed": number, **point} for number, result in zip(seeds, done, strict=True) for point in result["curve"]]
+    np.savez(
+        out / "validation.npz",
+        predicted=np.stack([r["predicted"] for r in done]).astype(np.int32),
+        y=held.y,
+        groups=np.unique(held.table["group"], return_inverse=True)[1],
+        classes=len(real.classes),
+    )
+    curves = [
+        {"arm": name, "seed": number, **point}
+        for number, result in zip(seeds, done, strict=True)
+        for point in result["curve"]
+    ]
     pd.DataFrame(curves).to_csv(out / "curves.csv", index=False)
     labels = Samples.load(selected).take(chosen).table["label"].value_counts()
-    record = {"settings": settings.model_dump(mode="json"), "seeds": seeds, "initial_weights": [r["initial"] for r in done],
-              "policy": json.loads((views / "policy.json").read_text()), "arm": params.arms[name].model_dump(),
-              "synthetic_rows": {c: int(labels.get(c, 0)) for c in real.classes}}
+    record = {
+        "settings": settings.model_dump(mode="json"),
+        "seeds": seeds,
+        "initial_weights": [r["initial"] for r in done],
+        "policy": json.loads((views / "policy.json").read_text()),
+        "arm": params.arms[name].model_dump(),
+        "synthetic_rows": {c: int(labels.get(c, 0)) for c in real.classes},
+    }
     (out / "record.json").write_text(json.dumps(record, indent=1))
 
 
@@ -46,23 +66,54 @@ def added_rows(params: Params, name: str, real: Samples, made: Samples) -> np.nd
     return first_rows(made.y, usable, wanted(real.counts, real.scarce, arm.dose, params.generation.cap))
 
 
-def train_seed(params: Params, settings: object, name: str, number: int, chosen: np.ndarray, train: Path, val: Path, views: Path,
-               selected: Path, out: Path, report: Callable) -> dict:
+def train_seed(
+    params: Params,
+    settings: object,
+    name: str,
+    number: int,
+    chosen: np.ndarray,
+    train: Path,
+    val: Path,
+    views: Path,
+    selected: Path,
+    out: Path,
+    report: Callable,
+) -> dict:
     """Train and save one seed; initial weights and batch order depend on the seed's number alone, so arms are paired."""
     from pipeline import devices
     from pipeline.classifier import predict
     from pipeline.classifier.model import Network
     from pipeline.classifier.train import train as fit
     from pipeline.evaluation.scores import scores
+
     arm, real, held = params.arms[name], Samples.load(train), Samples.load(val)
-    made = Rows(Samples.load(selected).y, Views.load(selected / "views"), np.full(len(Samples.load(selected)), arm.weight))
+    made = Rows(
+        Samples.load(selected).y, Views.load(selected / "views"), np.full(len(Samples.load(selected)), arm.weight)
+    )
     seed = derive(params.seed, "retrain", number)
-    batches = Batches(Rows(real.y, Views.load(views), np.ones(len(real))), len(real.classes), settings.batch, settings.steps, seed,
-                      arm.balance, made.take(chosen) if len(chosen) else None, arm.share, arm.real_only)
+    batches = Batches(
+        Rows(real.y, Views.load(views), np.ones(len(real))),
+        len(real.classes),
+        settings.batch,
+        settings.steps,
+        seed,
+        arm.balance,
+        made.take(chosen) if len(chosen) else None,
+        arm.share,
+        arm.real_only,
+    )
     devices.seed_everything(seed)
-    initial = hashlib.blake2b(b"".join(v.numpy().tobytes() for v in Network(settings).state_dict().values()), digest_size=8).hexdigest()
-    network, curve = fit(batches, held, settings, seed, params.compute, report)
+    initial = hashlib.blake2b(
+        b"".join(v.numpy().tobytes() for v in Network(settings).state_dict().values()), digest_size=8
+    ).hexdigest()
+    network, curve = fit(
+        batches, held, settings, seed, params.compute, lambda count, note: report(count, f"seed {number}, {note}")
+    )
     predict.save(network, settings, out / f"seed{number}")
     logits, _ = predict.run(network, held.images, devices.device(params.compute))
-    return {"scores": scores(predict.probabilities(logits), held.y, real.classes), "predicted": logits.argmax(axis=1),
-            "curve": curve, "initial": initial}
+    return {
+        "scores": scores(predict.probabilities(logits), held.y, real.classes),
+        "predicted": logits.argmax(axis=1),
+        "curve": curve,
+        "initial": initial,
+    }

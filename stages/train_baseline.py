@@ -1,4 +1,5 @@
 """train_baseline: a classifier on all real rows, the encoder of later measurements, and K cross-fitted teachers."""
+
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -17,26 +18,50 @@ from stages import Output
 
 def main(params: Params, train: Path, val: Path, views: Path, out: Output) -> None:
     from pipeline.classifier import model
+
     rows = Samples.load(train)
     settings = model.settings(params.classifier, rows.shape, len(rows.classes), len(rows))
     fold = splits.folds(rows.y, rows.table["group"].to_numpy(), params.teachers.folds, derive(params.seed, "folds"))
-    members = [("baseline", np.ones(len(rows), bool))] + [(f"teacher{k}", fold != k) for k in range(params.teachers.folds)]
+    members = [("baseline", np.ones(len(rows), bool))] + [
+        (f"teacher{k}", fold != k) for k in range(params.teachers.folds)
+    ]
     jobs = [(params, settings, name, mask, train, val, views, out) for name, mask in members]
-    curves = processes.spread(train_one, jobs, "baseline and teachers", len(jobs) * settings.steps, ["pipeline.classifier.train"])
+    curves = processes.spread(
+        train_one, jobs, "baseline and teachers", len(jobs) * settings.steps, ["pipeline.classifier.train"]
+    )
     judge(params, rows, Samples.load(val), fold, out)
     (out / "curves.json").write_text(json.dumps({name: c for (name, _), c in zip(members, curves, strict=True)}))
 
 
-def train_one(params: Params, settings: object, name: str, mask: np.ndarray, train: Path, val: Path, views: Path, out: Path,
-              report: Callable) -> list[dict]:
+def train_one(
+    params: Params,
+    settings: object,
+    name: str,
+    mask: np.ndarray,
+    train: Path,
+    val: Path,
+    views: Path,
+    out: Path,
+    report: Callable,
+) -> list[dict]:
     """Train on the real rows where `mask` is true and save under `name`; returns the curve."""
     from pipeline.classifier import predict
     from pipeline.classifier.train import train as fit
+
     rows, bank = Samples.load(train), Views.load(views)
     weight = np.ones(len(rows))
     seed = derive(params.seed, "baseline", name)
-    batches = Batches(Rows(rows.y, bank, weight).take(mask), len(rows.classes), settings.batch, settings.steps, seed, params.teachers.balance)
-    network, curve = fit(batches, Samples.load(val), settings, seed, params.compute, report)
+    batches = Batches(
+        Rows(rows.y, bank, weight).take(mask),
+        len(rows.classes),
+        settings.batch,
+        settings.steps,
+        seed,
+        params.teachers.balance,
+    )
+    network, curve = fit(
+        batches, Samples.load(val), settings, seed, params.compute, lambda count, note: report(count, f"{name}, {note}")
+    )
     predict.save(network, settings, out / name)
     return curve
 
@@ -45,6 +70,7 @@ def judge(params: Params, rows: Samples, val: Samples, fold: np.ndarray, out: Pa
     """Temperatures fitted on validation, each real row's probabilities from the teacher that never saw it, and features."""
     from pipeline import devices
     from pipeline.classifier import predict
+
     where, temperatures, features = devices.device(params.compute), [], []
     held = np.empty((len(rows), len(rows.classes)))
     for k in range(params.teachers.folds):
@@ -55,4 +81,6 @@ def judge(params: Params, rows: Samples, val: Samples, fold: np.ndarray, out: Pa
         features.append(seen)
     np.savez(out / "judgement.npz", fold=fold, held=held, features=np.stack(features))
     agreement = float((held.argmax(1) == rows.y).mean())
-    (out / "teachers.json").write_text(json.dumps({"temperatures": temperatures, "held_out_accuracy": agreement}, indent=1))
+    (out / "teachers.json").write_text(
+        json.dumps({"temperatures": temperatures, "held_out_accuracy": agreement}, indent=1)
+    )

@@ -3,6 +3,7 @@
 Residual blocks: He et al., Identity Mappings in Deep Residual Networks, 2016. Group normalisation (Wu and He, 2018)
 keeps no batch statistics, so synthetic rows in a batch cannot shift how real rows are normalised.
 """
+
 import torch
 import torch.nn.functional as F
 from pydantic import BaseModel
@@ -13,6 +14,7 @@ from pipeline.params import Classifier
 
 class Settings(BaseModel):
     """What `auto` came to: everything needed to build the network and to train it."""
+
     size: int
     channels: int
     classes: int
@@ -29,10 +31,20 @@ def settings(block: Classifier, shape: tuple[int, int, int], classes: int, rows:
     """The block with each `auto` replaced by its rule, which params.yaml states beside the key."""
     size, _, channels = shape
     widths = ([32, 64] if size <= 32 else [32, 64, 128]) if block.widths == "auto" else block.widths
-    batch = (32 if rows <= 2000 else 64 if rows <= 20_000 else 128) if block.batch == "auto" else block.batch
+    batch = (32 if rows <= 5000 else 64 if rows <= 20_000 else 128) if block.batch == "auto" else block.batch
     steps = min(20_000, 600 + rows // 4) if block.steps == "auto" else block.steps
-    return Settings(size=size, channels=channels, classes=classes, widths=tuple(widths), batch=batch, steps=steps,
-                    lr=block.lr, weight_decay=block.weight_decay, dropout=block.dropout, label_smoothing=block.label_smoothing)
+    return Settings(
+        size=size,
+        channels=channels,
+        classes=classes,
+        widths=tuple(widths),
+        batch=batch,
+        steps=steps,
+        lr=block.lr,
+        weight_decay=block.weight_decay,
+        dropout=block.dropout,
+        label_smoothing=block.label_smoothing,
+    )
 
 
 class Block(nn.Module):
@@ -55,7 +67,9 @@ class Network(nn.Module):
     def __init__(self, s: Settings) -> None:
         super().__init__()
         fold = 2 if s.size >= 24 else 1
-        self.stem = nn.Sequential(nn.PixelUnshuffle(fold), nn.Conv2d(s.channels * fold**2, s.widths[0], 3, padding=1, bias=False))
+        self.stem = nn.Sequential(
+            nn.PixelUnshuffle(fold), nn.Conv2d(s.channels * fold**2, s.widths[0], 3, padding=1, bias=False)
+        )
         inner = (s.widths[0], *s.widths)
         self.blocks = nn.Sequential(*(Block(inner[i], w, 1 if i == 0 else 2) for i, w in enumerate(s.widths)))
         self.norm = nn.GroupNorm(8, s.widths[-1])

@@ -1,4 +1,5 @@
 """What a trained classifier says of images: logits, features and calibrated probabilities, rows in order."""
+
 import json
 from pathlib import Path
 
@@ -27,9 +28,12 @@ def load(stem: Path) -> Network:
 def run(network: Network, images: np.ndarray, device: torch.device, batch: int = 256) -> tuple[np.ndarray, np.ndarray]:
     """Logits float32 (N, K) and features float32 (N, D) of uint8 images (N, H, W, C)."""
     network = network.to(device).eval()
-    logits, features = [np.empty((0, network.head.out_features), np.float32)], [np.empty((0, network.head.in_features), np.float32)]
+    logits, features = (
+        [np.empty((0, network.head.out_features), np.float32)],
+        [np.empty((0, network.head.in_features), np.float32)],
+    )
     for start in range(0, len(images), batch):
-        f = network.features(to_network(images[start:start + batch]).to(device))
+        f = network.features(to_network(images[start : start + batch]).to(device))
         features.append(f.cpu().numpy())
         logits.append(network.head(f).cpu().numpy())
     return np.concatenate(logits), np.concatenate(features)
@@ -38,6 +42,7 @@ def run(network: Network, images: np.ndarray, device: torch.device, batch: int =
 def probabilities(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     """Softmax of logits (N, K) at a temperature, float64, rows summing to one."""
     from scipy.special import softmax
+
     return softmax(logits.astype(np.float64) / temperature, axis=1)
 
 
@@ -45,6 +50,7 @@ def fit_temperature(logits: np.ndarray, y: np.ndarray) -> float:
     """The temperature in [0.05, 20] of least negative log-likelihood (Guo et al., On Calibration, 2017)."""
     from scipy.optimize import minimize_scalar
     from scipy.special import log_softmax
+
     rows = np.arange(len(y))
 
     def loss(log_t: float) -> float:

@@ -1,4 +1,5 @@
 """Trains one classifier: AdamW, one-cycle learning rate, weighted cross-entropy; a fixed number of steps, last weights."""
+
 from collections.abc import Callable
 
 import lightning.pytorch as pl
@@ -34,20 +35,30 @@ class Training(pl.LightningModule):
         self.seen.clear()
         hit = (logits.argmax(1) == y).float()
         recall = [hit[y == c].mean() for c in y.unique()]
-        self.curve.append({"step": self.trainer.global_step, "val_loss": float(F.cross_entropy(logits, y)),
-                           "val_balanced_accuracy": float(torch.stack(recall).mean())})
+        self.curve.append(
+            {
+                "step": self.trainer.global_step,
+                "val_loss": float(F.cross_entropy(logits, y)),
+                "val_balanced_accuracy": float(torch.stack(recall).mean()),
+            }
+        )
 
     def configure_optimizers(self) -> dict:
         s = self.settings
         decayed = [p for p in self.parameters() if p.ndim > 1]
         plain = [p for p in self.parameters() if p.ndim <= 1]
-        optimiser = torch.optim.AdamW([{"params": decayed, "weight_decay": s.weight_decay}, {"params": plain, "weight_decay": 0.0}],
-                                      lr=s.lr, fused=True)
+        optimiser = torch.optim.AdamW(
+            [{"params": decayed, "weight_decay": s.weight_decay}, {"params": plain, "weight_decay": 0.0}],
+            lr=s.lr,
+            fused=True,
+        )
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, s.lr, total_steps=s.steps + 1, pct_start=0.2)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def train(batches: Batches, val: Samples, settings: Settings, seed: int, compute: Compute, report: Callable) -> tuple[Network, list[dict]]:
+def train(
+    batches: Batches, val: Samples, settings: Settings, seed: int, compute: Compute, report: Callable
+) -> tuple[Network, list[dict]]:
     """A trained network on the CPU and its curve. Initial weights depend on `seed` alone, not on the rows."""
     devices.set_threads(compute)
     devices.seed_everything(seed)
@@ -57,7 +68,10 @@ def train(batches: Batches, val: Samples, settings: Settings, seed: int, compute
 
 
 def val_loader(val: Samples, batch: int = 256) -> DataLoader:
-    parts = [(to_network(val.images[i:i + batch]), torch.from_numpy(val.y[i:i + batch])) for i in range(0, len(val), batch)]
+    parts = [
+        (to_network(val.images[i : i + batch]), torch.from_numpy(val.y[i : i + batch]))
+        for i in range(0, len(val), batch)
+    ]
     return DataLoader(parts, batch_size=None)
 
 

@@ -1,4 +1,5 @@
 """Decode everything, quarantine what cannot be read, and say what a dataset is: counts, leaks, scarce classes."""
+
 import hashlib
 from collections.abc import Callable, Iterable
 
@@ -11,8 +12,9 @@ from pipeline.params import Auto, Data, Scarce
 QUARANTINE = ["file", "code", "remedy"]
 
 
-def decode_all(source: Source, data: Data, track: Callable[[Iterable], Iterable] = iter
-               ) -> tuple[np.ndarray, np.ndarray, list[str], pd.DataFrame]:
+def decode_all(
+    source: Source, data: Data, track: Callable[[Iterable], Iterable] = iter
+) -> tuple[np.ndarray, np.ndarray, list[str], pd.DataFrame]:
     """Images uint8 (N, S, S, C), the source's row of each, a hash of each row's own pixels, and the quarantine list.
 
     Two passes: the first fixes size and channels, the second decodes, so that memory holds only the small squares.
@@ -36,20 +38,24 @@ def decode_all(source: Source, data: Data, track: Callable[[Iterable], Iterable]
     for k, i in enumerate(track(good)):
         image = source.pixels(i)
         images[k] = square(image, size, channels, data.fit)
-        hashes.append(hashlib.blake2b(image.tobytes() + str((image.size, image.mode)).encode(), digest_size=8).hexdigest())
+        hashes.append(
+            hashlib.blake2b(image.tobytes() + str((image.size, image.mode)).encode(), digest_size=8).hexdigest()
+        )
     return images, np.array(good, dtype=np.int64), hashes, quarantine
 
 
 def choose_size(asked: int | Auto, short_sides: list[int]) -> int:
-    """The size asked for; `auto`: the median short side, at most 64, rounded down to a multiple of 4 (at least 8)."""
-    return asked if asked != "auto" else max(8, int(min(64, np.median(short_sides))) // 4 * 4)
+    """The size asked for; `auto`: the median short side, at most 32, rounded down to a multiple of 4 (at least 8)."""
+    return asked if asked != "auto" else max(8, int(min(32, np.median(short_sides))) // 4 * 4)
 
 
 def _check_losses(source: Source, good: list[int], quarantine: pd.DataFrame, most: float) -> None:
     first = "".join(f"\n  {r.file}: {r.code}, {r.remedy}" for r in quarantine.head(20).itertuples())
     if len(quarantine) > most * len(source.labels):
-        raise ValueError(f"{len(quarantine)} of {len(source.labels)} images cannot be used, more than "
-                         f"data.max_quarantined = {most:g} allows. Mend or remove them, or raise it. The first:{first}")
+        raise ValueError(
+            f"{len(quarantine)} of {len(source.labels)} images cannot be used, more than "
+            f"data.max_quarantined = {most:g} allows. Mend or remove them, or raise it. The first:{first}"
+        )
     lost = set(source.classes) - {source.labels[i] for i in good}
     if lost:
         raise ValueError(f"no readable image is left in {sorted(lost)}. The first unreadable ones:{first}")
@@ -68,13 +74,20 @@ def find_scarce(counts: dict[str, int], rule: Scarce) -> tuple[str, ...]:
 
 def summary(table: pd.DataFrame, classes: tuple[str, ...], scarce: tuple[str, ...]) -> dict:
     """Counts per split and class, imbalance, and rows whose very pixels stand in more than one split."""
-    counts = {s: {c: int(n) for c, n in zip(classes, _counts(table[table["split"] == s], classes), strict=True)}
-              for s in ("train", "val", "test")}
+    counts = {
+        s: {c: int(n) for c, n in zip(classes, _counts(table[table["split"] == s], classes), strict=True)}
+        for s in ("train", "val", "test")
+    }
     spread = table.groupby("group")["split"].nunique()
     crossing = table[table["group"].isin(spread.index[spread > 1])]
     train = counts["train"].values()
-    return {"counts": counts, "scarce": list(scarce), "imbalance_ratio": max(train) / min(train),
-            "rows_shared_between_splits": len(crossing), "warnings": _warnings(counts, len(crossing))}
+    return {
+        "counts": counts,
+        "scarce": list(scarce),
+        "imbalance_ratio": max(train) / min(train),
+        "rows_shared_between_splits": len(crossing),
+        "warnings": _warnings(counts, len(crossing)),
+    }
 
 
 def _counts(rows: pd.DataFrame, classes: tuple[str, ...]) -> list[int]:
@@ -82,8 +95,14 @@ def _counts(rows: pd.DataFrame, classes: tuple[str, ...]) -> list[int]:
 
 
 def _warnings(counts: dict[str, dict[str, int]], crossing: int) -> list[str]:
-    found = [f"class {c} has {n} rows in {s}: its figures there mean little" for s in ("val", "test")
-             for c, n in counts[s].items() if n < 5]
+    found = [
+        f"class {c} has {n} rows in {s}: its figures there mean little"
+        for s in ("val", "test")
+        for c, n in counts[s].items()
+        if n < 5
+    ]
     if crossing:
-        found.append(f"{crossing} rows have pixels identical to a row of another split: the test is not independent of them")
+        found.append(
+            f"{crossing} rows have pixels identical to a row of another split: the test is not independent of them"
+        )
     return found

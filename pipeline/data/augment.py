@@ -4,6 +4,7 @@ Small networks train faster than albumentations augments, and every arm and seed
 row's views are drawn once with the row's own seed and all trainings pick from them. A row of a rare class gets more
 views than one of a common class, because balanced sampling asks for it more often.
 """
+
 import os
 import random
 from dataclasses import dataclass
@@ -20,7 +21,9 @@ def choose_policy(asked: str, size: int) -> str:
     return asked if asked != "auto" else "glyph" if size <= 16 else "safe"
 
 
-def choose_flips(asked: str, images: np.ndarray, y: np.ndarray, groups: np.ndarray, tolerance: float) -> tuple[str, ...]:
+def choose_flips(
+    asked: str, images: np.ndarray, y: np.ndarray, groups: np.ndarray, tolerance: float
+) -> tuple[str, ...]:
     """The flips that augmentation may use, among "horizontal" and "vertical".
 
     `auto`: a flip is allowed if a 5-nearest-neighbour rule in 32 principal components, cross-validated on these rows,
@@ -34,14 +37,16 @@ def choose_flips(asked: str, images: np.ndarray, y: np.ndarray, groups: np.ndarr
     return tuple(name for name, accuracy in flipped.items() if accuracy >= plain - tolerance)
 
 
-def _neighbour_accuracy(images: np.ndarray, y: np.ndarray, groups: np.ndarray, most: int = 3000
-                        ) -> tuple[float, dict[str, float]]:
+def _neighbour_accuracy(
+    images: np.ndarray, y: np.ndarray, groups: np.ndarray, most: int = 3000
+) -> tuple[float, dict[str, float]]:
     from sklearn.decomposition import PCA
     from sklearn.metrics import recall_score
     from sklearn.neighbors import KNeighborsClassifier
 
     from pipeline.data.splits import folds
-    rows = np.random.default_rng(0).permutation(len(y))[:most]   # a fixed probe of the data, not a result
+
+    rows = np.random.default_rng(0).permutation(len(y))[:most]  # a fixed probe of the data, not a result
     small, y, groups = images[rows].astype(np.float32), y[rows], groups[rows]
     views = {"plain": small, "horizontal": small[:, :, ::-1], "vertical": small[:, ::-1]}
     fold, guess = folds(y, groups, 3, 0), {name: np.zeros_like(y) for name in views}
@@ -58,23 +63,39 @@ def _neighbour_accuracy(images: np.ndarray, y: np.ndarray, groups: np.ndarray, m
 
 def policy(name: str, flips: tuple[str, ...], strength: float) -> Any:
     """An albumentations pipeline, uint8 (H, W, C) -> same; magnitudes grow with `strength`."""
-    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"   # it asks a package index for its version otherwise
+    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # it asks a package index for its version otherwise
     import albumentations as A
     import cv2
+
     cv2.setNumThreads(0)
     s = strength
     turns = [A.HorizontalFlip(p=0.5)] * ("horizontal" in flips) + [A.VerticalFlip(p=0.5)] * ("vertical" in flips)
     if name == "none" or s == 0:
         return A.Compose(turns)
-    shift, turn, zoom, light = {"glyph": (0.08, 10, 0.1, 0.15), "safe": (0.06, 10, 0.1, 0.2), "texture": (0.1, 20, 0.25, 0.25)}[name]
+    shift, turn, zoom, light = {
+        "glyph": (0.08, 10, 0.1, 0.15),
+        "safe": (0.06, 10, 0.1, 0.2),
+        "texture": (0.1, 20, 0.25, 0.25),
+    }[name]
     steps = [
-        A.Affine(translate_percent=(-shift * s, shift * s), rotate=(-turn * s, turn * s), shear=(-5 * s, 5 * s),
-                 scale=(1 / (1 + zoom * s), 1 + zoom * s), border_mode=cv2.BORDER_REFLECT_101, p=0.9),
+        A.Affine(
+            translate_percent=(-shift * s, shift * s),
+            rotate=(-turn * s, turn * s),
+            shear=(-5 * s, 5 * s),
+            scale=(1 / (1 + zoom * s), 1 + zoom * s),
+            border_mode=cv2.BORDER_REFLECT_101,
+            p=0.9,
+        ),
         A.RandomBrightnessContrast(light * s, light * s, p=0.7),
         A.RandomGamma(gamma_limit=(int(100 / (1 + light * s)), int(100 * (1 + light * s))), p=0.3),
         A.GaussNoise(std_range=(0.0, 0.06 * s), p=0.3),
-        A.CoarseDropout(num_holes_range=(1, 2), hole_height_range=(0.1, 0.25), hole_width_range=(0.1, 0.25),
-                        fill="random_uniform", p=0.25 * min(s, 2)),
+        A.CoarseDropout(
+            num_holes_range=(1, 2),
+            hole_height_range=(0.1, 0.25),
+            hole_width_range=(0.1, 0.25),
+            fill="random_uniform",
+            p=0.25 * min(s, 2),
+        ),
     ]
     if name != "glyph":
         steps.insert(1, A.GaussianBlur(blur_limit=(3, 3), p=0.15 * min(s, 2)))
@@ -96,6 +117,7 @@ def augmented(image: np.ndarray, pipeline: Any, seed: int, count: int) -> np.nda
 @dataclass(frozen=True)
 class Views:
     """Views of all rows behind one another, uint8 (M, H, W, C); row i owns start[i] to start[i + 1], the first being itself."""
+
     images: np.ndarray
     start: np.ndarray
 
@@ -106,8 +128,10 @@ class Views:
 
     @classmethod
     def load(cls, folder: Path) -> "Views":
-        return cls(np.load(folder / "views.npy", mmap_mode="r", allow_pickle=False),
-                   np.load(folder / "start.npy", allow_pickle=False))
+        return cls(
+            np.load(folder / "views.npy", mmap_mode="r", allow_pickle=False),
+            np.load(folder / "start.npy", allow_pickle=False),
+        )
 
 
 def views_per_row(y: np.ndarray, block: Augment) -> np.ndarray:
@@ -123,5 +147,7 @@ def make_views(images: np.ndarray, counts: np.ndarray, seeds: np.ndarray, pipeli
     for i, (image, seed) in enumerate(zip(images, seeds, strict=True)):
         bank[start[i]] = image
         if counts[i] > 1:
-            bank[start[i] + 1:start[i + 1]] = augmented(np.ascontiguousarray(image), pipeline, int(seed), int(counts[i]) - 1)
+            bank[start[i] + 1 : start[i + 1]] = augmented(
+                np.ascontiguousarray(image), pipeline, int(seed), int(counts[i]) - 1
+            )
     return Views(bank, start)

@@ -1,4 +1,5 @@
 """Batches: which rows, views and loss weights each optimiser step sees, as a pure function of (seed, step)."""
+
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -15,10 +16,11 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Rows:
     """Labelled rows to draw from: class indices int (N,), the bank of their views, a loss weight and a place in the bank each."""
+
     y: np.ndarray
     views: Views
     weight: np.ndarray
-    place: np.ndarray | None = None   # which row of the bank each row is; None: the same
+    place: np.ndarray | None = None  # which row of the bank each row is; None: the same
 
     def take(self, rows: np.ndarray) -> "Rows":
         """The rows at these positions, or where a mask is true; the bank stays whole."""
@@ -45,6 +47,7 @@ class Batches:
     gives class c the share n_c^b of all rows, real and synthetic; `share` bounds the synthetic part of a class and of a
     batch; the last `real_only` of the steps draw no synthetic rows.
     """
+
     real: Rows
     classes: int
     batch: int
@@ -79,7 +82,9 @@ class Batches:
     def order(self) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
         """For real and synthetic rows: positions sorted by class, and where each class begins."""
         parts = [self.real.y] + ([self.synthetic.y] if self.synthetic is not None else [])
-        return tuple((np.argsort(y, kind="stable"), np.searchsorted(np.sort(y), np.arange(self.classes))) for y in parts)
+        return tuple(
+            (np.argsort(y, kind="stable"), np.searchsorted(np.sort(y), np.arange(self.classes))) for y in parts
+        )
 
     def draw(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """For each place of the batch, int (B,): class, row, whether the row is synthetic (bool), view."""
@@ -100,6 +105,7 @@ class Batches:
     def __getitem__(self, step: int) -> "tuple[torch.Tensor, torch.Tensor, torch.Tensor]":
         """Images float (B, C, H, W) in [-1, 1], classes int64 (B,), loss weights float (B,)."""
         import torch
+
         c, row, swap, view = self.draw(step)
         images = np.empty((self.batch, *self.real.views.images.shape[1:]), np.uint8)
         weight = np.empty(self.batch, np.float32)

@@ -1,4 +1,5 @@
 """Formats in: the embedded digits, a MedMNIST-layout .npz, or a folder of class folders, read by guarded decoders."""
+
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
@@ -11,7 +12,15 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from pipeline.params import Data, Digits
 
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
-SPLITS = {"train": "train", "training": "train", "val": "val", "validation": "val", "valid": "val", "test": "test", "testing": "test"}
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "validation": "val",
+    "valid": "val",
+    "test": "test",
+    "testing": "test",
+}
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
 
 
@@ -29,6 +38,7 @@ class Source:
 
     `splits` are train, val, test or "" where the source does not say; `paths` are relative to its root.
     """
+
     classes: tuple[str, ...]
     labels: list[str]
     splits: list[str]
@@ -46,13 +56,16 @@ def read(data: Data, digits: Digits, seed: int) -> Source:
     if path.is_file() and path.suffix == ".npz":
         return read_npz(path)
     found = "is neither" if path.exists() else "does not exist"
-    raise ValueError(f"data.source: {data.source!r} {found}; expected `digits`, a .npz file in MedMNIST layout, "
-                     "or a folder with one folder of images per class")
+    raise ValueError(
+        f"data.source: {data.source!r} {found}; expected `digits`, a .npz file in MedMNIST layout, "
+        "or a folder with one folder of images per class"
+    )
 
 
 def read_digits(block: Digits, seed: int) -> Source:
     """scikit-learn's 1,797 handwritten digits, 8x8; train rows fall exponentially from `commonest` to `rarest`."""
     from sklearn.datasets import load_digits
+
     pixels, y = load_digits(return_X_y=True)
     pixels = np.round(pixels.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
     keep = np.round(np.geomspace(block.commonest, block.rarest, 10)).astype(int)
@@ -61,13 +74,20 @@ def read_digits(block: Digits, seed: int) -> Source:
     for c in range(10):
         own = rng.permutation(np.flatnonzero(y == c))
         if test[c] + val[c] + keep[c] > len(own):
-            raise ValueError(f"sources.digits: class {c} has {len(own)} rows, but test_rows, val_rows and the "
-                             f"{keep[c]} rows left by commonest and rarest ask for {test[c] + val[c] + keep[c]}; lower one")
-        rows += own[:test[c] + val[c] + keep[c]].tolist()
+            raise ValueError(
+                f"sources.digits: class {c} has {len(own)} rows, but test_rows, val_rows and the "
+                f"{keep[c]} rows left by commonest and rarest ask for {test[c] + val[c] + keep[c]}; lower one"
+            )
+        rows += own[: test[c] + val[c] + keep[c]].tolist()
         splits += ["test"] * test[c] + ["val"] * val[c] + ["train"] * keep[c]
     names = tuple(str(c) for c in range(10))
-    return Source(names, [names[y[i]] for i in rows], splits, [f"digits/{i}" for i in rows],
-                  lambda i: Image.fromarray(pixels[rows[i]]))
+    return Source(
+        names,
+        [names[y[i]] for i in rows],
+        splits,
+        [f"digits/{i}" for i in rows],
+        lambda i: Image.fromarray(pixels[rows[i]]),
+    )
 
 
 def read_npz(path: Path) -> Source:
@@ -76,16 +96,26 @@ def read_npz(path: Path) -> Source:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {k: archive[k] for k in archive.files if k.endswith(("_images", "_labels"))}
     except (ValueError, OSError, zipfile.BadZipFile) as error:
-        raise ValueError(f"data.source: {path.name} cannot be read as arrays without pickled objects: {error}") from None
+        raise ValueError(
+            f"data.source: {path.name} cannot be read as arrays without pickled objects: {error}"
+        ) from None
     splits = [s for s in ("train", "val", "test") if f"{s}_images" in arrays and f"{s}_labels" in arrays]
     if "train" not in splits:
-        raise ValueError(f"data.source: {path.name} needs train_images and train_labels (and may have val_*, test_*); "
-                         f"it has {sorted(arrays) or 'none of them'}")
+        raise ValueError(
+            f"data.source: {path.name} needs train_images and train_labels (and may have val_*, test_*); "
+            f"it has {sorted(arrays) or 'none of them'}"
+        )
     labels = [_npz_labels(arrays[f"{s}_labels"], s, path.name) for s in splits]
     for s, y in zip(splits, labels, strict=True):
         images = arrays[f"{s}_images"]
-        if images.dtype != np.uint8 or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] not in (1, 3)):
-            raise ValueError(f"data.source: {s}_images must be uint8 (N, H, W) or (N, H, W, 3), got {images.dtype} {images.shape}")
+        if (
+            images.dtype != np.uint8
+            or images.ndim not in (3, 4)
+            or (images.ndim == 4 and images.shape[3] not in (1, 3))
+        ):
+            raise ValueError(
+                f"data.source: {s}_images must be uint8 (N, H, W) or (N, H, W, 3), got {images.dtype} {images.shape}"
+            )
         if len(images) != len(y):
             raise ValueError(f"data.source: {len(images)} {s}_images beside {len(y)} {s}_labels")
     where = [(s, i) for s, y in zip(splits, labels, strict=True) for i in range(len(y))]
@@ -96,13 +126,16 @@ def read_npz(path: Path) -> Source:
         image = arrays[f"{split}_images"][row]
         return Image.fromarray(image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image)
 
-    return Source(classes, [str(c) for c in np.concatenate(labels)], [s for s, _ in where],
-                  [f"{s}/{i}" for s, i in where], pixels)
+    return Source(
+        classes, [str(c) for c in np.concatenate(labels)], [s for s, _ in where], [f"{s}/{i}" for s, i in where], pixels
+    )
 
 
 def _npz_labels(y: np.ndarray, split: str, name: str) -> np.ndarray:
     if y.ndim == 2 and y.shape[1] > 1:
-        raise ValueError(f"data.source: {name} has multi-label {split}_labels {y.shape}; expected one label a row, (N,) or (N, 1)")
+        raise ValueError(
+            f"data.source: {name} has multi-label {split}_labels {y.shape}; expected one label a row, (N,) or (N, 1)"
+        )
     if not np.issubdtype(y.dtype, np.integer):
         raise ValueError(f"data.source: {split}_labels of {name} must be integers, got {y.dtype}")
     return y.reshape(-1)
@@ -115,16 +148,30 @@ def read_folder(root: Path, max_pixels: int) -> Source:
     parts = [("", root)] if not any(split_of.values()) else [(s, p) for p, s in split_of.items()]
     if any(split_of.values()) and not all(split_of.values()):
         odd = sorted(p.name for p, s in split_of.items() if not s)
-        raise ValueError(f"data.source: {root.name} has split folders and also {odd}; expected either only "
-                         "train, val and test (with class folders in them) or only class folders")
-    rows = [(folder.name, split, file) for split, part in parts for folder in sorted(part.iterdir())
-            if folder.is_dir() and not folder.name.startswith(".") for file in _image_files(folder, root)]
+        raise ValueError(
+            f"data.source: {root.name} has split folders and also {odd}; expected either only "
+            "train, val and test (with class folders in them) or only class folders"
+        )
+    rows = [
+        (folder.name, split, file)
+        for split, part in parts
+        for folder in sorted(part.iterdir())
+        if folder.is_dir() and not folder.name.startswith(".")
+        for file in _image_files(folder, root)
+    ]
     if not rows:
-        raise ValueError(f"data.source: no images found in the class folders of {root.name}; expected files ending in "
-                         f"{', '.join(sorted(SUFFIXES))}")
+        raise ValueError(
+            f"data.source: no images found in the class folders of {root.name}; expected files ending in "
+            f"{', '.join(sorted(SUFFIXES))}"
+        )
     classes = tuple(sorted({label for label, _, _ in rows}))
-    return Source(classes, [r[0] for r in rows], [r[1] for r in rows], [str(r[2].relative_to(root)) for r in rows],
-                  lambda i: decode(rows[i][2], max_pixels))
+    return Source(
+        classes,
+        [r[0] for r in rows],
+        [r[1] for r in rows],
+        [str(r[2].relative_to(root)) for r in rows],
+        lambda i: decode(rows[i][2], max_pixels),
+    )
 
 
 def _image_files(folder: Path, root: Path) -> Iterator[Path]:
@@ -132,7 +179,9 @@ def _image_files(folder: Path, root: Path) -> Iterator[Path]:
     for file in sorted(folder.rglob("*")):
         if file.suffix.lower() in SUFFIXES:
             if not file.resolve().is_relative_to(inside):
-                raise ValueError(f"data.source: {file.relative_to(root)} is a link out of the source's folder; copy the file instead")
+                raise ValueError(
+                    f"data.source: {file.relative_to(root)} is a link out of the source's folder; copy the file instead"
+                )
             yield file
 
 
@@ -144,7 +193,7 @@ def decode(path: Path, max_pixels: int) -> Image.Image:
         raise Unreadable("empty", "the file has no bytes; fetch it again")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)   # our own cap is stricter
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own cap is stricter
             with Image.open(path, formats=FORMATS) as image:
                 if image.width * image.height > max_pixels:
                     raise Unreadable("too_large", f"{image.width}x{image.height} is above data.max_pixels")

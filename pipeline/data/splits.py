@@ -1,29 +1,42 @@
 """Train, val and test: stratified by class, and never through a group."""
+
 import numpy as np
 import pandas as pd
 
 
-def assign(labels: list[str], groups: list[str], given: list[str], fractions: dict[str, float], seed: int) -> np.ndarray:
+def assign(
+    labels: list[str], groups: list[str], given: list[str], fractions: dict[str, float], seed: int
+) -> np.ndarray:
     """A split name for each row, str (N,). Splits that the source gives are kept; missing ones are cut from its train rows.
 
     `fractions` are shares of all rows. Raises ValueError for a half-given split or a class without training rows.
     """
     splits = np.array(given, dtype=object)
     if (splits == "").any() and (splits != "").any():
-        raise ValueError(f"{int((splits == '').sum())} rows have no split while others do; name one for each row, or for none")
+        raise ValueError(
+            f"{int((splits == '').sum())} rows have no split while others do; name one for each row, or for none"
+        )
     splits[splits == ""] = "train"
     rng = np.random.default_rng(seed)
     for name in ("test", "val"):
         if not (splits == name).any():
             free = np.flatnonzero(splits == "train")
-            splits[free[_draw(np.array(labels)[free], np.array(groups)[free], fractions[name] * len(splits) / len(free), rng)]] = name
+            splits[
+                free[
+                    _draw(
+                        np.array(labels)[free], np.array(groups)[free], fractions[name] * len(splits) / len(free), rng
+                    )
+                ]
+            ] = name
     missing = sorted(set(labels) - set(np.array(labels)[splits == "train"]))
     if missing:
         raise ValueError(f"classes {missing} have no training rows; add some, or remove the class")
     for name in ("val", "test"):
         if not (splits == name).any():
-            raise ValueError(f"no row is left for the {name} split: every class has too few rows or groups "
-                             f"(a class needs 3 groups to give one away). Add data or set data.{name}_fraction")
+            raise ValueError(
+                f"no row is left for the {name} split: every class has too few rows or groups "
+                f"(a class needs 3 groups to give one away). Add data or set data.{name}_fraction"
+            )
     return splits
 
 
@@ -46,12 +59,16 @@ def _draw(labels: np.ndarray, groups: np.ndarray, fraction: float, rng: np.rando
 def folds(y: np.ndarray, groups: np.ndarray, k: int, seed: int) -> np.ndarray:
     """A fold number in [0, k) for each row, int (N,): stratified, groups whole (scikit-learn)."""
     from sklearn.model_selection import StratifiedGroupKFold
+
     fold = np.zeros(len(y), dtype=np.int64)
     if len(np.unique(groups)) < k:
         raise ValueError(f"teachers.folds is {k}, but train has only {len(np.unique(groups))} groups")
     import warnings
+
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The least populated class")   # a class of 1 or 2 rows misses a fold
-        for number, (_, held) in enumerate(StratifiedGroupKFold(k, shuffle=True, random_state=seed % 2**32).split(y, y, groups)):
+        warnings.filterwarnings("ignore", message="The least populated class")  # a class of 1 or 2 rows misses a fold
+        for number, (_, held) in enumerate(
+            StratifiedGroupKFold(k, shuffle=True, random_state=seed % 2**32).split(y, y, groups)
+        ):
             fold[held] = number
     return fold

@@ -3,6 +3,7 @@
 The features are those of a classifier trained on this very dataset, so the values compare generators within one run
 and never with published figures.
 """
+
 import numpy as np
 from scipy.spatial.distance import cdist
 
@@ -30,8 +31,12 @@ def manifold(real: np.ndarray, fake: np.ndarray, k: int) -> dict[str, float]:
     between = cdist(real, fake)
     balls = [np.sort(cdist(x, x), axis=1)[:, min(k, len(x) - 1)] for x in (real, fake)]
     inside = between <= balls[0][:, None]
-    return {"precision": float(inside.any(axis=0).mean()), "recall": float((between <= balls[1][None]).any(axis=1).mean()),
-            "density": float(inside.sum(axis=0).mean() / k), "coverage": float(inside.any(axis=1).mean())}
+    return {
+        "precision": float(inside.any(axis=0).mean()),
+        "recall": float((between <= balls[1][None]).any(axis=1).mean()),
+        "density": float(inside.sum(axis=0).mean() / k),
+        "coverage": float(inside.any(axis=1).mean()),
+    }
 
 
 def compare(real: np.ndarray, fake: np.ndarray, k: int, least: int, most: int = 5000) -> dict[str, float]:

@@ -1,4 +1,5 @@
 """Scores of one model on one split, as tidy rows (class, metric, value); a macro row has class ""."""
+
 import numpy as np
 from sklearn.metrics import average_precision_score, precision_recall_fscore_support, roc_auc_score
 
@@ -13,19 +14,35 @@ def scores(probabilities: np.ndarray, y: np.ndarray, classes: tuple[str, ...]) -
     """
     present = np.array([(y == c).any() for c in range(len(classes))])
     guess = probabilities.argmax(axis=1)
-    precision, recall, f1, _ = precision_recall_fscore_support(y, guess, labels=np.arange(len(classes)), zero_division=0)
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        y, guess, labels=np.arange(len(classes)), zero_division=0
+    )
     rank = {"auroc": roc_auc_score, "auprc": average_precision_score}
     per_class = {"recall": recall, "precision": precision, "f1": f1}
     for name, score in rank.items():
-        per_class[name] = np.array([score(y == c, probabilities[:, c]) if present[c] and not (y == c).all() else np.nan
-                                    for c in range(len(classes))])
+        per_class[name] = np.array(
+            [
+                score(y == c, probabilities[:, c]) if present[c] and not (y == c).all() else np.nan
+                for c in range(len(classes))
+            ]
+        )
     rows = []
     for name, values in per_class.items():
         values = np.where(present, values, np.nan)
         rows += [(c, name, float(v)) for c, v in zip(classes, values, strict=True)]
-    macro = {"balanced_accuracy": "recall", "macro_precision": "precision", "macro_f1": "f1", "macro_auroc": "auroc", "macro_auprc": "auprc"}
+    macro = {
+        "balanced_accuracy": "recall",
+        "macro_precision": "precision",
+        "macro_f1": "f1",
+        "macro_auroc": "auroc",
+        "macro_auprc": "auprc",
+    }
     rows += [("", name, _mean(np.where(present, per_class[base], np.nan))) for name, base in macro.items()]
-    rows += [("", "accuracy", float((guess == y).mean())), ("", "nll", nll(probabilities, y)), ("", "ece", ece(probabilities, y))]
+    rows += [
+        ("", "accuracy", float((guess == y).mean())),
+        ("", "nll", nll(probabilities, y)),
+        ("", "ece", ece(probabilities, y)),
+    ]
     return rows
 
 
@@ -57,5 +74,7 @@ def from_confusion(metric: str, table: np.ndarray) -> np.ndarray:
     hit, true, said = np.diagonal(table, axis1=-2, axis2=-1), table.sum(axis=-1), table.sum(axis=-2)
     if metric == "accuracy":
         return hit.sum(axis=-1) / np.maximum(true.sum(axis=-1), 1e-12)
-    value = {"balanced_accuracy": hit / np.maximum(true, 1e-12), "macro_f1": 2 * hit / np.maximum(true + said, 1e-12)}[metric]
+    value = {"balanced_accuracy": hit / np.maximum(true, 1e-12), "macro_f1": 2 * hit / np.maximum(true + said, 1e-12)}[
+        metric
+    ]
     return np.where(true > 0, value, 0).sum(axis=-1) / np.maximum((true > 0).sum(axis=-1), 1)

@@ -1,4 +1,5 @@
 """Intervals and tests for paired seeds: Student's interval, exact sign-flip test, hierarchical bootstrap."""
+
 from itertools import product
 
 import numpy as np
@@ -31,8 +32,16 @@ def sign_flip(differences: np.ndarray, most: int = 20) -> float:
     return float(((means >= np.abs(d.sum()) - 1e-12).sum() + extra) / (len(signs) + extra))
 
 
-def bootstrap_difference(a: np.ndarray, b: np.ndarray, y: np.ndarray, groups: np.ndarray, classes: int, metric: str,
-                         resamples: int, seed: int) -> np.ndarray:
+def bootstrap_difference(
+    a: np.ndarray,
+    b: np.ndarray,
+    y: np.ndarray,
+    groups: np.ndarray,
+    classes: int,
+    metric: str,
+    resamples: int,
+    seed: int,
+) -> np.ndarray:
     """Resampled mean paired differences metric(a) - metric(b), float (R,).
 
     a and b int (S, N): predicted classes by seed. Each resample draws seeds, and within each class test groups, with
@@ -42,8 +51,13 @@ def bootstrap_difference(a: np.ndarray, b: np.ndarray, y: np.ndarray, groups: np
     names, group = np.unique(groups, return_inverse=True)
     stratum = np.zeros(len(names), np.int64)
     stratum[group] = y
-    tables = [[sparse.csr_array((np.ones(len(y)), (np.arange(len(y)), y * classes + guess)), shape=(len(y), classes**2))
-               for guess in arm] for arm in (a, b)]
+    tables = [
+        [
+            sparse.csr_array((np.ones(len(y)), (np.arange(len(y)), y * classes + guess)), shape=(len(y), classes**2))
+            for guess in arm
+        ]
+        for arm in (a, b)
+    ]
     out = np.empty(resamples)
     for start in range(0, resamples, 100):
         count = min(100, resamples - start)
@@ -52,7 +66,10 @@ def bootstrap_difference(a: np.ndarray, b: np.ndarray, y: np.ndarray, groups: np
             own = np.flatnonzero(stratum == c)
             weight[:, own] = rng.multinomial(len(own), np.full(len(own), 1 / len(own)), size=count)
         rows = weight[:, group]
-        value = [np.stack([from_confusion(metric, (rows @ t).reshape(count, classes, classes)) for t in arm], axis=1) for arm in tables]
+        value = [
+            np.stack([from_confusion(metric, (rows @ t).reshape(count, classes, classes)) for t in arm], axis=1)
+            for arm in tables
+        ]
         drawn = rng.multinomial(s, np.full(s, 1 / s), size=count) / s
-        out[start:start + count] = ((value[0] - value[1]) * drawn).sum(axis=1)
+        out[start : start + count] = ((value[0] - value[1]) * drawn).sum(axis=1)
     return out

@@ -1,4 +1,5 @@
 """The verdict: arms are chosen on validation, then compared on the test split, paired by seed."""
+
 from collections.abc import Mapping
 
 import numpy as np
@@ -7,11 +8,19 @@ import pandas as pd
 from pipeline.evaluation.statistics import bootstrap_difference, sign_flip
 from pipeline.params import Arm, Evaluation
 
-LEAST_SEEDS = 6   # the smallest number of pairs whose exact two-sided sign-flip test can fall below 0.05
+LEAST_SEEDS = 6  # the smallest number of pairs whose exact two-sided sign-flip test can fall below 0.05
 
 
-def choose(validation: pd.DataFrame, predicted: Mapping[str, np.ndarray], y: np.ndarray, groups: np.ndarray, classes: int,
-           arms: Mapping[str, Arm], block: Evaluation, seed: int) -> dict:
+def choose(
+    validation: pd.DataFrame,
+    predicted: Mapping[str, np.ndarray],
+    y: np.ndarray,
+    groups: np.ndarray,
+    classes: int,
+    arms: Mapping[str, Arm],
+    block: Evaluation,
+    seed: int,
+) -> dict:
     """The best control and the best candidate by their mean validation score over seeds; ties go to the first named.
 
     `validation` has columns arm, seed, class, metric, value; `predicted` maps arms to class indices (S, N) of the
@@ -20,14 +29,25 @@ def choose(validation: pd.DataFrame, predicted: Mapping[str, np.ndarray], y: np.
     """
     rows = validation[(validation["metric"] == block.primary_metric) & (validation["class"] == "")]
     mean = rows.groupby("arm")["value"].mean().to_dict()
-    best = {role: max((a for a in arms if arms[a].role == role), key=lambda a: mean[a], default="") for role in ("control", "candidate")}
+    best = {
+        role: max((a for a in arms if arms[a].role == role), key=lambda a: mean[a], default="")
+        for role in ("control", "candidate")
+    }
     control, contenders = best["control"], []
     for arm in (a for a in arms if arms[a].role == "control"):
-        draws = bootstrap_difference(predicted[arm], predicted[control], y, groups, classes, block.primary_metric, block.bootstrap, seed)
+        draws = bootstrap_difference(
+            predicted[arm], predicted[control], y, groups, classes, block.primary_metric, block.bootstrap, seed
+        )
         if arm == control or np.quantile(draws, (1 + block.confidence) / 2) >= 0:
             contenders.append(arm)
-    return {"primary_metric": block.primary_metric, "best_control": control, "chosen_arm": best["candidate"], "contenders": contenders,
-            "validation_rows": len(y), "validation_means": {a: round(float(mean[a]), 6) for a in arms}}
+    return {
+        "primary_metric": block.primary_metric,
+        "best_control": control,
+        "chosen_arm": best["candidate"],
+        "contenders": contenders,
+        "validation_rows": len(y),
+        "validation_means": {a: round(float(mean[a]), 6) for a in arms},
+    }
 
 
 def check_equal_compute(records: Mapping[str, Mapping]) -> None:
@@ -36,12 +56,23 @@ def check_equal_compute(records: Mapping[str, Mapping]) -> None:
     for key in ("settings", "seeds", "initial_weights", "policy"):
         for arm, record in records.items():
             if record[key] != records[first][key]:
-                raise ValueError(f"arms {first!r} and {arm!r} differ in {key}: {records[first][key]} and {record[key]}; "
-                                 "they cannot be compared. Run `dvc repro` so that all arms are trained alike")
+                raise ValueError(
+                    f"arms {first!r} and {arm!r} differ in {key}: {records[first][key]} and {record[key]}; "
+                    "they cannot be compared. Run `dvc repro` so that all arms are trained alike"
+                )
 
 
-def decide(choices: dict, predicted: Mapping[str, np.ndarray], scores: pd.DataFrame, y: np.ndarray, groups: np.ndarray,
-           classes: int, added: int, block: Evaluation, seed: int) -> dict:
+def decide(
+    choices: dict,
+    predicted: Mapping[str, np.ndarray],
+    scores: pd.DataFrame,
+    y: np.ndarray,
+    groups: np.ndarray,
+    classes: int,
+    added: int,
+    block: Evaluation,
+    seed: int,
+) -> dict:
     """The verdict as plain numbers and words: HELPS, NEUTRAL, HURTS or CANNOT_TELL, and why.
 
     `predicted` maps arm names to class indices (S, N) on the test split; `added` is how many synthetic rows the chosen
@@ -49,26 +80,59 @@ def decide(choices: dict, predicted: Mapping[str, np.ndarray], scores: pd.DataFr
     1 - confidence, HELPS against every contender; NEUTRAL needs the whole interval within +-margin.
     """
     metric, arm, control = block.primary_metric, choices["chosen_arm"], choices["best_control"]
-    base = {"primary_metric": metric, "best_control": control, "chosen_arm": arm, "difference": None, "ci_low": None,
-            "ci_high": None, "p_value": None, "confidence": block.confidence, "margin": block.margin}
+    base = {
+        "primary_metric": metric,
+        "best_control": control,
+        "chosen_arm": arm,
+        "difference": None,
+        "ci_low": None,
+        "ci_high": None,
+        "p_value": None,
+        "confidence": block.confidence,
+        "margin": block.margin,
+    }
     if not arm:
-        return base | {"verdict": "CANNOT_TELL", "reason": "no arm has the role `candidate`, so there is nothing to judge", "comparisons": []}
-    value = scores[(scores["metric"] == metric) & (scores["class"] == "")].pivot(index="seed", columns="arm", values="value")
+        return base | {
+            "verdict": "CANNOT_TELL",
+            "reason": "no arm has the role `candidate`, so there is nothing to judge",
+            "comparisons": [],
+        }
+    value = scores[(scores["metric"] == metric) & (scores["class"] == "")].pivot(
+        index="seed", columns="arm", values="value"
+    )
     comparisons = []
     for other in [control, *(c for c in choices["contenders"] if c != control)]:
         paired = (value[arm] - value[other]).to_numpy()
-        draws = bootstrap_difference(predicted[arm], predicted[other], y, groups, classes, metric, block.bootstrap, seed)
+        draws = bootstrap_difference(
+            predicted[arm], predicted[other], y, groups, classes, metric, block.bootstrap, seed
+        )
         low, high = np.quantile(draws, [(1 - block.confidence) / 2, (1 + block.confidence) / 2])
-        comparisons.append({"control": other, "difference": float(paired.mean()), "ci_low": float(low), "ci_high": float(high),
-                            "p_value": sign_flip(paired)})
+        comparisons.append(
+            {
+                "control": other,
+                "difference": float(paired.mean()),
+                "ci_low": float(low),
+                "ci_high": float(high),
+                "p_value": sign_flip(paired),
+            }
+        )
     words = [classify(c["ci_low"], c["ci_high"], c["p_value"], len(value), added, block) for c in comparisons]
     word, reason = words[0]
     doubtful = [c["control"] for c, (w, _) in zip(comparisons, words, strict=True) if w != "HELPS"]
     if word == "HELPS" and doubtful:
-        word, reason = "CANNOT_TELL", (f"it is ahead of {control}, but not surely of {', '.join(doubtful)}, "
-                                       f"which {choices['validation_rows']} validation rows cannot tell from {control}")
+        word, reason = (
+            "CANNOT_TELL",
+            (
+                f"it is ahead of {control}, but not surely of {', '.join(doubtful)}, "
+                f"which {choices['validation_rows']} validation rows cannot tell from {control}"
+            ),
+        )
     first = {k: v for k, v in comparisons[0].items() if k != "control"}
-    return base | first | {"seeds": len(value), "synthetic_rows": added, "verdict": word, "reason": reason, "comparisons": comparisons}
+    return (
+        base
+        | first
+        | {"seeds": len(value), "synthetic_rows": added, "verdict": word, "reason": reason, "comparisons": comparisons}
+    )
 
 
 def classify(low: float, high: float, p: float, seeds: int, added: int, block: Evaluation) -> tuple[str, str]:
@@ -84,4 +148,7 @@ def classify(low: float, high: float, p: float, seeds: int, added: int, block: E
         return "HURTS", "the whole interval lies below zero, and the seeds agree"
     if -block.margin <= low and high <= block.margin:
         return "NEUTRAL", f"the whole interval lies within {block.margin:g} of zero"
-    return "CANNOT_TELL", "the interval is too wide to tell a gain from a loss" if low <= 0 <= high else "the seeds disagree"
+    return (
+        "CANNOT_TELL",
+        "the interval is too wide to tell a gain from a loss" if low <= 0 <= high else "the seeds disagree",
+    )

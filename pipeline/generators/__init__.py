@@ -1,4 +1,5 @@
 """Room 3, generator families. The folder is the registry: family `cvae` is the file cvae.py."""
+
 import importlib
 
 from pydantic import ValidationError

@@ -1,4 +1,5 @@
 """What the neural families share: fitting, fixed-size sampling, per-row noise, saving, and a conditioned residual block."""
+
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -18,11 +19,11 @@ from pipeline.samples import Samples, to_pixels
 
 
 class NetworkOptions(base.Options):
-    epochs: Literal["auto"] | Annotated[int, Field(gt=0)]   # passes over as many rows as train has; auto: by the family
+    epochs: Literal["auto"] | Annotated[int, Field(gt=0)]  # passes over as many rows as train has; auto: by the family
     batch: Annotated[int, Field(gt=1)]
     lr: Annotated[float, Field(gt=0)]
-    width: Annotated[int, Field(ge=8, multiple_of=8)]       # channels at the first level
-    balance: Annotated[float, Field(ge=0, le=1)]            # share of a class in a batch = rows^balance
+    width: Annotated[int, Field(ge=8, multiple_of=8)]  # channels at the first level
+    balance: Annotated[float, Field(ge=0, le=1)]  # share of a class in a batch = rows^balance
 
 
 class NetworkGenerator(base.Generator):
@@ -31,11 +32,12 @@ class NetworkGenerator(base.Generator):
     What is trained, `game()`, has `players` and `losses` (see training.Adversaries); it is the same network unless a
     family trains another beside it.
     """
-    chunk: ClassVar[int | None] = 64     # always the same number of rows, so that a row's bits cannot depend on the call
+
+    chunk: ClassVar[int | None] = 64  # always the same number of rows, so that a row's bits cannot depend on the call
     uses_device: ClassVar[bool] = True
     betas: ClassVar[tuple[float, float]] = (0.9, 0.99)
     ema: ClassVar[float | None] = None
-    multiple: ClassVar[int] = 4          # sides are padded to a multiple of this, and cropped again
+    multiple: ClassVar[int] = 4  # sides are padded to a multiple of this, and cropped again
 
     def build(self) -> nn.Module:
         raise NotImplementedError
@@ -59,13 +61,16 @@ class NetworkGenerator(base.Generator):
         return tuple(math.ceil(n / self.multiple) * self.multiple for n in self.shape[:2])
 
     def _fit(self, real: Samples, seed: int, report: Callable[[int, str], None]) -> list[dict]:
-        from pipeline import training   # brings Lightning, which sampling does not need
+        from pipeline import training  # brings Lightning, which sampling does not need
+
         devices.set_threads(self.compute)
         devices.seed_everything(seed)
         self.flips, self.trained_steps = real.facts.flips, self.steps(real)
         self.network, o = self.game(), self.options
         grow = [(0, 0)] + [(0, s - n) for s, n in zip(self.side, self.shape[:2], strict=True)] + [(0, 0)]
-        rows = Rows.plain(np.pad(real.images, grow, mode="edge") if self.side != self.shape[:2] else real.images, real.y)
+        rows = Rows.plain(
+            np.pad(real.images, grow, mode="edge") if self.side != self.shape[:2] else real.images, real.y
+        )
         batches = Batches(rows, self.classes, o.batch, self.trained_steps, seed, o.balance)
         module = training.Adversaries(self.network, self.trained_steps, o.lr, self.betas, clip=1.0)
         curve = training.fit(module, batches, self.compute, seed, report, ema=getattr(o, "ema", self.ema))
@@ -78,13 +83,19 @@ class NetworkGenerator(base.Generator):
         where = devices.device(self.compute)
         self.network.to(where).eval()
         images = self.network(torch.from_numpy(labels).to(where), lambda *shape: noise(seeds, shape).to(where))
-        return to_pixels(images)[:, :self.shape[0], :self.shape[1]]
+        return to_pixels(images)[:, : self.shape[0], : self.shape[1]]
 
     def _state(self) -> dict[str, Any]:
-        return {"flips": list(self.flips), "steps": self.trained_steps, "parameters": sum(p.numel() for p in self.network.parameters())}
+        return {
+            "flips": list(self.flips),
+            "steps": self.trained_steps,
+            "parameters": sum(p.numel() for p in self.network.parameters()),
+        }
 
     def _save(self, folder: Path) -> None:
-        save_file({k: v.contiguous().cpu() for k, v in self.network.state_dict().items()}, folder / "weights.safetensors")
+        save_file(
+            {k: v.contiguous().cpu() for k, v in self.network.state_dict().items()}, folder / "weights.safetensors"
+        )
 
     def _load(self, folder: Path, state: dict[str, Any]) -> None:
         self.flips, self.trained_steps = tuple(state["flips"]), state["steps"]
@@ -107,7 +118,7 @@ class Block(nn.Module):
         self.norm2, self.conv2 = nn.GroupNorm(8, outer, affine=False), nn.Conv2d(outer, outer, 3, padding=1)
         self.affine, self.dropout = nn.Linear(condition, 2 * outer), nn.Dropout(dropout)
         self.skip = nn.Conv2d(inner, outer, 1) if inner != outer else nn.Identity()
-        nn.init.zeros_(self.conv2.weight)   # a block starts as its skip connection
+        nn.init.zeros_(self.conv2.weight)  # a block starts as its skip connection
         nn.init.zeros_(self.conv2.bias)
 
     def forward(self, x: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:

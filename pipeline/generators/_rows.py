@@ -1,4 +1,5 @@
 """Families that need no network keep the real rows of each class and make new ones from them."""
+
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

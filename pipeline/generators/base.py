@@ -1,4 +1,5 @@
 """What every generator family promises, and the checks that no family has to repeat."""
+
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -18,6 +19,7 @@ def quiet(count: int, note: str = "") -> None:
 
 class Options(BaseModel):
     """A family's own settings; unknown keys are refused."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
@@ -28,6 +30,7 @@ class Generator(ABC):
     neighbours in the call; and `sample` after `load` equals `sample` before `save`. A family writes `_fit`, `_sample`,
     `_save` and `_load`; `chunk` is the fixed number of rows that `_sample` is called with, None for any number.
     """
+
     chunk: ClassVar[int | None] = None
     makes_rows: ClassVar[bool] = True
     uses_device: ClassVar[bool] = False
@@ -53,7 +56,7 @@ class Generator(ABC):
         labels, seeds = np.asarray(labels, np.int64), np.asarray(seeds, np.int64)
         if labels.shape != seeds.shape or labels.ndim != 1:
             raise ValueError(f"labels {labels.shape} and seeds {seeds.shape} must be two vectors of one length")
-        if len(labels) and not (0 <= labels.min() and labels.max() < self.classes):
+        if len(labels) and not (labels.min() >= 0 and labels.max() < self.classes):
             raise ValueError(f"labels must lie in [0, {self.classes}), got {labels.min()} to {labels.max()}")
         out, size = np.empty((len(labels), *self.shape), np.uint8), self.chunk or max(len(labels), 1)
         for start in range(0, len(labels), size):
@@ -61,7 +64,7 @@ class Generator(ABC):
             rows = np.pad(part, (0, size - len(part)), mode="edge") if self.chunk else part
             images = self._sample(labels[rows], seeds[rows])
             assert images.dtype == np.uint8 and images.shape == (len(rows), *self.shape), (images.dtype, images.shape)
-            out[part] = images[:len(part)]
+            out[part] = images[: len(part)]
             report(len(part), "")
         return out
 

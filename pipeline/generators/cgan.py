@@ -3,6 +3,8 @@
 Hinge and spectral normalisation: Miyato et al., 2018. Projection: Miyato and Koyama, 2018. Differentiable augmentation:
 Zhao et al., 2020. The ramp from unconditional to conditional: Shahbazi et al., Collapse by Conditioning, 2022.
 """
+
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Annotated, ClassVar, Literal
 
@@ -18,10 +20,10 @@ from pipeline.samples import Samples
 
 class Options(NetworkOptions):
     latent: Annotated[int, Field(ge=1, le=1024)]
-    ramp: tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]]   # shares of training
+    ramp: tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]]  # shares of training
     ema: Annotated[float, Field(ge=0, lt=1)]
     augment: list[Literal["colour", "translation", "cutout"]]
-    diversity: Annotated[float, Field(ge=0)]   # weight of the mode-seeking term
+    diversity: Annotated[float, Field(ge=0)]  # weight of the mode-seeking term
 
     @field_validator("ramp")
     @classmethod
@@ -50,7 +52,7 @@ class Maker(nn.Module):
         self.embed = nn.Embedding(classes, o.latent)
         self.start = nn.Linear(2 * o.latent, widths[0] * self.small[1] * self.small[2])
         self.first = Block(widths[0], widths[0], 2 * o.latent)
-        self.up = nn.ModuleList(Block(a, b, 2 * o.latent) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.up = nn.ModuleList(Block(a, b, 2 * o.latent) for a, b in itertools.pairwise(widths))
         self.out = nn.Sequential(nn.GroupNorm(8, widths[-1]), nn.SiLU(), nn.Conv2d(widths[-1], channels, 3, padding=1))
 
     def make(self, z: torch.Tensor, y: torch.Tensor, strength: float) -> torch.Tensor:
@@ -72,8 +74,16 @@ class Critic(nn.Module):
         n = levels(side)
         widths = [o.width * 2 ** min(i, 2) for i in range(n + 1)]
         self.stem = spectral_norm(nn.Conv2d(channels, widths[0], 3, padding=1))
-        self.down = nn.ModuleList(nn.ModuleList([spectral_norm(nn.Conv2d(a, b, 3, padding=1)), spectral_norm(nn.Conv2d(b, b, 3, padding=1)),
-                                                 spectral_norm(nn.Conv2d(a, b, 1))]) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.down = nn.ModuleList(
+            nn.ModuleList(
+                [
+                    spectral_norm(nn.Conv2d(a, b, 3, padding=1)),
+                    spectral_norm(nn.Conv2d(b, b, 3, padding=1)),
+                    spectral_norm(nn.Conv2d(a, b, 1)),
+                ]
+            )
+            for a, b in itertools.pairwise(widths)
+        )
         self.last = spectral_norm(nn.Conv2d(widths[-1] + 1, widths[-1], 3, padding=1))
         self.psi, self.embed = spectral_norm(nn.Linear(widths[-1], 1)), spectral_norm(nn.Embedding(classes, widths[-1]))
 
@@ -90,7 +100,9 @@ def spread(h: torch.Tensor, group: int = 4) -> torch.Tensor:
     """One more channel (N, 1, H, W): how much the features differ within groups of neighbours (Karras et al., 2018)."""
     n, _, height, width = h.shape
     group = group if n % group == 0 else n
-    deviation = h.view(n // group, group, *h.shape[1:]).var(dim=1, unbiased=False).add(1e-8).sqrt().mean(dim=(1, 2, 3))
+    grouped = h.view(n // group, group, *h.shape[1:])
+    variance = (grouped - grouped.mean(dim=1, keepdim=True)).square().mean(dim=1)
+    deviation = (variance + 1e-8).sqrt().mean(dim=(1, 2, 3))
     return deviation.repeat_interleave(group).view(n, 1, 1, 1).expand(n, 1, height, width)
 
 
@@ -115,7 +127,7 @@ class Pair(nn.Module):
         return {"critic": list(self.critic.parameters()), "maker": list(self.maker.parameters())}
 
     def losses(self, batch: tuple[torch.Tensor, ...], progress: float) -> Iterator[tuple[str, torch.Tensor]]:
-        order = batch[1].argsort(stable=True)   # neighbours are then of one class, whose variety the critic can see
+        order = batch[1].argsort(stable=True)  # neighbours are then of one class, whose variety the critic can see
         x, y = batch[0][order], batch[1][order]
         start, end = self.o.ramp
         strength = min(1.0, max(0.0, (progress - start) / (end - start)))
@@ -124,7 +136,10 @@ class Pair(nn.Module):
         on_real, on_fake = (self.critic(augment(z, self.o.augment), y, strength) for z in (x, fake.detach()))
         yield "critic", F.relu(1 - on_real).mean() + F.relu(1 + on_fake).mean()
         self.critic.requires_grad_(False)
-        yield "maker", -self.critic(augment(fake, self.o.augment), y, strength).mean() + self.o.diversity * sameness(fake, x, y)
+        yield (
+            "maker",
+            -self.critic(augment(fake, self.o.augment), y, strength).mean() + self.o.diversity * sameness(fake, x, y),
+        )
 
 
 def augment(x: torch.Tensor, kinds: list[str]) -> torch.Tensor:
@@ -168,4 +183,4 @@ class Model(NetworkGenerator):
         return Pair(self.build(), Critic(self.side, self.shape[2], self.classes, self.options), self.options)
 
     def finish(self, real: Samples) -> None:
-        self.network = self.network.maker   # the critic is of no use once the game is over
+        self.network = self.network.maker  # the critic is of no use once the game is over

@@ -1,4 +1,5 @@
 """The classical control: strongly augmented real rows, by the project's one augmentation policy."""
+
 from typing import Annotated
 
 import numpy as np
@@ -10,7 +11,7 @@ from pipeline.generators._rows import RowGenerator
 
 
 class Options(base.Options):
-    strength: Annotated[float, Field(gt=0, le=3)]   # scales the policy's magnitudes; 1 is what every arm trains with
+    strength: Annotated[float, Field(gt=0, le=3)]  # scales the policy's magnitudes; 1 is what every arm trains with
 
 
 class Model(RowGenerator):

@@ -3,6 +3,8 @@
 The decoder's variance is its maximum-likelihood value (sigma-VAE: Rybkin et al., 2021), so the reconstruction and KL
 terms balance without a hand-set weight.
 """
+
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Annotated
 
@@ -18,8 +20,8 @@ from pipeline.samples import Samples, to_network
 class Options(NetworkOptions):
     latent: Annotated[int, Field(ge=1, le=1024)]
     kl_weight: Annotated[float, Field(ge=0)]
-    kl_warmup: Annotated[float, Field(ge=0, le=1)]   # share of training over which the KL weight rises from zero
-    shrink: Annotated[float, Field(ge=0)]            # pseudo-rows that pull a class's latent Gaussian to that of all rows
+    kl_warmup: Annotated[float, Field(ge=0, le=1)]  # share of training over which the KL weight rises from zero
+    shrink: Annotated[float, Field(ge=0)]  # pseudo-rows that pull a class's latent Gaussian to that of all rows
 
 
 class Network(nn.Module):
@@ -36,10 +38,10 @@ class Network(nn.Module):
         self.o = o
         self.embed = nn.Embedding(classes, 2 * o.width)
         self.stem = nn.Conv2d(channels, widths[0], 3, padding=1)
-        self.down = nn.ModuleList(Block(a, b, 2 * o.width) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.down = nn.ModuleList(Block(a, b, 2 * o.width) for a, b in itertools.pairwise(widths))
         self.to_latent = nn.Linear(cells, 2 * o.latent)
         self.from_latent = nn.Linear(o.latent + 2 * o.width, cells)
-        self.up = nn.ModuleList(Block(b, a, 2 * o.width) for a, b in reversed(list(zip(widths[:-1], widths[1:], strict=True))))
+        self.up = nn.ModuleList(Block(b, a, 2 * o.width) for a, b in reversed(list(itertools.pairwise(widths))))
         self.out = nn.Sequential(nn.GroupNorm(8, widths[0]), nn.SiLU(), nn.Conv2d(widths[0], channels, 3, padding=1))
         self.register_buffer("prior_mean", torch.zeros(classes, o.latent))
         self.register_buffer("prior_std", torch.ones(classes, o.latent))
@@ -67,7 +69,7 @@ class Network(nn.Module):
         logvar = logvar.clamp(-8, 8)
         x_hat = self.decode(mean + (0.5 * logvar).exp() * torch.randn_like(mean), y)
         pixels = x[0].numel()
-        log_sigma = 0.5 * (x_hat - x).square().mean().clamp_min(1e-5).log()   # eq. 4 of sigma-VAE: the optimal variance
+        log_sigma = 0.5 * (x_hat - x).square().mean().clamp_min(1e-5).log()  # eq. 4 of sigma-VAE: the optimal variance
         kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).sum(dim=1).mean()
         warm = min(1.0, progress / self.o.kl_warmup) if self.o.kl_warmup else 1.0
         yield "vae", log_sigma + self.o.kl_weight * warm * kl / pixels

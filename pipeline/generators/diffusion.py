@@ -3,6 +3,8 @@
 Symbols and equation numbers are the paper's. Classifier-free guidance: Ho and Salimans, 2021. Augmentations are shown
 to the network as a condition that is zero when sampling, so they do not leak (EDM, appendix F.2).
 """
+
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from typing import Annotated
@@ -14,17 +16,17 @@ from torch import nn
 
 from pipeline.generators._blocks import Block, NetworkGenerator, NetworkOptions
 
-P_MEAN, P_STD, SIGMA_DATA, SIGMA_MIN, SIGMA_MAX, RHO = -1.2, 1.2, 0.5, 0.002, 80.0, 7.0   # table 1
+P_MEAN, P_STD, SIGMA_DATA, SIGMA_MIN, SIGMA_MAX, RHO = -1.2, 1.2, 0.5, 0.002, 80.0, 7.0  # table 1
 
 
 class Options(NetworkOptions):
-    depth: Annotated[int, Field(ge=1, le=8)]                # residual blocks per level
+    depth: Annotated[int, Field(ge=1, le=8)]  # residual blocks per level
     dropout: Annotated[float, Field(ge=0, lt=1)]
     ema: Annotated[float, Field(ge=0, lt=1)]
-    augment: Annotated[float, Field(ge=0, le=1)]            # probability of each augmentation in training
-    label_dropout: Annotated[float, Field(ge=0, lt=1)]      # share of training without a class, for guidance
-    guidance: Annotated[float, Field(ge=0, le=20)]          # 1 follows the class; above 1 exaggerates it
-    sampler_steps: Annotated[int, Field(ge=2, le=1000)]     # Heun steps; a step costs two network calls, the last one
+    augment: Annotated[float, Field(ge=0, le=1)]  # probability of each augmentation in training
+    label_dropout: Annotated[float, Field(ge=0, lt=1)]  # share of training without a class, for guidance
+    guidance: Annotated[float, Field(ge=0, le=20)]  # 1 follows the class; above 1 exaggerates it
+    sampler_steps: Annotated[int, Field(ge=2, le=1000)]  # Heun steps; a step costs two network calls, the last one
 
 
 class UNet(nn.Module):
@@ -47,17 +49,19 @@ class UNet(nn.Module):
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
-    def forward(self, x: torch.Tensor, c_noise: torch.Tensor, y: torch.Tensor, shape: torch.Tensor | None) -> torch.Tensor:
-        angle = c_noise[:, None] * self.frequencies                                        # (N, w)
-        e = self.level(torch.cat([angle.cos(), angle.sin()], dim=1)) + self.label(y)       # (N, e)
+    def forward(
+        self, x: torch.Tensor, c_noise: torch.Tensor, y: torch.Tensor, shape: torch.Tensor | None
+    ) -> torch.Tensor:
+        angle = c_noise[:, None] * self.frequencies  # (N, w)
+        e = self.level(torch.cat([angle.cos(), angle.sin()], dim=1)) + self.label(y)  # (N, e)
         e = F.silu(self.mix(F.silu(e if shape is None else e + self.shape(shape))))
         h = self.stem(self.fold(x))
         for block in self.down1:
             h = block(h, e)
-        high, h = h, F.avg_pool2d(h, 2)                                                    # (N, w, H, W)
+        high, h = h, F.avg_pool2d(h, 2)  # (N, w, H, W)
         for block in self.down2:
             h = block(h, e)
-        low = h                                                                            # (N, 2w, H/2, W/2)
+        low = h  # (N, 2w, H/2, W/2)
         h = torch.cat([self.middle(h, e), low], dim=1)
         for block in self.up2:
             h = block(h, e)
@@ -70,24 +74,28 @@ class UNet(nn.Module):
 class Denoiser(nn.Module):
     """D(x; sigma) of eq. 7 around the U-Net, its training loss and its sampler."""
 
-    def __init__(self, net: UNet, classes: int, side: tuple[int, int], channels: int, flips: tuple[str, ...], o: Options) -> None:
+    def __init__(
+        self, net: UNet, classes: int, side: tuple[int, int], channels: int, flips: tuple[str, ...], o: Options
+    ) -> None:
         super().__init__()
         self.net, self.null, self.image, self.flips, self.o = net, classes, (channels, *side), flips, o
 
     def players(self) -> dict[str, list[nn.Parameter]]:
         return {"denoiser": list(self.parameters())}
 
-    def denoise(self, x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor, shape: torch.Tensor | None = None) -> torch.Tensor:
+    def denoise(
+        self, x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor, shape: torch.Tensor | None = None
+    ) -> torch.Tensor:
         s = sigma.view(-1, 1, 1, 1)
         total = (s**2 + SIGMA_DATA**2).sqrt()
-        c_skip, c_out, c_in = SIGMA_DATA**2 / total**2, s * SIGMA_DATA / total, 1 / total   # table 1
+        c_skip, c_out, c_in = SIGMA_DATA**2 / total**2, s * SIGMA_DATA / total, 1 / total  # table 1
         return c_skip * x + c_out * self.net(c_in * x, sigma.log() / 4, y, shape).float()
 
     def losses(self, batch: tuple[torch.Tensor, ...], progress: float) -> Iterator[tuple[str, torch.Tensor]]:
         x, y, _ = batch
         x, shape = augment(x, self.o.augment, self.flips)
         sigma = (torch.randn(len(x), device=x.device) * P_STD + P_MEAN).exp()
-        weight = (sigma**2 + SIGMA_DATA**2) / (sigma * SIGMA_DATA) ** 2                     # lambda(sigma)
+        weight = (sigma**2 + SIGMA_DATA**2) / (sigma * SIGMA_DATA) ** 2  # lambda(sigma)
         y = torch.where(torch.rand(len(x), device=x.device) < self.o.label_dropout, self.null, y)
         noisy = x + torch.randn_like(x) * sigma.view(-1, 1, 1, 1)
         error = (self.denoise(noisy, sigma, y, shape) - x).square().mean(dim=(1, 2, 3))
@@ -104,9 +112,11 @@ class Denoiser(nn.Module):
         """Algorithm 1: Heun's second-order deterministic sampler."""
         i = torch.arange(self.o.sampler_steps, dtype=torch.float32, device=y.device)
         ends = SIGMA_MAX ** (1 / RHO), SIGMA_MIN ** (1 / RHO)
-        t = torch.cat([(ends[0] + i / (self.o.sampler_steps - 1) * (ends[1] - ends[0])) ** RHO, i.new_zeros(1)])   # eq. 5
+        t = torch.cat(
+            [(ends[0] + i / (self.o.sampler_steps - 1) * (ends[1] - ends[0])) ** RHO, i.new_zeros(1)]
+        )  # eq. 5
         x = noise(*self.image) * t[0]
-        for now, after in zip(t[:-1], t[1:], strict=True):
+        for now, after in itertools.pairwise(t):
             d = (x - self.guided(x, now, y)) / now
             step = x + (after - now) * d
             if after > 0:
@@ -116,7 +126,7 @@ class Denoiser(nn.Module):
         return x
 
 
-AUGMENTS = 7   # numbers that describe an augmentation: flips, shift, log-scale, rotation
+AUGMENTS = 7  # numbers that describe an augmentation: flips, shift, log-scale, rotation
 
 
 def augment(x: torch.Tensor, probability: float, flips: tuple[str, ...]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -127,13 +137,24 @@ def augment(x: torch.Tensor, probability: float, flips: tuple[str, ...]) -> tupl
         on = torch.rand(n, 1, device=x.device) < probability
         return torch.randn(n, count, device=x.device) * on
 
-    flip = torch.cat([(torch.rand(n, 1, device=x.device) < probability * (kind in flips)) for kind in ("horizontal", "vertical")], dim=1)
+    flip = torch.cat(
+        [(torch.rand(n, 1, device=x.device) < probability * (kind in flips)) for kind in ("horizontal", "vertical")],
+        dim=1,
+    )
     shift, scale, turn = draw(2) * 0.125, draw(1) * 0.2 * math.log(2), draw(1) * 0.2
     shape = torch.cat([flip.float(), shift, scale, turn.cos() - 1, turn.sin()], dim=1)
     sign = 1 - 2 * flip.float()
     cos, sin, size = turn.cos(), turn.sin(), scale.exp()
-    theta = torch.stack([torch.cat([cos * sign[:, :1], -sin * sign[:, 1:], size * shift[:, :1]], dim=1),
-                         torch.cat([sin * sign[:, :1], cos * sign[:, 1:], size * shift[:, 1:]], dim=1)], dim=1) / size[:, :, None]
+    theta = (
+        torch.stack(
+            [
+                torch.cat([cos * sign[:, :1], -sin * sign[:, 1:], size * shift[:, :1]], dim=1),
+                torch.cat([sin * sign[:, :1], cos * sign[:, 1:], size * shift[:, 1:]], dim=1),
+            ],
+            dim=1,
+        )
+        / size[:, :, None]
+    )
     touched = (shape != 0).any(dim=1)
     if touched.any():
         grid = F.affine_grid(theta[touched].float(), list(x[touched].shape), align_corners=False)

@@ -1,4 +1,5 @@
 """The count-matched control: exact copies of real rows, as many as another generator would add."""
+
 import numpy as np
 
 from pipeline.generators import base

@@ -1,4 +1,5 @@
 """The empty control: no rows are added."""
+
 from typing import ClassVar
 
 from pipeline.generators import base

@@ -3,6 +3,7 @@
 Written here because imbalanced-learn's SMOTE draws a whole batch from one stream, while a row here must depend on its
 own seed alone; the tests compare it with imbalanced-learn.
 """
+
 from typing import Annotated
 
 import numpy as np
@@ -14,7 +15,7 @@ from pipeline.generators._rows import RowGenerator
 
 
 class Options(base.Options):
-    neighbours: Annotated[int, Field(ge=1)]   # k; a class of n rows uses at most n - 1, a class of one row is duplicated
+    neighbours: Annotated[int, Field(ge=1)]  # k; a class of n rows uses at most n - 1, a class of one row is duplicated
 
 
 class Model(RowGenerator):
@@ -24,7 +25,9 @@ class Model(RowGenerator):
             own = np.flatnonzero(self.y == c)
             flat = self.images[own].reshape(len(own), -1).astype(np.float32)
             k = min(self.options.neighbours, len(own) - 1)
-            self.near[int(c)] = own[NearestNeighbors(n_neighbors=k).fit(flat).kneighbors(return_distance=False)] if k else own[:, None]
+            self.near[int(c)] = (
+                own[NearestNeighbors(n_neighbors=k).fit(flat).kneighbors(return_distance=False)] if k else own[:, None]
+            )
 
     def one(self, label: int, rng: np.random.Generator) -> np.ndarray:
         row = self.pick(label, rng)

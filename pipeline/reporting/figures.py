@@ -1,4 +1,5 @@
 """Figures as PNG bytes: equal inputs give equal bytes. One colour per arm throughout a report."""
+
 import io
 from collections.abc import Mapping, Sequence
 
@@ -10,7 +11,20 @@ matplotlib.use("agg")
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-PALETTE = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#BBBBBB", "#997700", "#EE7733", "#009988", "#7a5195", "#555555")
+PALETTE = (
+    "#4477AA",
+    "#EE6677",
+    "#228833",
+    "#CCBB44",
+    "#66CCEE",
+    "#AA3377",
+    "#BBBBBB",
+    "#997700",
+    "#EE7733",
+    "#009988",
+    "#7a5195",
+    "#555555",
+)
 plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "figure.facecolor": "white"})
 
 
@@ -43,7 +57,9 @@ def forest(metrics: Mapping[str, Mapping], metric: str, chosen: Sequence[str]) -
     return png(figure)
 
 
-def recall_bars(metrics: Mapping[str, Mapping], classes: Sequence[str], arms: Sequence[str], shade: Mapping[str, str]) -> bytes:
+def recall_bars(
+    metrics: Mapping[str, Mapping], classes: Sequence[str], arms: Sequence[str], shade: Mapping[str, str]
+) -> bytes:
     """Recall per class with intervals over seeds, one bar per arm."""
     figure, axes = plt.subplots(figsize=(max(6, 0.34 * len(classes) * len(arms) + 1.5), 3.2))
     width = 0.8 / len(arms)
@@ -65,13 +81,17 @@ def recall_bars(metrics: Mapping[str, Mapping], classes: Sequence[str], arms: Se
 
 def confusions(tables: Mapping[str, np.ndarray], classes: Sequence[str]) -> bytes:
     """Confusion matrices side by side, as shares of each true class (K, K), summed over seeds."""
-    figure, all_axes = plt.subplots(1, len(tables), figsize=(0.38 * len(classes) * len(tables) + 3, 0.38 * len(classes) + 1.4), squeeze=False)
+    figure, all_axes = plt.subplots(
+        1, len(tables), figsize=(0.38 * len(classes) * len(tables) + 3, 0.38 * len(classes) + 1.4), squeeze=False
+    )
     for axes, (arm, table) in zip(all_axes[0], tables.items(), strict=True):
         share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
         axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
         for (i, j), v in np.ndenumerate(share):
             if v >= 0.005 and len(classes) <= 20:
-                axes.text(j, i, f"{100 * v:.0f}", ha="center", va="center", fontsize=7, color="white" if v > 0.5 else "black")
+                axes.text(
+                    j, i, f"{100 * v:.0f}", ha="center", va="center", fontsize=7, color="white" if v > 0.5 else "black"
+                )
         axes.set_xticks(range(len(classes)), classes, rotation=90, fontsize=7)
         axes.set_yticks(range(len(classes)), classes, fontsize=7)
         axes.set_title(arm, fontsize=9)
@@ -111,7 +131,7 @@ def grid(images: np.ndarray, rows: Sequence[Sequence[int]], names: Sequence[str]
     for axes, chosen, name in zip(all_axes[:, 0], rows, names, strict=True):
         strip = np.full((height, columns * (width + 1) - 1, 3), 255, np.uint8)
         for k, i in enumerate(list(chosen)[:columns]):
-            strip[:, k * (width + 1):k * (width + 1) + width] = images[i]
+            strip[:, k * (width + 1) : k * (width + 1) + width] = images[i]
         axes.imshow(strip, interpolation="nearest", aspect="equal")
         axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
         axes.set_xticks([])
@@ -124,7 +144,9 @@ def grid(images: np.ndarray, rows: Sequence[Sequence[int]], names: Sequence[str]
 def pairs(left: np.ndarray, right: np.ndarray | None, captions: Sequence[str]) -> bytes:
     """Synthetic images over their nearest real ones, uint8 (N, H, W, C), with a caption each; `right` None hides the real ones."""
     lines = [left] if right is None else [left, right]
-    figure, all_axes = plt.subplots(len(lines), len(left), figsize=(0.95 * len(left), 1.05 * len(lines) + 0.2), squeeze=False)
+    figure, all_axes = plt.subplots(
+        len(lines), len(left), figsize=(0.95 * len(left), 1.05 * len(lines) + 0.2), squeeze=False
+    )
     for row, images in zip(all_axes, lines, strict=True):
         for axes, image in zip(row, images, strict=True):
             axes.imshow(np.broadcast_to(image, (*image.shape[:2], 3)), interpolation="nearest")

@@ -1,13 +1,21 @@
 """Numbers as people read them: the verdict sentence, tables with intervals, the markdown report."""
+
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
 from pipeline.evaluation.statistics import mean_interval
 
-TITLES = {"balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1", "accuracy": "accuracy", "macro_auroc": "macro AUROC",
-          "macro_auprc": "macro AUPRC", "nll": "NLL", "ece": "ECE"}
-POINTS = {"balanced_accuracy", "macro_f1", "accuracy"}   # shown in percent, differences in points
+TITLES = {
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro F1",
+    "accuracy": "accuracy",
+    "macro_auroc": "macro AUROC",
+    "macro_auprc": "macro AUPRC",
+    "nll": "NLL",
+    "ece": "ECE",
+}
+POINTS = {"balanced_accuracy", "macro_f1", "accuracy"}  # shown in percent, differences in points
 
 
 def number(value: float | None, metric: str = "") -> str:
@@ -50,27 +58,33 @@ def sentence(verdict: Mapping, scarce: Sequence[str]) -> str:
     change = f"{points(verdict['difference'])} points [{points(verdict['ci_low'])}, {points(verdict['ci_high'])}] of {metric}"
     against = f"against the best control, {verdict['best_control']} ({verdict['seeds']} paired seeds, p = {verdict['p_value']:.3f})"
     arm = verdict["chosen_arm"]
-    return {"HELPS": f"Generative augmentation with {arm} helps: {change} {against}.",
-            "HURTS": f"Generative augmentation with {arm} hurts: {change} {against}.",
-            "NEUTRAL": f"Generative augmentation with {arm} makes no difference worth having: {change} {against}.",
-            "CANNOT_TELL": f"Cannot tell whether generative augmentation with {arm} helps: {change} {against}; {verdict['reason']}."
-            }[verdict["verdict"]]
+    return {
+        "HELPS": f"Generative augmentation with {arm} helps: {change} {against}.",
+        "HURTS": f"Generative augmentation with {arm} hurts: {change} {against}.",
+        "NEUTRAL": f"Generative augmentation with {arm} makes no difference worth having: {change} {against}.",
+        "CANNOT_TELL": f"Cannot tell whether generative augmentation with {arm} helps: {change} {against}; {verdict['reason']}.",
+    }[verdict["verdict"]]
 
 
 def advice(verdict: Mapping) -> str:
     """What to do with the answer."""
-    return {"HELPS": f"Use the model of arm {verdict['chosen_arm']}.",
-            "HURTS": f"Use the model of arm {verdict['best_control']}; leave the synthetic rows out.",
-            "NEUTRAL": f"Use the model of arm {verdict['best_control']}; the synthetic rows are not worth their cost.",
-            "CANNOT_TELL": f"Keep the model of arm {verdict['best_control']} until a larger test split or more seeds decide."
-            }[verdict["verdict"]]
+    return {
+        "HELPS": f"Use the model of arm {verdict['chosen_arm']}.",
+        "HURTS": f"Use the model of arm {verdict['best_control']}; leave the synthetic rows out.",
+        "NEUTRAL": f"Use the model of arm {verdict['best_control']}; the synthetic rows are not worth their cost.",
+        "CANNOT_TELL": f"Keep the model of arm {verdict['best_control']} until a larger test split or more seeds decide.",
+    }[verdict["verdict"]]
 
 
 def arms_table(metrics: Mapping[str, Mapping], records: Mapping[str, Mapping], names: Sequence[str]) -> pd.DataFrame:
     """One row per arm: role, synthetic rows learnt from, and each of `names` with its interval."""
     rows = []
     for arm, values in metrics.items():
-        row = {"arm": arm, "role": records[arm]["arm"]["role"], "synthetic rows": sum(records[arm]["synthetic_rows"].values())}
+        row = {
+            "arm": arm,
+            "role": records[arm]["arm"]["role"],
+            "synthetic rows": sum(records[arm]["synthetic_rows"].values()),
+        }
         row |= {TITLES[m]: interval(*(_nan(values[k]) for k in (m, f"{m}_ci_low", f"{m}_ci_high")), m) for m in names}
         rows.append(row)
     return pd.DataFrame(rows)
@@ -80,59 +94,92 @@ def _nan(value: float | None) -> float:
     return float("nan") if value is None else value
 
 
-def class_table(scores: pd.DataFrame, counts: Mapping[str, Mapping[str, int]], scarce: Sequence[str], control: str, arm: str) -> pd.DataFrame:
+def class_table(
+    scores: pd.DataFrame, counts: Mapping[str, Mapping[str, int]], scarce: Sequence[str], control: str, arm: str
+) -> pd.DataFrame:
     """Per class: rows in train and test, recall under the control and the chosen arm, and the change in points."""
     recall = scores[scores["metric"] == "recall"].groupby(["arm", "class"])["value"].mean()
     rows = []
     for label, n in counts["train"].items():
         a, b = recall[control, label], recall[arm, label] if arm else float("nan")
-        rows.append({"class": label, "scarce": "yes" if label in scarce else "", "train rows": n, "test rows": counts["test"][label],
-                     f"recall, {control}": number(a, "accuracy"), f"recall, {arm or 'no arm'}": number(b, "accuracy"),
-                     "change": "n/a" if pd.isna(b - a) else points(b - a)})
+        rows.append(
+            {
+                "class": label,
+                "scarce": "yes" if label in scarce else "",
+                "train rows": n,
+                "test rows": counts["test"][label],
+                f"recall, {control}": number(a, "accuracy"),
+                f"recall, {arm or 'no arm'}": number(b, "accuracy"),
+                "change": "n/a" if pd.isna(b - a) else points(b - a),
+            }
+        )
     return pd.DataFrame(rows)
 
 
 def comparison_table(verdict: Mapping) -> pd.DataFrame:
     """The chosen arm against the best control and every control that validation cannot tell from it."""
-    return pd.DataFrame([{"control": c["control"], "difference in points": f"{points(c['difference'])} [{points(c['ci_low'])}, {points(c['ci_high'])}]",
-                          "p": f"{c['p_value']:.3f}"} for c in verdict["comparisons"]])
+    return pd.DataFrame(
+        [
+            {
+                "control": c["control"],
+                "difference in points": f"{points(c['difference'])} [{points(c['ci_low'])}, {points(c['ci_high'])}]",
+                "p": f"{c['p_value']:.3f}",
+            }
+            for c in verdict["comparisons"]
+        ]
+    )
 
 
 def selection_table(summaries: Mapping[str, Mapping]) -> pd.DataFrame:
     """Per generator and class: rows aimed for, generated, kept, agreed on by the teachers, and dropped by each rule."""
-    return pd.DataFrame([{"generator": g, "class": c, "aimed for": v["wanted"], "generated": v["generated"], "kept": v["kept"],
-                          "teachers agree": f"{100 * v['agreed'] / v['generated']:.0f} %",
-                          **{r.replace("_", " "): n for r, n in v["dropped"].items()}}
-                         for g, s in summaries.items() for c, v in s["classes"].items()])
+    return pd.DataFrame(
+        [
+            {
+                "generator": g,
+                "class": c,
+                "aimed for": v["wanted"],
+                "generated": v["generated"],
+                "kept": v["kept"],
+                "teachers agree": f"{100 * v['agreed'] / v['generated']:.0f} %",
+                **{r.replace("_", " "): n for r, n in v["dropped"].items()},
+            }
+            for g, s in summaries.items()
+            for c, v in s["classes"].items()
+        ]
+    )
 
 
 def markdown(frame: pd.DataFrame) -> str:
     """A GitHub table; bars in names are escaped."""
+
     def line(cells: Sequence) -> str:
         return "| " + " | ".join(str(c).replace("|", "\\|").replace("\n", " ") for c in cells) + " |"
-    return "\n".join([line(frame.columns), "|" + " --- |" * len(frame.columns), *(line(r) for r in frame.itertuples(index=False))])
+
+    return "\n".join(
+        [line(frame.columns), "|" + " --- |" * len(frame.columns), *(line(r) for r in frame.itertuples(index=False))]
+    )
 
 
 def report_md(facts: Mapping) -> str:
     """The report for a pull request."""
     verdict, warnings = facts["verdict"], "".join(f"\n> **Warning:** {w}" for w in facts["warnings"])
     compared = f"\n\n{markdown(facts['comparisons'])}" if len(facts["comparisons"]) > 1 else ""
-    return f"""# {verdict['verdict'].replace('_', ' ')}
+    return f"""# {verdict["verdict"].replace("_", " ")}
 
-**{facts['sentence']}** {facts['advice']}
+**{facts["sentence"]}** {facts["advice"]}
 {warnings}
 
-Data: {facts['about']['source']}, {facts['about']['image_size']} px; {facts['test_rows']} test rows, opened once for all arms after the
-arms had been chosen on {facts['validation_rows']} validation rows. Scores are means over {facts['seeds']} paired seeds with
-{facts['confidence']:.0%} intervals over seeds; the interval of the verdict also carries the test rows.
+Data: {facts["about"]["source"]}, {facts["about"]["image_size"]} px; {facts["test_rows"]} test rows, opened once for all arms after the
+arms had been chosen on {facts["validation_rows"]} validation rows. Scores are means over {facts["seeds"]} paired seeds with
+{facts["confidence"]:.0%} intervals over seeds; the interval of the verdict also carries the test rows.
 
-{markdown(facts['arms'])}{compared}
+{markdown(facts["arms"])}{compared}
 
 <details><summary>Recall by class</summary>
 
-{markdown(facts['classes'])}
+{markdown(facts["classes"])}
 
 </details>
 
-Test split `{verdict['test']['fingerprint']}`. Full report with samples: `reports/report.html`.
+Test split `{verdict["test"]["fingerprint"]}`. Full report with samples: `reports/report.html`.
 """

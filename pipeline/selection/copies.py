@@ -1,4 +1,5 @@
 """Is a synthetic row a copy of a training row? Nearest distances in pixels against what real rows show among themselves."""
+
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
 

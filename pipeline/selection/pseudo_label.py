@@ -1,7 +1,8 @@
 """What the teachers say of a row: their mean probability, how far it lies from its class, and what classes are neighbours."""
+
 import numpy as np
 
-PSEUDO_ROWS = 5   # how many rows the common spread counts for when a class has few of its own
+PSEUDO_ROWS = 5  # how many rows the common spread counts for when a class has few of its own
 
 
 def judge(probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -22,8 +23,9 @@ def neighbouring(held: np.ndarray, y: np.ndarray, count: int) -> np.ndarray:
     return rank <= count
 
 
-def band_distance(real: np.ndarray, y: np.ndarray, fold: np.ndarray, synthetic: np.ndarray, labels: np.ndarray
-                  ) -> tuple[np.ndarray, np.ndarray]:
+def band_distance(
+    real: np.ndarray, y: np.ndarray, fold: np.ndarray, synthetic: np.ndarray, labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """How far synthetic rows (M,) and real rows (N,) lie from the centre of their class, as the teachers see it.
 
     Distances are relative: 1 is as far as 95 % of real rows lie in the eyes of a teacher that never saw them, so a

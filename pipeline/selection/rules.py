@@ -1,4 +1,5 @@
 """Doses and rules: how many rows a class should get, and which generated rows are kept, each dropped one with a reason."""
+
 import numpy as np
 
 from pipeline.params import Cap, Selection
@@ -20,15 +21,27 @@ def wanted(counts: np.ndarray, scarce: np.ndarray, dose: str, cap: Cap) -> np.nd
     log-linearly between the cap's two row counts.
     """
     n = np.maximum(counts, 1)
-    goal = {"full": np.full(len(n), counts.max()), "median": np.full(len(n), np.median(counts)),
-            "sqrt": np.sqrt(n * counts.max()), "quarter": n + (counts.max() - n) / 4}[dose]
+    goal = {
+        "full": np.full(len(n), counts.max()),
+        "median": np.full(len(n), np.median(counts)),
+        "sqrt": np.sqrt(n * counts.max()),
+        "quarter": n + (counts.max() - n) / 4,
+    }[dose]
     ratio = np.exp(np.interp(np.log(n), np.log(cap.rows), np.log(cap.ratio)))
     added = np.minimum(np.maximum(goal - counts, 0), ratio * counts).astype(np.int64)
     return np.where(np.isin(np.arange(len(n)), scarce), added, 0)
 
 
-def reasons(label: np.ndarray, judged: np.ndarray, confidence: np.ndarray, distance: np.ndarray, copy_distance: np.ndarray,
-            copy_floor: float, neighbours: np.ndarray, block: Selection) -> np.ndarray:
+def reasons(
+    label: np.ndarray,
+    judged: np.ndarray,
+    confidence: np.ndarray,
+    distance: np.ndarray,
+    copy_distance: np.ndarray,
+    copy_floor: float,
+    neighbours: np.ndarray,
+    block: Selection,
+) -> np.ndarray:
     """Why each row must be dropped, str (N,), "" if it may be kept; the first rule that applies gives the reason.
 
     `neighbours` bool (K, K) as `neighbouring` gives it. A row without a known distance cannot be judged by the band.
@@ -36,8 +49,12 @@ def reasons(label: np.ndarray, judged: np.ndarray, confidence: np.ndarray, dista
     why = np.full(len(label), "", dtype=object)
     third = ~neighbours[label, judged] & (confidence >= block.third_class)
     low, high = block.band
-    for reason, hit in (("third_class", third), ("too_far", distance > high), ("too_near", distance < low),
-                        ("copy", copy_distance < copy_floor)):
+    for reason, hit in (
+        ("third_class", third),
+        ("too_far", distance > high),
+        ("too_near", distance < low),
+        ("copy", copy_distance < copy_floor),
+    ):
         why[hit] = reason
     return why
 
@@ -46,11 +63,11 @@ def fill(label: np.ndarray, why: np.ndarray, quota: np.ndarray) -> np.ndarray:
     """The reasons with "quota" for rows beyond the first quota[c] fit ones of their class, str (N,)."""
     out = why.copy()
     for c in np.unique(label):
-        out[np.flatnonzero((label == c) & (why == ""))[quota[c]:]] = "quota"
+        out[np.flatnonzero((label == c) & (why == ""))[quota[c] :]] = "quota"
     return out
 
 
 def first_rows(label: np.ndarray, usable: np.ndarray, quota: np.ndarray) -> np.ndarray:
     """Positions, in order, of the first quota[c] usable rows of each class."""
-    rows = [np.flatnonzero((label == c) & usable)[:quota[c]] for c in range(len(quota))]
+    rows = [np.flatnonzero((label == c) & usable)[: quota[c]] for c in range(len(quota))]
     return np.sort(np.concatenate(rows)) if rows else np.empty(0, np.int64)

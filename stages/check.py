@@ -1,0 +1,15 @@
+"""check: does params.yaml make sense? Run before the graph, so that a misspelt option does not show up an hour later."""
+
+from pipeline import generators
+from pipeline.params import Params
+
+
+def main(params: Params) -> None:
+    mistakes = []
+    for name, block in params.generators.items():
+        try:
+            generators.build(block, params.compute, name)
+        except ValueError as error:
+            mistakes.append(str(error))
+    if mistakes:
+        raise ValueError("\n".join(mistakes))
