@@ -19,6 +19,7 @@ class Block(BaseModel):
 
 
 class Scarce(Block):
+    model_config = ConfigDict(coerce_numbers_to_str=True)  # a class may be written as 8 or as "8"
     classes: Auto | list[str]
     below: Share
     of: Literal["largest", "median"]
@@ -57,7 +58,9 @@ class Augment(Block):
 
 
 class Classifier(Block):
-    widths: Auto | Annotated[list[Count], Field(min_length=1, max_length=6)]
+    widths: (
+        Auto | Annotated[list[Annotated[int, Field(gt=0, le=4096, multiple_of=8)]], Field(min_length=1, max_length=6)]
+    )
     batch: Auto | Count
     steps: Auto | Count
     lr: Positive
@@ -205,14 +208,28 @@ def load(path: Path = Path("params.yaml")) -> Params:
 
 def explain(error: ValidationError, where: str) -> str:
     """One line per mistake: the key, what is wrong with it, and what came."""
-    lines = []
+    found: dict[str, list[str]] = {}
     for e in error.errors(include_url=False):
-        key = ".".join(str(part) for part in e["loc"] if not (isinstance(part, str) and "[" in part))
+        key = ".".join(str(part) for part in e["loc"] if isinstance(part, int) or _is_key(part))
         came = "" if e["type"] in ("missing", "value_error") else f" (got {e['input']!r})"
-        hint = (
+        said = (
             "unknown key; check the spelling"
             if e["type"] == "extra_forbidden"
             else e["msg"].removeprefix("Value error, ")
         )
-        lines.append(f"  {key}: {hint}{came}" if key else f"  {hint}")
+        found.setdefault(key, []).append(said + came)
+    for key in [k for k in found if found[k][0].startswith("Input should be 'auto'")]:
+        inner = [k for k in found if k.startswith(f"{key}.")]  # what is wrong with the other form of the same key
+        if inner or len(found[key]) > 1:
+            del found[key][0]
+            for other in [*inner, key]:
+                found[other] = [f"{said}; `auto` is allowed too" for said in found[other]]
+        if not found[key]:
+            del found[key]
+    lines = [f"  {key}: {said}" if key else f"  {said}" for key, all_said in found.items() for said in all_said]
     return f"{where} has {len(lines)} mistake{'s' * (len(lines) > 1)}:\n" + "\n".join(lines)
+
+
+def _is_key(part: str) -> bool:
+    """Whether a part of an error's location is a key of the file, not the name of one form of a union."""
+    return part.replace("_", "").isalnum() and part not in ("int", "float", "str", "bool")

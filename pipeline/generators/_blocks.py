@@ -104,6 +104,19 @@ class NetworkGenerator(base.Generator):
         self.network.eval()
 
 
+def fold(side: tuple[int, int]) -> int:
+    """How many pixels a side are folded into channels: 2 above 16 px, which makes a network four times cheaper."""
+    return 2 if min(side) > 16 else 1
+
+
+def halvings(side: tuple[int, int]) -> int:
+    """How often a folded side halves before it would be odd or fall below 4, at most four times."""
+    n, small = 0, [s // fold(side) for s in side]
+    while n < 4 and all(s % 2 ** (n + 1) == 0 and s >> (n + 1) >= 4 for s in small):
+        n += 1
+    return n
+
+
 def noise(seeds: np.ndarray, shape: tuple[int, ...]) -> torch.Tensor:
     """Standard normal numbers (N, *shape), row i drawn from a stream of its own seeded with seeds[i], on the CPU."""
     return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(int(s))) for s in seeds])

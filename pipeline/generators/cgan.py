@@ -14,7 +14,7 @@ from pydantic import Field, field_validator
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from pipeline.generators._blocks import Block, NetworkGenerator, NetworkOptions
+from pipeline.generators._blocks import Block, NetworkGenerator, NetworkOptions, fold, halvings
 from pipeline.samples import Samples
 
 
@@ -33,27 +33,20 @@ class Options(NetworkOptions):
         return ramp
 
 
-def levels(side: tuple[int, int]) -> int:
-    """How often a side halves before it would fall below 4, at most four times."""
-    n = 0
-    while n < 4 and all(s % 2 ** (n + 1) == 0 and s >> (n + 1) >= 4 for s in side):
-        n += 1
-    return n
-
-
 class Maker(nn.Module):
     """G(z, y): images (N, C, H, W) in [-1, 1]; `strength` scales what the class contributes."""
 
     def __init__(self, side: tuple[int, int], channels: int, classes: int, o: Options) -> None:
         super().__init__()
-        n = levels(side)
+        f, n = fold(side), halvings(side)
         widths = [o.width * 2 ** min(i, 2) for i in range(n, -1, -1)]
-        self.small, self.latent = (widths[0], side[0] >> n, side[1] >> n), o.latent
+        self.small, self.latent = (widths[0], side[0] // f >> n, side[1] // f >> n), o.latent
         self.embed = nn.Embedding(classes, o.latent)
         self.start = nn.Linear(2 * o.latent, widths[0] * self.small[1] * self.small[2])
         self.first = Block(widths[0], widths[0], 2 * o.latent)
         self.up = nn.ModuleList(Block(a, b, 2 * o.latent) for a, b in itertools.pairwise(widths))
-        self.out = nn.Sequential(nn.GroupNorm(8, widths[-1]), nn.SiLU(), nn.Conv2d(widths[-1], channels, 3, padding=1))
+        last = nn.Conv2d(widths[-1], channels * f**2, 3, padding=1)
+        self.out = nn.Sequential(nn.GroupNorm(8, widths[-1]), nn.SiLU(), last, nn.PixelShuffle(f))
 
     def make(self, z: torch.Tensor, y: torch.Tensor, strength: float) -> torch.Tensor:
         condition = torch.cat([z, self.embed(y) * strength], dim=1)
@@ -71,9 +64,11 @@ class Critic(nn.Module):
 
     def __init__(self, side: tuple[int, int], channels: int, classes: int, o: Options) -> None:
         super().__init__()
-        n = levels(side)
+        f, n = fold(side), halvings(side)
         widths = [o.width * 2 ** min(i, 2) for i in range(n + 1)]
-        self.stem = spectral_norm(nn.Conv2d(channels, widths[0], 3, padding=1))
+        self.stem = nn.Sequential(
+            nn.PixelUnshuffle(f), spectral_norm(nn.Conv2d(channels * f**2, widths[0], 3, padding=1))
+        )
         self.down = nn.ModuleList(
             nn.ModuleList(
                 [

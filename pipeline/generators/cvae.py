@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import nn
 
-from pipeline.generators._blocks import Block, NetworkGenerator, NetworkOptions
+from pipeline.generators._blocks import Block, NetworkGenerator, NetworkOptions, fold, halvings
 from pipeline.samples import Samples, to_network
 
 
@@ -29,20 +29,19 @@ class Network(nn.Module):
 
     def __init__(self, side: tuple[int, int], channels: int, classes: int, o: Options) -> None:
         super().__init__()
-        levels = 1
-        while min(side) / 2 ** (levels + 1) >= 4 and levels < 4 and all(s % 2 ** (levels + 1) == 0 for s in side):
-            levels += 1
-        widths = [o.width * 2 ** min(i, 2) for i in range(levels + 1)]
-        self.small = (widths[-1], side[0] >> levels, side[1] >> levels)
+        f, n = fold(side), halvings(side)
+        widths = [o.width * 2 ** min(i, 2) for i in range(n + 1)]
+        self.small = (widths[-1], side[0] // f >> n, side[1] // f >> n)
         cells = self.small[0] * self.small[1] * self.small[2]
         self.o = o
         self.embed = nn.Embedding(classes, 2 * o.width)
-        self.stem = nn.Conv2d(channels, widths[0], 3, padding=1)
+        self.stem = nn.Sequential(nn.PixelUnshuffle(f), nn.Conv2d(channels * f**2, widths[0], 3, padding=1))
         self.down = nn.ModuleList(Block(a, b, 2 * o.width) for a, b in itertools.pairwise(widths))
         self.to_latent = nn.Linear(cells, 2 * o.latent)
         self.from_latent = nn.Linear(o.latent + 2 * o.width, cells)
         self.up = nn.ModuleList(Block(b, a, 2 * o.width) for a, b in reversed(list(itertools.pairwise(widths))))
-        self.out = nn.Sequential(nn.GroupNorm(8, widths[0]), nn.SiLU(), nn.Conv2d(widths[0], channels, 3, padding=1))
+        last = nn.Conv2d(widths[0], channels * f**2, 3, padding=1)
+        self.out = nn.Sequential(nn.GroupNorm(8, widths[0]), nn.SiLU(), last, nn.PixelShuffle(f))
         self.register_buffer("prior_mean", torch.zeros(classes, o.latent))
         self.register_buffer("prior_std", torch.ones(classes, o.latent))
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import nn
 
-from pipeline.generators._blocks import Block, NetworkGenerator, NetworkOptions
+from pipeline.generators._blocks import Block, NetworkGenerator, NetworkOptions, fold
 
 P_MEAN, P_STD, SIGMA_DATA, SIGMA_MIN, SIGMA_MAX, RHO = -1.2, 1.2, 0.5, 0.002, 80.0, 7.0  # table 1
 
@@ -34,18 +34,18 @@ class UNet(nn.Module):
 
     def __init__(self, side: tuple[int, int], channels: int, classes: int, o: Options) -> None:
         super().__init__()
-        fold, w, e = (2 if min(side) > 16 else 1), o.width, 4 * o.width
-        self.fold, self.unfold = nn.PixelUnshuffle(fold), nn.PixelShuffle(fold)
+        f, w, e = fold(side), o.width, 4 * o.width
+        self.fold, self.unfold = nn.PixelUnshuffle(f), nn.PixelShuffle(f)
         self.register_buffer("frequencies", torch.exp(torch.linspace(0, math.log(1000), w)), persistent=False)
         self.level, self.label = nn.Linear(2 * w, e), nn.Embedding(classes + 1, e)
         self.shape, self.mix = nn.Linear(AUGMENTS, e, bias=False), nn.Linear(e, e)
-        self.stem = nn.Conv2d(channels * fold**2, w, 3, padding=1)
+        self.stem = nn.Conv2d(channels * f**2, w, 3, padding=1)
         self.down1 = nn.ModuleList(Block(w, w, e, o.dropout) for _ in range(o.depth))
         self.down2 = nn.ModuleList(Block(w if i == 0 else 2 * w, 2 * w, e, o.dropout) for i in range(o.depth))
         self.middle = Block(2 * w, 2 * w, e, o.dropout)
         self.up2 = nn.ModuleList(Block(4 * w if i == 0 else 2 * w, 2 * w, e, o.dropout) for i in range(o.depth))
         self.up1 = nn.ModuleList(Block(3 * w if i == 0 else w, w, e, o.dropout) for i in range(o.depth))
-        self.norm, self.out = nn.GroupNorm(8, w), nn.Conv2d(w, channels * fold**2, 3, padding=1)
+        self.norm, self.out = nn.GroupNorm(8, w), nn.Conv2d(w, channels * f**2, 3, padding=1)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 

@@ -1,0 +1,254 @@
+"""The whole graph on a toy set, through dvc as a user runs it. Run: python -m pytest tests/test_pipeline.py [-m slow]"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parents[1]
+ARMS = ("real", "duplicate", "cvae", "diffusion")
+REPORTS = ("verdict.json", "metrics.json", "scores.csv", "report.md", "report.html", "arms.png")
+
+
+def run(folder: Path, *command: str, code: int = 0) -> str:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        command, cwd=folder, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+def edit(folder: Path, change: Callable[[dict], None]) -> None:
+    yaml = YAML()
+    params = yaml.load(folder / "params.yaml")
+    change(params)
+    yaml.dump(params, folder / "params.yaml")
+
+
+def toy_images(folder: Path, test_noise: bool = False) -> None:
+    """Three kinds of stripes, 12 px, as train/val/test folders of class folders; one file is no image."""
+    rng = np.random.default_rng(5)
+    for split, counts in {"train": (30, 24, 6), "val": (12, 12, 12), "test": (20, 20, 20)}.items():
+        for label, n in zip(("down", "across", "slant, or so"), counts, strict=True):
+            (folder / split / label).mkdir(parents=True)
+            for i in range(n):
+                x, y = np.meshgrid(np.arange(12), np.arange(12))
+                wave = {"down": x, "across": y, "slant, or so": x + y}[label] * 1.3 + rng.uniform(0, 6)
+                image = 128 + 60 * np.sin(wave) + rng.normal(0, 30, (12, 12))
+                noise = rng.uniform(0, 255, (12, 12))
+                pixels = noise if test_noise and split == "test" else image
+                Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(folder / split / label / f"{i:02}.png")
+    (folder / "train" / "down" / "broken.png").write_bytes(b"<html>not an image</html>")
+
+
+def toy_project(folder: Path) -> Path:
+    """A copy of this project with small settings, a git repository and a cache of its own."""
+    for name in ("pipeline", "stages", "dvc.yaml", "params.yaml", ".dvcignore", ".gitignore"):
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, folder / name)
+    (folder / ".dvc").mkdir()
+    shutil.copy(ROOT / ".dvc" / "config", folder / ".dvc" / "config")
+    edit(folder, shrink)
+    for command in ("init -q", "add -A", "-c user.name=t -c user.email=t@example.org commit -qm start"):
+        run(folder, "git", *command.split())
+    return folder
+
+
+def shrink(params: dict) -> None:
+    params["data"]["source"] = "toy"
+    params["data"]["max_quarantined"] = 0.1
+    params["augment"].update(views_per_class=40, views_per_row=[2, 4])
+    params["classifier"].update(steps=30, widths=[16])
+    params["teachers"]["folds"] = 2
+    params["selection"].update(
+        band=[0.0, 1e6], third_class=1.0
+    )  # hardly trained generators would have every row dropped
+    params["retraining"]["seeds"] = 2
+    params["evaluation"]["bootstrap"] = 200
+    params["generators"] = {
+        k: v for k, v in params["generators"].items() if k in ("nothing", "duplicate", "cvae", "diffusion")
+    }
+    for name in ("cvae", "diffusion"):
+        params["generators"][name].update(epochs=4, width=16)
+    params["arms"] = {k: v for k, v in params["arms"].items() if k in ARMS}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("toy project")  # a path with a space
+    toy_images(folder / "toy")
+    toy_project(folder)
+    run(folder, "dvc", "repro")
+    return folder
+
+
+def stale(folder: Path) -> set[str]:
+    """Names of the stages that dvc would run again, without what only follows from them."""
+    return {
+        name
+        for name, why in json.loads(run(folder, "dvc", "status", "--json")).items()
+        if any(
+            "changed deps" not in reason or any(v != "deleted" for v in reason["changed deps"].values())
+            for reason in why
+        )
+    }
+
+
+def test_reports_hold_what_they_promise(project: Path) -> None:
+    reports = project / "reports"
+    verdict = json.loads((reports / "verdict.json").read_text())
+    assert verdict["verdict"] == "CANNOT_TELL" and "exploratory: 2 paired seeds" in verdict["reason"]
+    assert verdict["best_control"] in ("real", "duplicate") and verdict["chosen_arm"] in ("cvae", "diffusion")
+    assert verdict["ci_low"] <= verdict["difference"] <= verdict["ci_high"] and verdict["p_value"] in (0.5, 1.0)
+    scores = pd.read_csv(reports / "scores.csv", keep_default_na=False)
+    assert list(scores.columns) == ["arm", "seed", "class", "metric", "value"]
+    assert set(scores["arm"]) == set(ARMS) and set(scores["seed"]) == {0, 1}
+    macro = scores[(scores["metric"] == "balanced_accuracy") & (scores["class"] == "")]
+    recall = scores[scores["metric"] == "recall"].groupby(["arm", "seed"])["value"].mean()
+    np.testing.assert_allclose(macro.set_index(["arm", "seed"])["value"].sort_index(), recall.sort_index())
+    metrics = json.loads((reports / "metrics.json").read_text())
+    assert metrics["real"]["balanced_accuracy"] == pytest.approx(
+        macro[macro["arm"] == "real"]["value"].mean(), abs=1e-6
+    )
+    page, text = (reports / "report.html").read_text(), (reports / "report.md").read_text()
+    for words in (
+        "Cannot tell",
+        "slant, or so",
+        "duplicate",
+        "exploratory",
+        "1 files in quarantine",
+        "retrain-diffusion",
+    ):
+        assert words in page, words
+    assert "http" not in page.replace("http-equiv", "") and page.count("<img ") == page.count('alt="')
+    assert len(text.splitlines()) < 60 and "| real | control |" in text
+
+
+def test_rows_carry_their_history(project: Path) -> None:
+    rows = pd.read_parquet(project / "data" / "selected" / "cvae" / "table.parquet")
+    assert set(rows["label"]) == {"slant, or so"} and rows["id"].is_unique and (rows["origin"] == "cvae").all()
+    assert ((rows["reason"] == "") == rows["keep"]).all() and rows["distance"].notna().all()
+    copies = pd.read_parquet(project / "data" / "selected" / "duplicate" / "table.parquet")
+    assert (copies["reason"] == "copy").all()
+    quarantine = pd.read_csv(project / "data" / "real" / "about" / "quarantine.csv")
+    assert list(quarantine["file"]) == ["train/down/broken.png"] and list(quarantine["code"]) == ["unreadable"]
+
+
+def test_nothing_runs_again_when_nothing_changed(project: Path) -> None:
+    assert "Data and pipelines are up to date" in run(project, "dvc", "repro")
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda p: p["arms"]["cvae"].update(weight=0.7), {"retrain@cvae", "evaluate", "report"}),
+        (
+            lambda p: p["generators"]["cvae"].update(lr=0.004),
+            {"fit_generator@cvae", "generate@cvae", "report", "measure_fidelity"},
+        ),
+        (lambda p: p["evaluation"].update(margin=0.02), {"evaluate", "report"}),
+        (lambda p: p["report"].update(examples=3), {"report"}),
+    ],
+)
+def test_a_change_touches_only_its_own_stages(
+    project: Path, change: Callable[[dict], None], expected: set[str]
+) -> None:
+    before = (project / "params.yaml").read_text()
+    try:
+        edit(project, change)
+        assert stale(project) == expected
+    finally:
+        (project / "params.yaml").write_text(before)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda p: p["data"].update(imgsize=3), "data.imgsize: unknown key"),
+        (lambda p: p["generators"].update(new={"family": "flow"}), "new.family is 'flow': no such family"),
+        (lambda p: p["arms"]["cvae"].update(rows="gan"), "arms.cvae.rows is 'gan': no such block under generators"),
+        (lambda p: p["generators"]["cvae"].update(latnt=3), "generators.cvae (family cvae)"),
+    ],
+)
+def test_mistakes_in_params_are_named_before_anything_runs(
+    project: Path, change: Callable[[dict], None], words: str
+) -> None:
+    before = (project / "params.yaml").read_text()
+    try:
+        edit(project, change)
+        said = run(project, sys.executable, "-m", "stages", "check", code=2)
+        assert words in said and "Traceback" not in said
+    finally:
+        (project / "params.yaml").write_text(before)
+
+
+@pytest.mark.slow
+def test_a_forced_second_run_gives_the_same_bytes(project: Path) -> None:
+    kept = [project / "reports" / name for name in REPORTS if name not in ("report.html",)]
+    before = [file.read_bytes() for file in kept]
+    run(project, "dvc", "repro", "--force")
+    assert [file.read_bytes() for file in kept] == before
+
+
+@pytest.mark.slow
+def test_going_back_restores_without_training(project: Path) -> None:
+    before, scores = (project / "params.yaml").read_text(), (project / "reports" / "scores.csv").read_bytes()
+    edit(project, lambda p: p["arms"]["cvae"].update(weight=0.9))
+    assert "Running stage 'retrain@cvae'" in run(project, "dvc", "repro")
+    (project / "params.yaml").write_text(before)
+    said = run(project, "dvc", "repro")
+    assert "retrain@cvae' is cached" in said and "Running stage 'retrain" not in said
+    assert (project / "reports" / "scores.csv").read_bytes() == scores
+
+
+@pytest.mark.slow
+def test_an_experiment_overrides_a_key_and_can_be_compared(project: Path) -> None:
+    run(project, "git", "add", "-A")
+    run(project, "git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "run")
+    run(project, "dvc", "exp", "run", "-n", "trial", "-S", "generators.diffusion.epochs=3")
+    assert "epochs: 3" in (project / "params.yaml").read_text()
+    shown = run(project, "dvc", "exp", "show", "--csv")
+    assert "trial" in shown and "generators.diffusion.epochs" in shown
+    assert "diffusion.balanced_accuracy" in run(project, "dvc", "metrics", "diff", "--all")
+    assert "real.macro_f1" in run(project, "dvc", "metrics", "show")
+    run(project, "dvc", "plots", "show")
+    run(project, "git", "checkout", "-q", "--", ".")
+
+
+@pytest.mark.slow
+def test_the_test_split_reaches_nothing_before_evaluate(project: Path, tmp_path: Path) -> None:
+    toy_images(tmp_path / "toy", test_noise=True)
+    toy_project(tmp_path)
+    run(tmp_path, "dvc", "repro")
+    hashes = [
+        {name: stage["outs"] for name, stage in YAML(typ="safe").load(folder / "dvc.lock")["stages"].items()}
+        for folder in (project, tmp_path)
+    ]
+    changed = {name for name in hashes[0] if hashes[0][name] != hashes[1][name]}
+    assert changed == {"prepare", "evaluate", "report"}
+    prepared = [{out["path"]: out["md5"] for out in both["prepare"]} for both in hashes]
+    assert {path for path in prepared[0] if prepared[0][path] != prepared[1][path]} == {"data/real/test"}
+
+
+@pytest.mark.slow
+def test_no_scarce_class_gives_a_report_that_says_so(project: Path, tmp_path: Path) -> None:
+    toy_images(tmp_path / "toy")
+    toy_project(tmp_path)
+    edit(tmp_path, lambda p: p["data"]["scarce"].update(below=0.0))
+    run(tmp_path, "dvc", "repro")
+    verdict = json.loads((tmp_path / "reports" / "verdict.json").read_text())
+    assert verdict["verdict"] == "CANNOT_TELL" and verdict["sentence"].startswith("Cannot tell: no class is scarce")
+    assert "no class is scarce" in (tmp_path / "reports" / "report.md").read_text()
