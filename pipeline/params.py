@@ -1,9 +1,10 @@
 """params.yaml as frozen typed blocks: unknown keys are refused and all errors are shown at once."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -16,6 +17,15 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,40}$")]  # part of file names
 
 class Block(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def rising(pair: tuple[float, float]) -> tuple[float, float]:
+    if pair[0] >= pair[1]:
+        raise ValueError(f"the first number must be smaller than the second (got {list(pair)})")
+    return pair
+
+
+Rising = AfterValidator(rising)
 
 
 class Scarce(Block):
@@ -53,7 +63,7 @@ class Augment(Block):
     flips: Literal["auto", "none", "horizontal", "vertical", "both"]
     flip_tolerance: Share
     views_per_class: Count
-    views_per_row: tuple[Count, Count]
+    views_per_row: Annotated[tuple[Count, Count], Rising]
     strength: Annotated[float, Field(ge=0, le=3)]
 
 
@@ -86,7 +96,7 @@ class Generator(BaseModel):
 
 
 class Cap(Block):
-    rows: tuple[Count, Count]
+    rows: Annotated[tuple[Count, Count], Rising]
     ratio: tuple[Positive, Positive]
 
 
@@ -97,7 +107,7 @@ class Generation(Block):
 
 
 class Selection(Block):
-    band: tuple[Annotated[float, Field(ge=0)], Positive]
+    band: Annotated[tuple[Annotated[float, Field(ge=0)], Positive], Rising]
     third_class: Share
     neighbours: Annotated[int, Field(ge=0)]
     copy_floor: Share
@@ -184,6 +194,13 @@ class Params(Block):
         return self
 
 
+def pick(blocks: Mapping[str, Any], name: str, section: str) -> Any:
+    """The block of this name. Raises ValueError that lists the names there are."""
+    if name not in blocks:
+        raise ValueError(f"params.yaml has no {section}.{name}; there are: {', '.join(blocks)}")
+    return blocks[name]
+
+
 def families() -> list[str]:
     """The generator families that exist: the public files of pipeline/generators/ but its base."""
     files = (Path(__file__).parent / "generators").glob("[!_]*.py")
@@ -203,14 +220,14 @@ def load(path: Path = Path("params.yaml")) -> Params:
     try:
         return Params.model_validate(raw)
     except ValidationError as error:
-        raise ValueError(explain(error, str(path))) from None
+        raise ValueError(explain(error, raw, str(path))) from None
 
 
-def explain(error: ValidationError, where: str) -> str:
+def explain(error: ValidationError, raw: Any, where: str) -> str:
     """One line per mistake: the key, what is wrong with it, and what came."""
     found: dict[str, list[str]] = {}
     for e in error.errors(include_url=False):
-        key = ".".join(str(part) for part in e["loc"] if isinstance(part, int) or _is_key(part))
+        key = ".".join(_keys(e["loc"], raw, e["type"] == "missing"))
         came = "" if e["type"] in ("missing", "value_error") else f" (got {e['input']!r})"
         said = (
             "unknown key; check the spelling"
@@ -230,6 +247,12 @@ def explain(error: ValidationError, where: str) -> str:
     return f"{where} has {len(lines)} mistake{'s' * (len(lines) > 1)}:\n" + "\n".join(lines)
 
 
-def _is_key(part: str) -> bool:
-    """Whether a part of an error's location is a key of the file, not the name of one form of a union."""
-    return part.replace("_", "").isalnum() and part not in ("int", "float", "str", "bool")
+def _keys(location: tuple[int | str, ...], raw: Any, missing: bool) -> list[str]:
+    """The parts of an error's location that stand in the file; the others name one form of a union."""
+    kept = []
+    for n, part in enumerate(location):
+        inside = part in raw if isinstance(raw, dict) else isinstance(raw, list) and isinstance(part, int)
+        if inside or (missing and n == len(location) - 1):
+            kept.append(str(part))
+            raw = raw[part] if inside else None
+    return kept

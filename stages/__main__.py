@@ -93,8 +93,8 @@ class lock:
         remove(self.draft)
 
     def __exit__(self, *_: object) -> None:
-        self.handle.close()
         remove(self.draft)
+        self.handle.close()
 
 
 def publish(draft: Path, final: Path) -> None:
@@ -156,7 +156,7 @@ def fail(code: int, what: str, error: BaseException) -> int:
     log.error(
         "%s: %s\n(exit %d; nothing was published, earlier stages keep their results; details in %s)",
         what,
-        error or type(error).__name__,
+        str(error) or type(error).__name__,
         code,
         file,
     )

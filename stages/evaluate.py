@@ -35,43 +35,32 @@ def main(params: Params, test: Path, models: Path, out: Output) -> None:
     validation.to_csv(out / "validation.csv", index=False)
     log.info("chosen on validation: %s against %s", choices["chosen_arm"] or "no candidate", choices["best_control"])
 
+    rows, steps = Samples.load(test), len(params.arms) * params.retraining.seeds
     jobs = [(params, test, models / name) for name in params.arms]
-    probabilities = dict(
-        zip(
-            params.arms,
-            processes.spread(predict_arm, jobs, "evaluate", len(jobs) * params.retraining.seeds),
-            strict=True,
-        )
-    )
-    rows = Samples.load(test)
-    tidy = [
-        (name, seed, *row)
-        for name, p in probabilities.items()
-        for seed, one in enumerate(p)
-        for row in scores(one, rows.y, rows.classes)
-    ]
-    frame = pd.DataFrame(tidy, columns=["arm", "seed", "class", "metric", "value"])
+    probabilities = dict(zip(params.arms, processes.spread(predict_arm, jobs, "evaluate", steps), strict=True))
+    predicted = {name: p.argmax(axis=2).astype(np.int32) for name, p in probabilities.items()}
+    frame = tidy(probabilities, rows)
     frame.to_csv(out / "scores.csv", index=False)
-    np.savez(
-        out / "predictions.npz",
-        y=rows.y,
-        **{f"arm_{name}": p.argmax(axis=2).astype(np.int32) for name, p in probabilities.items()},
-    )
+    np.savez(out / "predictions.npz", y=rows.y, **{f"arm_{name}": p for name, p in predicted.items()})
     added = sum(records[choices["chosen_arm"]]["synthetic_rows"].values()) if choices["chosen_arm"] else 0
+    groups, seed = rows.table["group"].to_numpy(), derive(params.seed, "bootstrap")
     result = verdict.decide(
-        choices,
-        {n: p.argmax(axis=2) for n, p in probabilities.items()},
-        frame,
-        rows.y,
-        rows.table["group"].to_numpy(),
-        len(rows.classes),
-        added,
-        params.evaluation,
-        derive(params.seed, "bootstrap"),
+        choices, predicted, frame, rows.y, groups, len(rows.classes), added, params.evaluation, seed
     )
     result["test"] = {"rows": len(rows), "fingerprint": rows.fingerprint()}
     (out / "verdict.json").write_text(json.dumps(result, indent=1))
     log.info("%s: %s", result["verdict"], result["reason"])
+
+
+def tidy(probabilities: dict[str, np.ndarray], rows: Samples) -> pd.DataFrame:
+    """Scores of every arm and seed from probabilities (S, N, K): arm, seed, class, metric, value."""
+    found = [
+        (name, seed, *row)
+        for name, seeds in probabilities.items()
+        for seed, one in enumerate(seeds)
+        for row in scores(one, rows.y, rows.classes)
+    ]
+    return pd.DataFrame(found, columns=["arm", "seed", "class", "metric", "value"])
 
 
 def validation_predictions(models: Path, params: Params) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, int]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline import generators, processes
-from pipeline.params import Params
+from pipeline.params import Params, pick
 from pipeline.samples import Samples, table
 from pipeline.seeds import derive
 from pipeline.selection.rules import wanted
@@ -17,7 +17,7 @@ from stages import Output
 def main(params: Params, name: str, train: Path, model: Path, out: Output) -> None:
     rows = Samples.load(train)
     goal = wanted(rows.counts, rows.scarce, params.generation.dose, params.generation.cap)
-    generator = generators.build(params.generators[name], params.compute, name).load(model)
+    generator = generators.build(pick(params.generators, name, "generators"), params.compute, name).load(model)
     many = np.ceil(goal * params.generation.oversupply).astype(int) * generator.makes_rows
     y = np.repeat(np.arange(len(goal)), many)
     number = np.concatenate([np.arange(n) for n in many]) if len(many) else many

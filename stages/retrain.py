@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -11,11 +12,14 @@ import pandas as pd
 from pipeline import processes
 from pipeline.data.augment import Views
 from pipeline.data.loaders import Batches, Rows
-from pipeline.params import Params
+from pipeline.params import Arm, Params, pick
 from pipeline.samples import Samples
 from pipeline.seeds import derive
 from pipeline.selection.rules import first_rows, wanted
 from stages import Output
+
+if TYPE_CHECKING:
+    from pipeline.classifier.model import Settings
 
 
 def main(params: Params, name: str, train: Path, val: Path, views: Path, selected: Path, out: Output) -> None:
@@ -61,14 +65,14 @@ def main(params: Params, name: str, train: Path, val: Path, views: Path, selecte
 
 def added_rows(params: Params, name: str, real: Samples, made: Samples) -> np.ndarray:
     """Positions of the synthetic rows this arm learns from: of those it may use, the first up to its dose in each class."""
-    arm = params.arms[name]
+    arm = pick(params.arms, name, "arms")
     usable = made.table["keep"].to_numpy() if arm.use == "kept" else np.ones(len(made), bool)
     return first_rows(made.y, usable, wanted(real.counts, real.scarce, arm.dose, params.generation.cap))
 
 
 def train_seed(
     params: Params,
-    settings: object,
+    settings: "Settings",
     name: str,
     number: int,
     chosen: np.ndarray,
@@ -86,26 +90,11 @@ def train_seed(
     from pipeline.classifier.train import train as fit
     from pipeline.evaluation.scores import scores
 
-    arm, real, held = params.arms[name], Samples.load(train), Samples.load(val)
-    made = Rows(
-        Samples.load(selected).y, Views.load(selected / "views"), np.full(len(Samples.load(selected)), arm.weight)
-    )
-    seed = derive(params.seed, "retrain", number)
-    batches = Batches(
-        Rows(real.y, Views.load(views), np.ones(len(real))),
-        len(real.classes),
-        settings.batch,
-        settings.steps,
-        seed,
-        arm.balance,
-        made.take(chosen) if len(chosen) else None,
-        arm.share,
-        arm.real_only,
-    )
+    real, held, seed = Samples.load(train), Samples.load(val), derive(params.seed, "retrain", number)
+    own = Rows(real.y, Views.load(views), np.ones(len(real)))
+    batches = mix(params.arms[name], own, len(real.classes), settings, seed, selected, chosen)
     devices.seed_everything(seed)
-    initial = hashlib.blake2b(
-        b"".join(v.numpy().tobytes() for v in Network(settings).state_dict().values()), digest_size=8
-    ).hexdigest()
+    initial = Network(settings).state_dict().values()
     network, curve = fit(
         batches, held, settings, seed, params.compute, lambda count, note: report(count, f"seed {number}, {note}")
     )
@@ -115,5 +104,24 @@ def train_seed(
         "scores": scores(predict.probabilities(logits), held.y, real.classes),
         "predicted": logits.argmax(axis=1),
         "curve": curve,
-        "initial": initial,
+        "initial": hashlib.blake2b(b"".join(v.numpy().tobytes() for v in initial), digest_size=8).hexdigest(),
     }
+
+
+def mix(
+    arm: Arm, real: Rows, classes: int, settings: "Settings", seed: int, selected: Path, chosen: np.ndarray
+) -> Batches:
+    """The batches of one arm: its real rows and the chosen ones of the synthetic rows, by the arm's recipe."""
+    made = Samples.load(selected)
+    rows = Rows(made.y, Views.load(selected / "views"), np.full(len(made), arm.weight)).take(chosen)
+    return Batches(
+        real,
+        classes,
+        settings.batch,
+        settings.steps,
+        seed,
+        arm.balance,
+        rows if len(chosen) else None,
+        arm.share,
+        arm.real_only,
+    )

@@ -74,6 +74,12 @@ class Batches:
         return mass / mass.sum()
 
     @cached_property
+    def ladder(self) -> np.ndarray:
+        """Upper ends of the classes' parts of [0, 1), float (K,); the last class with rows ends at exactly 1."""
+        sums = np.cumsum(self.class_share)
+        return sums / sums[-1]
+
+    @cached_property
     def synthetic_share(self) -> np.ndarray:
         real, added = self.counts
         return np.minimum(self.share, added / np.maximum(real + added, 1))
@@ -89,7 +95,7 @@ class Batches:
     def draw(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """For each place of the batch, int (B,): class, row, whether the row is synthetic (bool), view."""
         u = np.random.default_rng([self.seed, step]).random((6, self.batch))
-        c = np.minimum(np.searchsorted(np.cumsum(self.class_share), u[0], side="right"), self.classes - 1)
+        c = np.searchsorted(self.ladder, u[0], side="right")
         real, added = self.counts
         order, first = self.order[0]
         row = order[first[c] + (u[1] * real[c]).astype(np.int64)]

@@ -18,12 +18,15 @@ def mean_interval(values: np.ndarray, confidence: float) -> tuple[float, float, 
     return float(values.mean()), float(values.mean() - half), float(values.mean() + half)
 
 
-def sign_flip(differences: np.ndarray, most: int = 20) -> float:
+def sign_flip(differences: np.ndarray, most: int = 16) -> float:
     """Two-sided p of the mean of paired differences (S,) under random signs: exact up to `most` pairs.
 
-    Above that, 2^16 draws from a fixed stream with the usual +1 correction. Phipson and Smyth, 2010.
+    Above that, 2^16 draws from a fixed stream with the usual +1 correction. NaN if a
+    difference is missing. Phipson and Smyth, 2010.
     """
     d = np.asarray(differences, float)
+    if not np.isfinite(d).all():
+        return float("nan")
     if len(d) <= most:
         signs, extra = np.array(list(product((1.0, -1.0), repeat=len(d)))), 0
     else:

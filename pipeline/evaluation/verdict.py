@@ -1,5 +1,6 @@
 """The verdict: arms are chosen on validation, then compared on the test split, paired by seed."""
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -8,7 +9,7 @@ import pandas as pd
 from pipeline.evaluation.statistics import bootstrap_difference, sign_flip
 from pipeline.params import Arm, Evaluation
 
-LEAST_SEEDS = 6  # the smallest number of pairs whose exact two-sided sign-flip test can fall below 0.05
+LEAST_SEEDS = 6  # fewer are exploratory, whatever the confidence asked for
 
 
 def choose(
@@ -80,58 +81,44 @@ def decide(
     1 - confidence, HELPS against every contender; NEUTRAL needs the whole interval within +-margin.
     """
     metric, arm, control = block.primary_metric, choices["chosen_arm"], choices["best_control"]
-    base = {
-        "primary_metric": metric,
-        "best_control": control,
-        "chosen_arm": arm,
-        "difference": None,
-        "ci_low": None,
-        "ci_high": None,
-        "p_value": None,
-        "confidence": block.confidence,
-        "margin": block.margin,
-    }
+    base = {"primary_metric": metric, "best_control": control, "chosen_arm": arm}
+    base |= dict.fromkeys(("difference", "ci_low", "ci_high", "p_value"))
+    base |= {"confidence": block.confidence, "margin": block.margin}
     if not arm:
-        return base | {
-            "verdict": "CANNOT_TELL",
-            "reason": "no arm has the role `candidate`, so there is nothing to judge",
-            "comparisons": [],
-        }
-    value = scores[(scores["metric"] == metric) & (scores["class"] == "")].pivot(
-        index="seed", columns="arm", values="value"
-    )
+        reason = "no arm has the role `candidate`, so there is nothing to judge"
+        return base | {"verdict": "CANNOT_TELL", "reason": reason, "comparisons": []}
+    rows = scores[(scores["metric"] == metric) & (scores["class"] == "")]
+    value = rows.pivot(index="seed", columns="arm", values="value")
     comparisons = []
     for other in [control, *(c for c in choices["contenders"] if c != control)]:
         paired = (value[arm] - value[other]).to_numpy()
+        if not np.isfinite(paired).all():
+            raise ValueError(
+                f"{metric} of arm {arm!r} or {other!r} is missing for some seed; run `dvc repro --force evaluate`"
+            )
         draws = bootstrap_difference(
             predicted[arm], predicted[other], y, groups, classes, metric, block.bootstrap, seed
         )
         low, high = np.quantile(draws, [(1 - block.confidence) / 2, (1 + block.confidence) / 2])
-        comparisons.append(
-            {
-                "control": other,
-                "difference": float(paired.mean()),
-                "ci_low": float(low),
-                "ci_high": float(high),
-                "p_value": sign_flip(paired),
-            }
-        )
-    words = [classify(c["ci_low"], c["ci_high"], c["p_value"], len(value), added, block) for c in comparisons]
-    word, reason = words[0]
-    doubtful = [c["control"] for c, (w, _) in zip(comparisons, words, strict=True) if w != "HELPS"]
-    if word == "HELPS" and doubtful:
-        word, reason = (
-            "CANNOT_TELL",
-            (
-                f"it is ahead of {control}, but not surely of {', '.join(doubtful)}, "
-                f"which {choices['validation_rows']} validation rows cannot tell from {control}"
-            ),
-        )
-    first = {k: v for k, v in comparisons[0].items() if k != "control"}
-    return (
-        base
-        | first
-        | {"seeds": len(value), "synthetic_rows": added, "verdict": word, "reason": reason, "comparisons": comparisons}
+        ends = {"difference": float(paired.mean()), "ci_low": float(low), "ci_high": float(high)}
+        comparisons.append({"control": other, **ends, "p_value": sign_flip(paired)})
+    word, reason = combine(comparisons, choices["validation_rows"], len(value), added, block)
+    first = {k: v for k, v in comparisons[0].items() if k != "control"} | {"seeds": len(value), "synthetic_rows": added}
+    return base | first | {"verdict": word, "reason": reason, "comparisons": comparisons}
+
+
+def combine(
+    comparisons: list[dict], validation_rows: int, seeds: int, added: int, block: Evaluation
+) -> tuple[str, str]:
+    """The word of the first comparison, the one with the best control; HELPS only if all the others say so too."""
+    words = [classify(c["ci_low"], c["ci_high"], c["p_value"], seeds, added, block) for c in comparisons]
+    doubtful = [c["control"] for c, (word, _) in zip(comparisons, words, strict=True) if word != "HELPS"]
+    if words[0][0] != "HELPS" or not doubtful:
+        return words[0]
+    control = comparisons[0]["control"]
+    return "CANNOT_TELL", (
+        f"it is ahead of {control}, but not surely of {', '.join(doubtful)}, "
+        f"which {validation_rows} validation rows cannot tell from {control}"
     )
 
 
@@ -139,8 +126,9 @@ def classify(low: float, high: float, p: float, seeds: int, added: int, block: E
     """The word and the reason for an interval, a p value, and how much stood behind them."""
     if added == 0:
         return "CANNOT_TELL", "no synthetic row was added, so the arm learnt from real rows only"
-    if seeds < LEAST_SEEDS:
-        return "CANNOT_TELL", f"exploratory: {seeds} paired seeds, and a verdict needs at least {LEAST_SEEDS}"
+    least = max(LEAST_SEEDS, math.ceil(1 - math.log2(1 - block.confidence) - 1e-9))  # 2 / 2^n must reach 1 - confidence
+    if seeds < least:
+        return "CANNOT_TELL", f"exploratory: {seeds} paired seeds, and a verdict needs at least {least}"
     sure = p <= 1 - block.confidence + 1e-12
     if sure and low > 0:
         return "HELPS", "the whole interval lies above zero, and the seeds agree"

@@ -17,4 +17,6 @@ def build(block: Block, compute: Compute, name: str) -> Generator:
     try:
         return module.Model(module.Options.model_validate(block.options), compute)
     except ValidationError as error:
-        raise ValueError(explain(error, f"params.yaml, generators.{name} (family {block.family})")) from None
+        raise ValueError(
+            explain(error, block.options, f"params.yaml, generators.{name} (family {block.family})")
+        ) from None

@@ -10,6 +10,7 @@ import pandas as pd
 matplotlib.use("agg")
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 PALETTE = (
     "#4477AA",
@@ -26,6 +27,15 @@ PALETTE = (
     "#555555",
 )
 plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "figure.facecolor": "white"})
+plt.rcParams["text.parse_math"] = False  # a class may be called $5
+    {
+        "font.size": 9,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "figure.facecolor": "white",
+        "text.parse_math": False,
+    }
+)
 
 
 def colours(arms: Sequence[str]) -> dict[str, str]:
@@ -69,13 +79,19 @@ def recall_bars(
             if mean is None:
                 continue
             place = i + (k - (len(arms) - 1) / 2) * width
-            axes.bar(place, mean, width * 0.95, color=shade[arm], label=arm if i == 0 else None)
+            axes.bar(place, mean, width * 0.95, color=shade[arm])
             if low is not None:
                 axes.plot([place, place], [low, min(high, 1)], color="black", lw=1)
     axes.set_xticks(range(len(classes)), classes, rotation=0 if max(map(len, classes)) < 8 else 30, ha="center")
     axes.set_ylim(0, 1.02)
     axes.set_ylabel("recall")
-    axes.legend(loc="lower left", ncols=len(arms), frameon=False, bbox_to_anchor=(0, 1.0))
+    axes.legend(
+        handles=[Patch(color=shade[a], label=a) for a in arms],
+        loc="lower left",
+        ncols=len(arms),
+        frameon=False,
+        bbox_to_anchor=(0, 1.0),
+    )
     return png(figure)
 
 

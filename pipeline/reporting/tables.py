@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 
 from pipeline.evaluation.statistics import mean_interval
@@ -95,7 +96,7 @@ def _nan(value: float | None) -> float:
 
 
 def class_table(
-    scores: pd.DataFrame, counts: Mapping[str, Mapping[str, int]], scarce: Sequence[str], control: str, arm: str
+    scores: pd.DataFrame, counts: Mapping[str, Mapping[str, int]], scarce: Sequence[str], control: str, arm: str = ""
 ) -> pd.DataFrame:
     """Per class: rows in train and test, recall under the control and the chosen arm, and the change in points."""
     recall = scores[scores["metric"] == "recall"].groupby(["arm", "class"])["value"].mean()
@@ -147,6 +148,74 @@ def selection_table(summaries: Mapping[str, Mapping]) -> pd.DataFrame:
             for c, v in s["classes"].items()
         ]
     )
+
+
+def fidelity_table(fidelity: pd.DataFrame) -> pd.DataFrame:
+    """Per generator, over the scarce classes together; `fidelity` has columns generator, class, metric, value."""
+    wide = fidelity[fidelity["class"] == ""].pivot(index="generator", columns="metric", values="value")
+    names = ("frechet", "kernel", "precision", "recall", "density", "coverage", "copies")
+    rows = [{"generator": g, "rows": f"{r['rows']:.0f}"} | {n: number(r[n]) for n in names} for g, r in wide.iterrows()]
+    return pd.DataFrame(rows)
+
+
+def counts_table(about: Mapping) -> pd.DataFrame:
+    """Rows per class and split, and which classes are scarce."""
+    return pd.DataFrame(
+        [
+            {"class": c}
+            | {s: n[c] for s, n in about["counts"].items()}
+            | {"scarce": "yes" if c in about["scarce"] else ""}
+            for c in about["classes"]
+        ]
+    )
+
+
+def automatic_table(
+    about: Mapping, settings: Mapping, policy: Mapping, generators: Mapping[str, Mapping]
+) -> pd.DataFrame:
+    """What each `auto` in params.yaml came to."""
+    rows = {
+        "data.image_size": about["image_size"],
+        "data.channels": about["channels"],
+        "data.scarce.classes": ", ".join(about["scarce"]) or "none",
+        "augment.policy": policy["policy"],
+        "augment.flips": ", ".join(policy["flips"]) or "none",
+        "classifier.widths": ", ".join(map(str, settings["widths"])),
+        "classifier.batch": settings["batch"],
+        "classifier.steps": settings["steps"],
+    } | {
+        f"generators.{g}": f"{s['steps']} steps, {s['parameters']:,} parameters"
+        for g, s in generators.items()
+        if "steps" in s
+    }
+    return pd.DataFrame(list(rows.items()), columns=["key", "value"])
+
+
+def times_table(times: Sequence[Mapping]) -> pd.DataFrame:
+    """Wall seconds of each stage, longest first, and their sum."""
+    rows = sorted(times, key=lambda t: -t["seconds"])
+    rows += [{"stage": "all stages", "seconds": sum(t["seconds"] for t in times)}] if times else []
+    return pd.DataFrame(
+        [{"stage": t["stage"], "seconds": f"{t['seconds']:.1f}"} for t in rows], columns=["stage", "seconds"]
+    )
+
+
+def mean_curves(curves: pd.DataFrame) -> pd.DataFrame:
+    """Means over seeds by arm and step."""
+    mean = curves.groupby(["arm", "step"], sort=False).mean(numeric_only=True)
+    return mean.drop(columns="seed").round(6).reset_index()
+
+
+def recalls(scores: pd.DataFrame) -> pd.DataFrame:
+    """Mean recall over seeds by arm and class."""
+    mean = scores[scores["metric"] == "recall"].groupby(["arm", "class"], sort=False)["value"].mean()
+    return mean.round(6).rename("recall").reset_index()
+
+
+def outcomes(y: np.ndarray, predicted: np.ndarray, classes: Sequence[str]) -> pd.DataFrame:
+    """One row per test row and seed, actual and predicted class names, as `dvc plots` counts a confusion matrix."""
+    names = np.array(classes)
+    return pd.DataFrame({"actual": names[np.tile(y, len(predicted))], "predicted": names[predicted.reshape(-1)]})
 
 
 def markdown(frame: pd.DataFrame) -> str:

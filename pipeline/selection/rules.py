@@ -28,7 +28,7 @@ def wanted(counts: np.ndarray, scarce: np.ndarray, dose: str, cap: Cap) -> np.nd
         "quarter": n + (counts.max() - n) / 4,
     }[dose]
     ratio = np.exp(np.interp(np.log(n), np.log(cap.rows), np.log(cap.ratio)))
-    added = np.minimum(np.maximum(goal - counts, 0), ratio * counts).astype(np.int64)
+    added = np.minimum(np.maximum(goal - counts, 0), ratio * counts * (1 + 1e-12)).astype(np.int64)
     return np.where(np.isin(np.arange(len(n)), scarce), added, 0)
 
 

@@ -1,0 +1,146 @@
+"""A finished run as one object, and what the report says and shows of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+
+from pipeline.evaluation.scores import confusion
+from pipeline.params import Params
+from pipeline.reporting import figures, html, tables
+from pipeline.samples import Samples
+from pipeline.selection import copies
+from pipeline.selection.rules import REASONS
+
+MAIN = ("balanced_accuracy", "macro_f1", "accuracy", "macro_auroc", "macro_auprc", "nll", "ece")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the stages before `report` wrote, read into memory; images stay memory-mapped."""
+
+    params: Params
+    text: str  # params.yaml as it stands
+    about: dict  # of the dataset
+    verdict: dict
+    choices: dict
+    scores: pd.DataFrame  # arm, seed, class, metric, value on the test split
+    y: np.ndarray  # true classes of the test rows
+    predicted: Mapping[str, np.ndarray]  # by arm, class indices (S, N)
+    records: Mapping[str, dict]  # by arm
+    curves: pd.DataFrame  # arm, seed, step, ...
+    generators: Mapping[str, dict]  # by generator: what it was fitted with
+    losses: Mapping[str, list[dict]]  # by generator
+    selections: Mapping[str, dict]  # by generator: rows wanted, kept, dropped
+    fidelity: pd.DataFrame
+    train: Samples
+    synthetic: Mapping[str, Samples]
+    times: list[dict]
+
+    @property
+    def chosen(self) -> list[str]:
+        """The best control and the arm to judge, where there is one."""
+        return [a for a in (self.verdict["best_control"], self.verdict["chosen_arm"]) if a]
+
+
+def facts(run: Run) -> dict:
+    """All numbers and words of the report."""
+    found, about, block = run.verdict, run.about, run.params.evaluation
+    metrics = tables.summarise(run.scores, block.confidence)
+    settings = next(iter(run.records.values()))["settings"]
+    return {
+        "verdict": found,
+        "sentence": tables.sentence(found, about["scarce"]),
+        "advice": tables.advice(found),
+        "about": about,
+        "warnings": warnings(run),
+        "metrics": metrics,
+        "settings": settings,
+        "seeds": run.params.retraining.seeds,
+        "confidence": block.confidence,
+        "test_rows": found["test"]["rows"],
+        "validation_rows": run.choices["validation_rows"],
+        "metric": tables.TITLES[found["primary_metric"]],
+        "arms": tables.arms_table(metrics, run.records, MAIN),
+        "comparisons": tables.comparison_table(found),
+        "classes": tables.class_table(run.scores, about["counts"], about["scarce"], *run.chosen),
+        "selection": tables.selection_table(run.selections),
+        "fidelity": tables.fidelity_table(run.fidelity),
+        "counts": tables.counts_table(about),
+        "times": tables.times_table(run.times),
+        "automatic": tables.automatic_table(
+            about, settings, next(iter(run.records.values()))["policy"], run.generators
+        ),
+        "reasons": REASONS,
+        "params": run.text,
+    }
+
+
+def warnings(run: Run) -> list[str]:
+    """What a reader must know before believing a number."""
+    used = {arm.rows for arm in run.params.arms.values() if arm.use == "kept"}
+    found = [f"{g}: {w}" for g, s in run.selections.items() if g in used for w in s["warnings"]]
+    if not run.about["scarce"]:
+        found.append(
+            "no class is scarce by the rule in data.scarce: nothing was generated, and arms with synthetic rows "
+            "learnt from real rows only"
+        )
+    return run.about["warnings"] + found
+
+
+def pictures(run: Run, metrics: Mapping[str, Mapping]) -> dict:
+    """Every figure of the page, as markup."""
+    arms, classes = list(run.params.arms), run.about["classes"]
+    counted = {a: sum(confusion(guess, run.y, len(classes)) for guess in run.predicted[a]) for a in run.chosen}
+    shown = list(dict.fromkeys([arms[0], *run.chosen]))
+    made = {g: rows for g, rows in run.synthetic.items() if len(rows)}
+    losses = {g: curve for g, curve in run.losses.items() if curve}
+    floors = [s["copy_floor"] for s in run.selections.values()]
+    shade = figures.colours(arms)
+    return {
+        "forest": html.picture(forest(run, metrics), "each arm's mean and interval"),
+        "recall": html.picture(figures.recall_bars(metrics, classes, shown, shade), "recall by class and arm"),
+        "confusion": html.picture(figures.confusions(counted, classes), f"confusion matrices: {', '.join(run.chosen)}"),
+        "curves": html.picture(figures.curves(run.curves, arms), "training loss and validation accuracy by step"),
+        "losses": html.picture(figures.losses(losses), "loss of each generator by step") if losses else "",
+        "samples": {g: sample_grids(run, rows) for g, rows in made.items()},
+        "pairs": {g: closest_pairs(run, rows) for g, rows in made.items()},
+        "floor": floors[0] if floors else None,
+        "floor_share": run.params.selection.copy_floor,
+        "show_real": run.params.report.show_real_images,
+    }
+
+
+def forest(run: Run, metrics: Mapping[str, Mapping]) -> bytes:
+    return figures.forest(metrics, run.verdict["primary_metric"], run.chosen)
+
+
+def sample_grids(run: Run, rows: Samples) -> list[tuple[str, Markup]]:
+    """A grid of kept rows by class and one of dropped rows by reason; a copy counts as a picture of a real row."""
+    n, keep, reason = run.params.report.examples, rows.table["keep"].to_numpy(), rows.table["reason"].to_numpy()
+    kept = [(rows.classes[c], np.flatnonzero((rows.y == c) & keep)) for c in rows.scarce]
+    shown = [r for r in REASONS if r != "copy" or run.params.report.show_real_images]
+    dropped = [(r.replace("_", " "), np.flatnonzero(reason == r)) for r in shown]
+    grids = []
+    for title, lines in (("kept, by class", kept), ("dropped, by reason", dropped)):
+        lines = [(name, chosen[:n]) for name, chosen in lines if len(chosen)]
+        if lines:
+            names, chosen = zip(*lines, strict=True)
+            picture = figures.grid(rows.images, chosen, names, n)
+            grids.append((title, html.picture(picture, f"{title}: {', '.join(names)}")))
+    return grids
+
+
+def closest_pairs(run: Run, rows: Samples) -> Markup:
+    """The synthetic rows nearest to a training row over that row; without copies and real rows if those are hidden."""
+    show = run.params.report.show_real_images
+    rows = rows if show else rows.take(rows.table["reason"].to_numpy() != "copy")
+    if not len(rows):
+        return Markup("")
+    distance, position = copies.nearest(rows.images, run.train.images)
+    order = np.argsort(distance[:, 0], kind="stable")[: run.params.report.examples]
+    captions = [f"{rows.table['label'][i]}\n{distance[i, 0]:.1f}" for i in order]
+    real = run.train.images[position[order, 0]] if show else None
+    return html.picture(figures.pairs(rows.images[order], real, captions), "synthetic rows and their nearest real rows")

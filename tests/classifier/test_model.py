@@ -1,0 +1,70 @@
+"""The automatic choice of the network's size, and its shapes. Run: python -m pytest tests/classifier/test_model.py"""
+
+import pytest
+import torch
+
+from pipeline.classifier.model import Network, Settings, settings
+from pipeline.params import Classifier
+
+
+def tiny(**changes: object) -> Settings:
+    plain = dict(size=8, channels=1, classes=3, widths=(8, 16), batch=16, steps=10, lr=0.003)
+    return Settings(**{**plain, "weight_decay": 0.05, "dropout": 0.1, "label_smoothing": 0.05, **changes})
+
+
+@pytest.mark.parametrize(("size", "levels"), [(4, 2), (8, 2), (32, 2), (33, 3), (64, 3)])
+def test_auto_widths_gain_a_level_above_32_pixels(shipped, size, levels):
+    assert settings(shipped.classifier, (size, size, 1), 3, 100).widths == (32, 64, 128)[:levels]
+
+
+@pytest.mark.parametrize(
+    ("rows", "batch"), [(1, 32), (5000, 32), (5001, 64), (20_000, 64), (20_001, 128), (10**6, 128)]
+)
+def test_auto_batch_grows_with_the_rows(shipped, rows, batch):
+    assert settings(shipped.classifier, (8, 8, 1), 3, rows).batch == batch
+
+
+@pytest.mark.parametrize(("rows", "steps"), [(0, 600), (4, 601), (400, 700), (10**6, 20_000)])
+def test_auto_steps_grow_with_the_rows_up_to_a_limit(shipped, rows, steps):
+    assert settings(shipped.classifier, (8, 8, 1), 3, rows).steps == steps
+
+
+def test_what_is_set_is_not_chosen():
+    block = Classifier(widths=[16, 24], batch=7, steps=9, lr=0.1, weight_decay=0.2, dropout=0.3, label_smoothing=0.4)
+    chosen = settings(block, (12, 12, 3), 5, 10**6)
+    assert chosen.model_dump() == {"size": 12, "channels": 3, "classes": 5} | block.model_dump() | {"widths": (16, 24)}
+    assert Settings.model_validate_json(chosen.model_dump_json()) == chosen
+
+
+@pytest.mark.parametrize("size", [4, 5, 7, 9, 10, 23, 24, 25, 27, 33])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_any_size_gives_logits_and_features(size, channels):
+    network = Network(tiny(size=size, channels=channels)).eval()
+    x = torch.rand(2, channels, size, size) * 2 - 1
+    assert network(x).shape == (2, 3) and network.features(x).shape == (2, 16)
+    assert torch.equal(network(x), network.head(network.features(x)))
+
+
+@pytest.mark.parametrize("size", [8, 24, 25])
+def test_an_images_logits_do_not_depend_on_its_batch(size):
+    network = Network(tiny(size=size)).train()
+    network.drop.p = 0.0
+    x = torch.rand(6, 1, size, size) * 2 - 1
+    assert torch.allclose(network(x)[4], network(x[4:5])[0], atol=1e-5)
+
+
+def test_folding_pixels_loses_none_of_them():
+    network = Network(tiny(size=24)).eval()
+    x = torch.rand(1, 1, 24, 24, requires_grad=True)
+    network(x).square().sum().backward()
+    assert (x.grad != 0).all()
+
+
+def test_every_parameter_is_trained():
+    network = Network(tiny(widths=(8, 16, 16), size=16))
+    network(torch.rand(4, 1, 16, 16)).logsumexp(dim=1).sum().backward()
+    assert all(p.grad is not None and (p.grad != 0).any() for p in network.parameters())
+
+
+def test_more_levels_than_the_image_can_be_halved_still_work():
+    assert Network(tiny(size=4, widths=(8,) * 6)).eval()(torch.rand(2, 1, 4, 4)).shape == (2, 3)

@@ -1,0 +1,163 @@
+"""One training: repeatable, paired by seed, stopped when it diverges. Run: python -m pytest tests/classifier/test_train.py"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline import training
+from pipeline.classifier.model import Network, Settings
+from pipeline.classifier.train import holdout, train, val_loader
+from pipeline.data.loaders import Batches, Rows
+from pipeline.params import Compute
+
+WIDTHS = (8, 16)
+
+
+def settings(**changes: object) -> Settings:
+    plain = dict(size=8, channels=1, classes=3, widths=WIDTHS, batch=16, steps=30, lr=0.01)
+    return Settings(**{**plain, "weight_decay": 0.05, "dropout": 0.2, "label_smoothing": 0.05, **changes})
+
+
+def quiet(count: int, note: str = "") -> None:
+    pass
+
+
+@pytest.fixture
+def fit(toy, compute) -> Callable[..., tuple[Network, list[dict]]]:
+    """Trains a tiny network on toy rows: fit(seed, rows, weight, report, **settings)."""
+
+    def run(seed=1, rows=None, weight=1.0, report=quiet, kind=Batches, **changes):
+        s, rows = settings(**changes), toy() if rows is None else rows
+        plain = Rows.plain(rows.images, rows.y)
+        real = Rows(plain.y, plain.views, plain.weight * weight)
+        return train(kind(real, 3, s.batch, s.steps, seed), toy((4, 3, 2), seed=9), s, seed, compute, report)
+
+    return run
+
+
+def weights(network: Network) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in network.parameters()])
+
+
+def test_the_same_seed_gives_identical_weights_and_another_does_not(fit):
+    (one, curve), (again, curve_again), (other, _) = fit(1), fit(1), fit(2)
+    assert torch.equal(weights(one), weights(again)) and curve == curve_again
+    assert not torch.equal(weights(one), weights(other))
+
+
+def test_what_was_drawn_before_does_not_matter(fit):
+    one, _ = fit(1)
+    torch.manual_seed(99)
+    np.random.seed(99)
+    torch.rand(1000)
+    assert torch.equal(weights(fit(1)[0]), weights(one))
+
+
+def test_initial_weights_depend_on_the_seed_and_not_on_the_rows(fit, toy):
+    still = dict(steps=2, lr=1e-12, weight_decay=0.0)
+    one, rows, seed = fit(1, **still)[0], fit(1, toy((5, 5, 9), seed=4), **still)[0], fit(2, **still)[0]
+    assert torch.allclose(weights(one), weights(rows), atol=1e-9)
+    assert not torch.allclose(weights(one), weights(seed), atol=1e-3)
+
+
+def test_different_rows_give_different_weights(fit, toy):
+    assert not torch.allclose(weights(fit(1)[0]), weights(fit(1, toy((5, 5, 9), seed=4))[0]), atol=1e-3)
+
+
+def test_training_lowers_the_loss_on_rows_that_can_be_told_apart(fit):
+    _, curve = fit(1, steps=80)
+    losses = [point["loss"] for point in curve if "loss" in point]
+    assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
+
+
+def test_the_curve_has_losses_and_validation_points_in_range(fit):
+    _, curve = fit(1)
+    held = [point for point in curve if "val_loss" in point]
+    assert [p["step"] for p in curve if "loss" in p] == list(range(1, 31))
+    assert 10 <= len(held) <= 15 and held[-1]["step"] == 30
+    assert all(np.isfinite(p["val_loss"]) and 0 <= p["val_balanced_accuracy"] <= 1 for p in held)
+
+
+@pytest.mark.parametrize("steps", [1, 7, 95])
+def test_progress_adds_up_to_all_steps(fit, steps):
+    told = []
+    fit(1, steps=steps, report=lambda count, note="": told.append(count))
+    assert sum(told) == steps
+
+
+def test_the_network_comes_back_ready_to_use(fit):
+    network, _ = fit(1)
+    assert not network.training and {p.device.type for p in network.parameters()} == {"cpu"}
+
+
+def test_rows_of_weight_zero_teach_nothing(fit, toy):
+    rows = toy()
+    still = dict(weight_decay=0.0, dropout=0.0, steps=5)
+    assert torch.allclose(
+        weights(fit(1, rows, weight=0.0, **still)[0]), weights(fit(1, rows, lr=1e-12, **still)[0]), atol=1e-6
+    )
+
+
+def test_a_common_weight_changes_nothing(fit):
+    assert torch.allclose(weights(fit(1)[0]), weights(fit(1, weight=4.0)[0]), atol=1e-4)
+
+
+def test_a_huge_learning_rate_is_divergence(fit):
+    with pytest.raises(training.Diverged, match="lower its learning rate"):
+        fit(1, lr=1e30)
+
+
+def test_a_loss_that_is_no_number_is_divergence(fit):
+    with pytest.raises(training.Diverged, match="is nan by step 1;"):
+        fit(1, weight=float("nan"))
+
+
+@dataclass(frozen=True)
+class LateNaN(Batches):
+    """Batches whose last one has a weight that is no number."""
+
+    def __getitem__(self, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        x, y, weight = super().__getitem__(step)
+        return x, y, weight * (float("nan") if step == self.steps - 1 else 1.0)
+
+
+@pytest.mark.parametrize("steps", [30, 85])
+def test_divergence_in_the_very_last_step_is_seen(fit, steps):
+    with pytest.raises(training.Diverged):
+        fit(1, kind=LateNaN, steps=steps)
+
+
+def test_validation_rows_reach_the_network_unchanged_and_in_order(toy):
+    val = toy((300, 150, 60))
+    parts = list(val_loader(val, batch=128))
+    assert [len(x) for x, _ in parts] == [128, 128, 128, 126]
+    assert torch.cat([y for _, y in parts]).tolist() == val.y.tolist()
+    assert torch.allclose(
+        (torch.cat([x for x, _ in parts])[:, 0] + 1) * 127.5, torch.tensor(val.images[..., 0]).float()
+    )
+
+
+def test_a_large_validation_set_is_thinned_evenly(toy):
+    val = toy((2400, 1200, 400), size=2)
+    part = holdout(val, 1000)
+    assert len(part) == 1000 and len(set(part.table["id"])) == 1000
+    assert np.abs(part.counts - [600, 300, 100]).max() <= 1
+    assert holdout(val, 4000) is val
+
+
+def test_an_accelerator_that_is_absent_is_refused():
+    from pipeline.devices import device
+
+    absent = "mps" if not torch.backends.mps.is_available() else "cuda"
+    with pytest.raises(OSError, match=f"compute.accelerator is {absent}"):
+        device(Compute(accelerator=absent, precision="auto", threads=1))
+
+
+def test_precision_is_full_on_the_cpu_unless_asked():
+    from pipeline.devices import precision
+
+    assert precision(Compute(accelerator="cpu", precision="auto", threads=1)) == "32-true"
+    assert precision(Compute(accelerator="cpu", precision="bf16-mixed", threads=1)) == "bf16-mixed"

@@ -1,0 +1,188 @@
+"""Views are a function of a row's own seed, drawn once. Run: python -m pytest tests/data/test_augment.py"""
+
+import random
+
+import numpy as np
+import pytest
+
+from pipeline.data.augment import Views, augmented, choose_flips, choose_policy, make_views, policy, views_per_row
+from pipeline.data.sources import read_digits
+from pipeline.params import Digits
+
+POLICIES = ("none", "safe", "glyph", "texture")
+BOTH = ("horizontal", "vertical")
+
+
+def pictures(n: int, size: int = 12, channels: int = 1, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (n, size, size, channels), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize(("size", "channels"), [(8, 1), (13, 3), (32, 3), (4, 1)])
+@pytest.mark.parametrize("strength", [0.0, 1.0, 3.0])
+def test_every_policy_keeps_shape_and_type(name, size, channels, strength):
+    image = pictures(1, size, channels)[0]
+    views = augmented(image, policy(name, BOTH, strength), 5, 20)
+    assert views.shape == (20, size, size, channels) and views.dtype == np.uint8
+    assert np.array_equal(image, pictures(1, size, channels)[0])
+
+
+@pytest.mark.parametrize("name", ["safe", "glyph", "texture"])
+def test_views_depend_on_the_rows_own_seed_alone(name):
+    image, pipeline = pictures(1)[0], policy(name, BOTH, 1.0)
+    first = augmented(image, pipeline, 7, 6)
+    augmented(pictures(1, seed=9)[0], pipeline, 8, 11)  # what the same pipeline did before leaves no trace
+    assert np.array_equal(augmented(image, pipeline, 7, 6), first)
+    assert np.array_equal(augmented(image, policy(name, BOTH, 1.0), 7, 6), first)
+    assert np.array_equal(augmented(image, pipeline, 7, 3), first[:3])
+    assert not np.array_equal(augmented(image, pipeline, 8, 6), first)
+
+
+def test_views_do_not_depend_on_global_random_state():
+    image, pipeline = pictures(1)[0], policy("texture", BOTH, 1.0)
+    first = augmented(image, pipeline, 7, 6)
+    random.seed(99)
+    np.random.seed(99)
+    assert np.array_equal(augmented(image, pipeline, 7, 6), first)
+
+
+@pytest.mark.parametrize("name", ["safe", "glyph", "texture"])
+def test_views_of_one_row_differ(name):
+    views = augmented(pictures(1)[0], policy(name, (), 1.0), 3, 30)
+    assert len(np.unique(views.reshape(30, -1), axis=0)) > 20
+
+
+def test_seeds_up_to_the_largest_are_accepted():
+    image, pipeline = pictures(1)[0], policy("glyph", (), 1.0)
+    views = [augmented(image, pipeline, seed, 1) for seed in (0, 2**32, 2**63 - 1)]
+    assert len({v.tobytes() for v in views}) == 3
+
+
+@pytest.mark.parametrize(("name", "strength"), [("none", 1.0), ("glyph", 0.0), ("texture", 0.0)])
+def test_no_policy_and_no_strength_change_nothing(name, strength):
+    image = pictures(1)[0]
+    assert (augmented(image, policy(name, (), strength), 1, 10) == image).all()
+
+
+def test_no_policy_flips_only_as_allowed():
+    image = pictures(1)[0]
+    allowed = {image.tobytes(), image[:, ::-1].tobytes()}
+    assert {v.tobytes() for v in augmented(image, policy("none", ("horizontal",), 1.0), 1, 40)} == allowed
+    allowed |= {image[::-1].tobytes(), image[::-1, ::-1].tobytes()}
+    assert {v.tobytes() for v in augmented(image, policy("none", BOTH, 1.0), 1, 80)} == allowed
+
+
+def test_two_transforms_of_one_row_do_not_fire_together():
+    """Seeding each transform alike made all draws of a row equal: every view was flipped both ways or not at all."""
+    image, pipeline = pictures(1)[0], policy("none", BOTH, 1.0)
+    seen = [augmented(image, pipeline, seed, 2) for seed in range(400)]
+    for place in (0, 1):
+        across = np.array([v[place].tobytes() in (image[:, ::-1].tobytes(), image[::-1, ::-1].tobytes()) for v in seen])
+        down = np.array([v[place].tobytes() in (image[::-1].tobytes(), image[::-1, ::-1].tobytes()) for v in seen])
+        assert 0.4 < across.mean() < 0.6 and 0.4 < down.mean() < 0.6
+        assert abs(np.corrcoef(across, down)[0, 1]) < 0.2
+    first, second = (np.array([v[place].tobytes() == image.tobytes() for v in seen]) for place in (0, 1))
+    assert abs(np.corrcoef(first, second)[0, 1]) < 0.2
+
+
+def test_magnitudes_of_two_transforms_are_not_correlated_across_rows():
+    pipeline, drawn = policy("glyph", (), 1.0), []
+    pipeline.save_applied_params = True
+    for seed in range(300):
+        pipeline.set_random_state(np.random.default_rng(seed), random.Random(seed))
+        applied = dict(pipeline(image=pictures(1)[0])["applied_transforms"])
+        if {"Affine", "RandomBrightnessContrast"} <= set(applied):
+            drawn.append((applied["Affine"]["rotate"], applied["RandomBrightnessContrast"]["alpha"]))
+    assert len(drawn) > 120 and (np.std(drawn, axis=0) > 0.01).all()
+    assert abs(np.corrcoef(np.array(drawn).T)[0, 1]) < 0.25
+
+
+def test_auto_policy_is_glyph_up_to_16_pixels():
+    assert [choose_policy("auto", s) for s in (8, 16, 17, 64)] == ["glyph", "glyph", "safe", "safe"]
+    assert choose_policy("texture", 8) == "texture"
+
+
+@pytest.mark.parametrize(
+    ("asked", "flips"),
+    [("none", ()), ("horizontal", ("horizontal",)), ("vertical", ("vertical",)), ("both", BOTH)],
+)
+def test_flips_asked_for_are_taken_as_they_are(asked, flips):
+    assert choose_flips(asked, pictures(2), np.array([0, 1]), np.array([0, 1]), 0.0) == flips
+
+
+def bars(axis: int, n: int = 60) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Two classes that differ by where a bar lies along one axis; either mirror image along the other is the same."""
+    y = np.arange(n) % 2
+    images = np.random.default_rng(0).normal(100, 15, (n, 10, 10, 1))
+    for i, c in enumerate(y):
+        place = slice(1, 4) if c else slice(6, 9)
+        images[(i, place) if axis == 0 else (i, slice(None), place)] += 90
+    return images.clip(0, 255).astype(np.uint8), y, np.arange(n)
+
+
+@pytest.mark.parametrize(("axis", "flips"), [(0, ("horizontal",)), (1, ("vertical",))])
+def test_auto_allows_the_flip_that_keeps_the_classes_and_refuses_the_other(axis, flips):
+    assert choose_flips("auto", *bars(axis), 0.03) == flips
+
+
+def test_auto_refuses_flips_of_digits():
+    source = read_digits(Digits(commonest=60, rarest=20, val_rows=10, test_rows=10), 0)
+    rows = [i for i, split in enumerate(source.splits) if split == "train"]
+    images = np.stack([np.asarray(source.pixels(i))[..., None] for i in rows])
+    y = np.array([int(source.labels[i]) for i in rows])
+    assert choose_flips("auto", images, y, np.arange(len(y)), 0.03) == ()
+
+
+def test_auto_allows_no_flip_where_it_cannot_be_tried():
+    images, y, groups = bars(0)
+    assert choose_flips("auto", images, np.zeros_like(y), groups, 0.03) == ()
+    assert choose_flips("auto", images, y, groups % 4, 0.03) == ()
+    assert choose_flips("auto", images[:3], np.array([0, 0, 1]), groups[:3], 0.03) == ()
+
+
+def test_flips_are_decided_for_classes_of_two_rows_each():
+    images = bars(0, 6)[0]
+    assert set(choose_flips("auto", images, np.array([0, 0, 1, 1, 2, 2]), np.arange(6), 0.03)) <= set(BOTH)
+
+
+def test_views_per_row_follow_the_class_within_bounds(shipped):
+    block = shipped.augment.model_copy(update={"views_per_class": 100, "views_per_row": (4, 30)})
+    y = np.array([0] * 50 + [1] * 10 + [2] * 2)
+    counts = views_per_row(y, block)
+    assert counts.shape == (62,)
+    assert counts[:50].tolist() == [4] * 50 and counts[50:60].tolist() == [10] * 10 and counts[60:].tolist() == [30] * 2
+    assert views_per_row(np.zeros(0, int), block).shape == (0,)
+
+
+@pytest.fixture
+def bank() -> tuple[np.ndarray, np.ndarray, Views]:
+    images, counts = pictures(5), np.array([1, 4, 2, 1, 7])
+    return images, counts, make_views(images, counts, np.arange(5), policy("glyph", (), 1.0))
+
+
+def test_the_first_view_of_a_row_is_the_row_itself(bank):
+    images, counts, views = bank
+    assert np.diff(views.start).tolist() == counts.tolist() and len(views.images) == counts.sum()
+    assert np.array_equal(views.images[views.start[:-1]], images)
+
+
+def test_a_rows_views_do_not_depend_on_the_other_rows(bank):
+    images, counts, views = bank
+    order = np.array([4, 0, 2])
+    part = make_views(images[order], counts[order], order, policy("glyph", (), 1.0))
+    for place, row in enumerate(order):
+        own = views.images[views.start[row] : views.start[row + 1]]
+        assert np.array_equal(part.images[part.start[place] : part.start[place + 1]], own)
+
+
+def test_views_survive_saving_and_stay_on_disk(bank, tmp_path):
+    *_, views = bank
+    views.save(tmp_path / "views")
+    back = Views.load(tmp_path / "views")
+    assert np.array_equal(back.images, views.images) and np.array_equal(back.start, views.start)
+    assert isinstance(back.images, np.memmap)
+
+
+def test_a_bank_of_no_rows_is_empty():
+    views = make_views(pictures(0), np.zeros(0, int), np.zeros(0, int), policy("glyph", (), 1.0))
+    assert views.images.shape == (0, 12, 12, 1) and views.start.tolist() == [0]

@@ -1,0 +1,149 @@
+"""No group crosses a split, and what the source gives is kept. Run: python -m pytest tests/data/test_splits.py"""
+
+import numpy as np
+import pytest
+
+from pipeline.data.splits import assign, folds
+
+SHARES = {"test": 0.25, "val": 0.15}
+
+
+def grouped(seed: int, rows: int = 600, largest: int = 5) -> tuple[list[str], list[str]]:
+    """Labels of three unequal classes and groups of 1 to `largest` rows of one class."""
+    rng = np.random.default_rng(seed)
+    labels, groups = [], []
+    while len(labels) < rows:
+        size, label = rng.integers(1, largest + 1), str(rng.choice(["a", "b", "c"], p=[0.6, 0.3, 0.1]))
+        labels += [label] * size
+        groups += [f"g{len(groups)}"] * size
+    order = rng.permutation(len(labels))
+    return [labels[i] for i in order], [groups[i] for i in order]
+
+
+def crossing(splits: np.ndarray, groups: list[str]) -> set[str]:
+    seen: dict[str, set[str]] = {}
+    for split, group in zip(splits, groups, strict=True):
+        seen.setdefault(group, set()).add(split)
+    return {group for group, where in seen.items() if len(where) > 1}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_groups_never_cross_and_every_class_gives_its_share(seed):
+    labels, groups = grouped(seed)
+    splits = assign(labels, groups, [""] * len(labels), SHARES, seed)
+    assert crossing(splits, groups) == set()
+    for label in "abc":
+        own = splits[np.array(labels) == label]
+        for name, share in SHARES.items():
+            assert abs((own == name).mean() - share) < 0.08, (label, name)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_groups_of_several_labels_never_cross_either(seed):
+    labels, groups = grouped(seed)
+    labels = np.random.default_rng(seed).permutation(labels).tolist()
+    assert crossing(assign(labels, groups, [""] * len(labels), SHARES, seed), groups) == set()
+
+
+def test_rows_of_their_own_are_split_exactly():
+    labels = ["a"] * 200 + ["b"] * 40
+    splits = assign(labels, [str(i) for i in range(240)], [""] * 240, SHARES, 0)
+    for label, n in (("a", 200), ("b", 40)):
+        own = splits[np.array(labels) == label]
+        assert (own == "test").sum() == 0.25 * n and (own == "val").sum() == 0.15 * n
+
+
+def test_the_seed_decides_alone():
+    labels, groups = grouped(0)
+    one, again, other = (assign(labels, groups, [""] * len(labels), SHARES, s) for s in (1, 1, 2))
+    assert (one == again).all() and (one != other).any()
+
+
+def test_the_order_of_the_rows_decides_nothing():
+    labels, groups = grouped(0)
+    order = np.random.default_rng(1).permutation(len(labels))
+    plain = assign(labels, groups, [""] * len(labels), SHARES, 1)
+    turned = assign([labels[i] for i in order], [groups[i] for i in order], [""] * len(labels), SHARES, 1)
+    assert (turned == plain[order]).all()
+
+
+def test_given_splits_are_kept():
+    labels, groups = grouped(0)
+    given = np.random.default_rng(0).choice(["train", "val", "test"], len(labels)).tolist()
+    assert assign(labels, groups, given, SHARES, 0).tolist() == given
+
+
+@pytest.mark.parametrize(("missing", "kept"), [("val", "test"), ("test", "val")])
+def test_a_missing_split_is_cut_from_train_as_a_share_of_all_rows(missing, kept):
+    labels = ["a", "b"] * 200
+    given = ["train"] * 300 + [kept] * 100
+    splits = assign(labels, [str(i) for i in range(400)], given, SHARES, 0)
+    assert (splits[300:] == kept).all() and set(splits[:300]) == {"train", missing}
+    assert (splits == missing).sum() == SHARES[missing] * 400
+
+
+def test_the_input_is_not_written_to():
+    given = np.array([""] * 40, dtype=object)
+    assign(["a", "b"] * 20, [str(i) for i in range(40)], given, SHARES, 0)
+    assert (given == "").all()
+
+
+def test_half_given_splits_are_refused():
+    with pytest.raises(ValueError, match="2 rows have no split while others do"):
+        assign(["a"] * 6, list("abcdef"), ["train", "", "test", "train", "", "val"], SHARES, 0)
+
+
+def test_a_class_of_one_or_two_rows_stays_in_train():
+    labels = ["a"] * 60 + ["one"] + ["two"] * 2
+    for seed in range(10):
+        splits = assign(labels, [str(i) for i in range(63)], [""] * 63, SHARES, seed)
+        assert (splits[60:] == "train").all() and {"val", "test"} <= set(splits)
+
+
+def test_a_class_of_three_rows_keeps_one_for_training():
+    labels = ["a"] * 60 + ["three"] * 3
+    for seed in range(10):
+        assert "train" in assign(labels, [str(i) for i in range(63)], [""] * 63, SHARES, seed)[60:]
+
+
+def test_one_large_group_does_not_swallow_a_class():
+    labels, groups = ["a"] * 100 + ["b"] * 40, ["big"] * 60 + [str(i) for i in range(80)]
+    for seed in range(10):
+        splits = assign(labels, groups, [""] * 140, SHARES, seed)
+        assert crossing(splits, groups) == set() and (splits[:100] == "train").any()
+
+
+def test_a_given_split_that_leaves_a_class_without_training_rows_is_refused():
+    with pytest.raises(ValueError, match=r"classes \['b'\] have no training rows"):
+        assign(["a", "a", "b", "a"], list("abcd"), ["train", "val", "test", "test"], SHARES, 0)
+
+
+def test_too_few_rows_for_a_split_is_refused():
+    with pytest.raises(ValueError, match=r"no row is left for the .* split"):
+        assign(["a", "a", "b", "b"], list("abcd"), [""] * 4, SHARES, 0)
+
+
+def test_folds_keep_groups_whole_and_classes_in_proportion():
+    labels, groups = grouped(3)
+    y, groups = np.unique(labels, return_inverse=True)[1], np.array(groups)
+    fold = folds(y, groups, 4, 0)
+    assert set(fold) == {0, 1, 2, 3}
+    assert all(len(set(fold[groups == g])) == 1 for g in set(groups))
+    for c in range(3):
+        assert np.abs(np.bincount(fold[y == c], minlength=4) / (y == c).sum() - 0.25).max() < 0.12
+
+
+def test_folds_depend_on_the_seed_alone():
+    y, groups = np.arange(60) % 3, np.arange(60)
+    assert (folds(y, groups, 3, 2**63 - 1) == folds(y, groups, 3, 2**63 - 1)).all()
+    assert (folds(y, groups, 3, 1) != folds(y, groups, 3, 2)).any()
+
+
+def test_a_class_of_one_row_has_a_fold_too():
+    y = np.array([0] * 20 + [1])
+    assert set(folds(y, np.arange(21), 3, 0)) == {0, 1, 2}
+
+
+def test_more_folds_than_groups_are_refused():
+    with pytest.raises(ValueError, match=r"teachers\.folds is 3, but train has only 2 groups"):
+        folds(np.array([0, 1, 0, 1]), np.array(["a", "a", "b", "b"]), 3, 0)

@@ -1,0 +1,124 @@
+"""Distances between feature sets against direct formulas. Run: python -m pytest tests/evaluation/test_fidelity.py"""
+
+import numpy as np
+import pytest
+from scipy.linalg import sqrtm
+from scipy.spatial.distance import cdist
+
+from pipeline.evaluation.fidelity import compare, frechet, kernel_distance, manifold
+
+
+def cloud(rows, dims=5, seed=0, shift=0.0, scale=1.0):
+    rng = np.random.default_rng(seed)
+    return shift + scale * rng.normal(size=(rows, dims)) @ rng.normal(size=(dims, dims))
+
+
+def frechet_by_sqrtm(a, b):
+    ca, cb = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    return np.square(a.mean(0) - b.mean(0)).sum() + np.trace(ca + cb - 2 * sqrtm(ca @ cb).real)
+
+
+@pytest.mark.parametrize("dims", [2, 5, 16])
+def test_frechet_agrees_with_the_matrix_square_root(dims):
+    a, b = cloud(80, dims, 1), cloud(60, dims, 2, shift=0.5)
+    assert frechet(a, b) == pytest.approx(frechet_by_sqrtm(a, b), rel=1e-6)
+
+
+def test_frechet_of_one_dimension_has_a_closed_form():
+    a, b = np.random.default_rng(0).normal(1, 2, (500, 1)), np.random.default_rng(1).normal(-1, 0.5, (300, 1))
+    assert frechet(a, b) == pytest.approx((a.mean() - b.mean()) ** 2 + (a.std(ddof=1) - b.std(ddof=1)) ** 2)
+
+
+def test_frechet_of_a_shifted_set_is_the_squared_shift():
+    a = cloud(50, 4)
+    assert frechet(a, a + np.array([3.0, 0, 4.0, 0])) == pytest.approx(25)
+
+
+@pytest.mark.parametrize("rows", [200, 10])  # ten rows in sixteen dimensions: a covariance without an inverse
+def test_frechet_of_identical_sets_is_zero_and_it_is_symmetric(rows):
+    a, b = cloud(rows, 16, 1), cloud(rows, 16, 2)
+    assert frechet(a, a) == pytest.approx(0, abs=1e-4 * np.trace(np.cov(a, rowvar=False)))
+    assert frechet(a, b) == pytest.approx(frechet(b, a), rel=1e-5)
+    assert frechet(a, b) > 0
+
+
+def test_kernel_distance_agrees_with_a_double_loop():
+    a, b = cloud(9, 3, 1), cloud(7, 3, 2)
+
+    def mean(x, z, same):
+        pairs = [(i, j) for i in range(len(x)) for j in range(len(z)) if not (same and i == j)]
+        return np.mean([(np.dot(x[i], z[j]) / 3 + 1) ** 3 for i, j in pairs])
+
+    expected = mean(a, a, True) + mean(b, b, True) - 2 * mean(a, b, False)
+    assert kernel_distance(a, b) == pytest.approx(expected)
+    assert kernel_distance(b, a) == pytest.approx(expected)
+
+
+def test_kernel_distance_of_equal_distributions_scatters_around_zero():
+    rng = np.random.default_rng(0)
+    same = [kernel_distance(rng.normal(size=(50, 3)), rng.normal(size=(50, 3))) for _ in range(100)]
+    assert min(same) < 0 < max(same)
+    assert abs(np.mean(same)) < 4 * np.std(same) / np.sqrt(100)
+    assert kernel_distance(rng.normal(size=(50, 3)), rng.normal(2, 1, (50, 3))) > max(same)
+
+
+def test_identical_sets_share_one_manifold():
+    a = cloud(60)
+    found = manifold(a, a, 3)
+    assert (found["precision"], found["recall"], found["coverage"]) == (1, 1, 1)
+    assert found["density"] > 1 / 3  # every row lies at least in its own ball
+
+
+def test_far_sets_share_nothing():
+    a = cloud(60)
+    assert set(manifold(a, a + 1e4, 3).values()) == {0.0}
+
+
+def test_precision_and_recall_swap_with_the_sets():
+    a, b = cloud(60, seed=1), cloud(40, seed=2, scale=0.5)
+    assert manifold(a, b, 3)["precision"] == manifold(b, a, 3)["recall"]
+
+
+def test_a_collapsed_set_is_precise_but_covers_little():
+    a = cloud(100)
+    found = manifold(a, np.repeat(a[:1], 100, axis=0), 3)
+    assert found["precision"] == 1
+    assert found["recall"] <= 0.05 and found["coverage"] <= 0.2
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_manifold_agrees_with_its_definitions(k):
+    real, fake = cloud(30, 3, 1), cloud(20, 3, 2)
+    radius = [[np.sort(np.delete(row, i))[k - 1] for i, row in enumerate(cdist(x, x))] for x in (real, fake)]
+    inside = [[np.linalg.norm(f - r) <= radius[0][i] for i, r in enumerate(real)] for f in fake]
+    back = [[np.linalg.norm(f - r) <= radius[1][j] for j, f in enumerate(fake)] for r in real]
+    found = manifold(real, fake, k)
+    assert found["precision"] == pytest.approx(np.mean([any(row) for row in inside]))
+    assert found["recall"] == pytest.approx(np.mean([any(row) for row in back]))
+    assert found["density"] == pytest.approx(np.sum(inside) / (k * len(fake)))
+    assert found["coverage"] == pytest.approx(np.mean(np.any(inside, axis=0)))
+
+
+@pytest.mark.parametrize(("rows", "k", "least"), [(9, 3, 10), (3, 3, 2), (1, 1, 2), (0, 1, 0)])
+def test_too_few_rows_on_either_side_have_no_values(rows, k, least):
+    few, enough = np.zeros((rows, 4)), cloud(50, 4)
+    for pair in ((few, enough), (enough, few)):
+        found = compare(*pair, k, least)
+        assert set(found) == {"frechet", "kernel", "precision", "recall", "density", "coverage"}
+        assert np.isnan(list(found.values())).all()
+
+
+def test_just_enough_rows_have_values():
+    assert np.isfinite(list(compare(cloud(10, seed=1), cloud(10, seed=2), 3, 10).values())).all()
+
+
+def test_compare_collects_every_measure_in_double_precision():
+    a, b = (cloud(40, seed=s).astype(np.float32) for s in (1, 2))
+    wide = a.astype(np.float64), b.astype(np.float64)
+    expected = {"frechet": frechet(*wide), "kernel": kernel_distance(*wide), **manifold(*wide, 3)}
+    assert compare(a, b, 3, 10) == pytest.approx(expected)
+
+
+def test_compare_uses_the_first_rows_of_large_sets():
+    a, b = cloud(40, seed=1), cloud(40, seed=2)
+    assert compare(a, b, 3, 10, most=20) == compare(a[:20], b[:20], 3, 10)

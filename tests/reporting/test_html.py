@@ -1,0 +1,199 @@
+"""The page and its figures. Run: python -m pytest tests/reporting/test_html.py"""
+
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.reporting import figures, html
+
+NASTY = '<script>alert("x")</script>&<b onload=1>'
+VOID = {"meta", "img", "br", "link", "input", "hr"}
+
+
+class Reader(HTMLParser):
+    """Collects every tag with its attributes, the text, and tags left open or closed twice."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.text, self.open, self.wrong = [], "", [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if not self.open or self.open.pop() != tag:
+            self.wrong.append(tag)
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def metrics(names, classes=("cat", "dog")):
+    keys = ("balanced_accuracy", *(f"recall_{c}" for c in classes))
+    ends = (("", 0.0), ("_ci_low", -0.02), ("_ci_high", 0.02))
+    return {n: {k + end: 0.8 + 0.01 * i + d for k in keys for end, d in ends} for i, n in enumerate(names)}
+
+
+def facts(name="cat", **change):
+    """The least that the page needs; `name` is a class, an arm and a word in every table and text."""
+    frame, picture = pd.DataFrame({"class": [name], name: ["1"]}), html.picture(b"\x89PNG", f"recall of {name}")
+    return {
+        "verdict": {"verdict": "CANNOT_TELL", "chosen_arm": name, "test": {"fingerprint": "00ff", "rows": 9}},
+        "sentence": f"Cannot tell whether {name} helps.",
+        "advice": f"Keep {name}.",
+        "warnings": [f"class {name} has 1 row"],
+        "about": {
+            "source": name,
+            "image_size": 8,
+            "channels": 3,
+            "imbalance_ratio": 4.0,
+            "scarce": [name],
+            "quarantined": 0,
+        },
+        "settings": {"steps": 10, "batch": 4},
+        "seeds": 6,
+        "confidence": 0.95,
+        "validation_rows": 7,
+        "metric": "balanced accuracy",
+        "reasons": {"too_far": name},
+        "samples": {name: [(f"kept, {name}", picture)]},
+        "pairs": {name: picture},
+        "floor": 3.25,
+        "floor_share": 0.01,
+        "show_real": True,
+        "params": f"classes: [{name}]",
+        **dict.fromkeys(("arms", "comparisons", "classes", "selection", "fidelity", "counts", "times"), frame),
+        "automatic": frame,
+        **dict.fromkeys(("forest", "recall", "confusion", "curves", "losses"), picture),
+    } | change
+
+
+EMPTY = {
+    **{k: pd.DataFrame() for k in ("comparisons", "selection", "times")},
+    "samples": {},
+    "pairs": {},
+    "floor": None,
+    "losses": "",
+    "warnings": [],
+    "show_real": False,
+}
+
+
+@pytest.mark.parametrize("given", [facts(), facts(NASTY), facts(**EMPTY)], ids=["plain", "nasty", "empty"])
+def test_the_page_renders_with_every_tag_closed(given):
+    page = Reader(html.page(given))
+    assert page.wrong == [] and page.open == []
+    assert [t for t, _ in page.tags].count("h1") == 1
+
+
+def test_the_page_shows_the_verdict_the_sentence_and_the_settings():
+    text = Reader(html.page(facts())).text
+    for fact in ("CANNOT TELL", "Cannot tell whether cat helps.", "Keep cat.", "class cat has 1 row", "00ff", "3.2"):
+        assert fact in text, fact
+
+
+def test_markup_in_names_is_text_on_the_page():
+    source = html.page(facts(NASTY))
+    page, plain = Reader(source), Reader(html.page(facts()))
+    assert [t for t, _ in page.tags] == [t for t, _ in plain.tags]
+    assert not any(a.startswith("on") for _, attrs in page.tags for a in attrs)
+    assert NASTY in page.text and "<script" not in source
+
+
+@pytest.mark.parametrize("given", [facts(), facts(**EMPTY)], ids=["plain", "empty"])
+def test_the_page_asks_nothing_of_the_outside(given):
+    source = html.page(given)
+    assert not re.search(r"https?:|//[a-z]|@import|url\(", source)
+    for tag, attrs in Reader(source).tags:
+        assert tag not in ("script", "link", "iframe", "object", "embed"), tag
+        for name in ("src", "href", "srcset", "action", "poster"):
+            assert attrs.get(name, "#").startswith(("#", "data:")), (tag, attrs)
+
+
+def test_every_picture_is_embedded_and_has_a_text_alternative():
+    pictures = [a for t, a in Reader(html.page(facts(NASTY))).tags if t == "img"]
+    assert len(pictures) == 7
+    for attrs in pictures:
+        assert attrs["src"].startswith("data:image/png;base64,") and NASTY in attrs["alt"]
+
+
+def test_every_link_of_the_contents_leads_somewhere():
+    tags = Reader(html.page(facts())).tags
+    ids = {a["id"] for _, a in tags if "id" in a}
+    links = {a["href"][1:] for t, a in tags if t == "a"}
+    assert links and links <= ids
+
+
+def test_hidden_real_images_are_said_to_be_hidden():
+    assert "hidden by report.show_real_images" in html.page(facts(show_real=False))
+    assert "hidden by" not in html.page(facts(show_real=True))
+
+
+def pixels(count, channels=1, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, 8, 8, channels), dtype=np.uint8)
+
+
+def every_figure(names=("cat", "dog"), channels=1):
+    """Each figure of the report by its name, drawn from small random numbers."""
+    rng, names = np.random.default_rng(0), list(names)
+    steps = [{"arm": a, "step": s, "loss": 1 / s, "val_balanced_accuracy": s / 30} for a in names for s in (10, 20)]
+    return {
+        "forest": lambda: figures.forest(metrics(names), "balanced_accuracy", names[:1]),
+        "recall_bars": lambda: figures.recall_bars(metrics(names, names), names, names, figures.colours(names)),
+        "confusions": lambda: figures.confusions({n: rng.permutation(np.eye(2)) * 9 for n in names}, names),
+        "curves": lambda: figures.curves(pd.DataFrame(steps), names),
+        "losses": lambda: figures.losses({n: [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}] for n in names}),
+        "grid": lambda: figures.grid(pixels(5, channels), [[0, 1, 2], [4]], names, 2),
+        "pairs": lambda: figures.pairs(pixels(2, channels), pixels(2, channels, 1), names),
+        "pairs_hidden": lambda: figures.pairs(pixels(2, channels), None, names),
+    }
+
+
+FIGURES = list(every_figure())
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_equal_inputs_give_equal_pictures(name):
+    one, two = (every_figure()[name]() for _ in range(2))
+    assert one == two
+    assert one.startswith(b"\x89PNG\r\n")
+
+
+@pytest.mark.parametrize("name", ["grid", "pairs", "pairs_hidden"])
+def test_colour_images_are_drawn_too(name):
+    assert every_figure(channels=3)[name]() != every_figure()[name]()
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_any_name_can_be_drawn(name):
+    """Dollar signs in a class name are no formula that can be wrong."""
+    every_figure(names=(r"$\nosuch{$", "_a_<b>"))[name]()
+
+
+def test_missing_scores_leave_a_gap():
+    values = metrics(["real", "new"])
+    values["new"] = dict.fromkeys(values["new"]) | {"balanced_accuracy": 0.5}
+    figures.forest(values, "balanced_accuracy", [])
+    figures.recall_bars(values, ["cat", "dog"], ["real", "new"], figures.colours(["real", "new"]))
+
+
+def test_the_legend_names_the_arms_even_if_the_first_class_has_no_recall():
+    drawn = []
+    for name in ("real", "other"):
+        values = metrics([name])
+        values[name] |= dict.fromkeys(("recall_cat", "recall_cat_ci_low", "recall_cat_ci_high"))
+        drawn.append(figures.recall_bars(values, ["cat", "dog"], [name], figures.colours([name])))
+    assert drawn[0] != drawn[1]
+
+
+def test_each_arm_has_a_colour_of_its_own_that_its_place_decides():
+    arms = [f"arm{i}" for i in range(12)]
+    shade = figures.colours(arms)
+    assert len(set(shade.values())) == 12
+    assert figures.colours(arms[:3]) == {a: shade[a] for a in arms[:3]}

@@ -1,0 +1,174 @@
+"""Doses, rules and quotas of selection. Run: python -m pytest tests/selection/test_rules.py"""
+
+import numpy as np
+import pytest
+
+from pipeline.params import Cap, Selection
+from pipeline.selection import rules
+
+WIDE = Cap(rows=(1, 1_000_000), ratio=(1000.0, 1000.0))  # a cap that never binds here
+BLOCK = Selection(band=(0.1, 1.5), third_class=0.8, neighbours=1, copy_floor=0.01, too_few=0.5)
+COUNTS = np.array([100, 64, 36, 4])
+
+
+@pytest.mark.parametrize(
+    ("dose", "goal"),
+    [
+        ("full", [100, 100, 100, 100]),
+        ("median", [100, 64, 50, 50]),
+        ("sqrt", [100, 80, 60, 20]),
+        ("quarter", [100, 73, 52, 28]),
+    ],
+)
+def test_doses_have_their_closed_forms(dose, goal):
+    assert rules.wanted(COUNTS, np.arange(4), dose, WIDE).tolist() == (np.array(goal) - COUNTS).tolist()
+
+
+@pytest.mark.parametrize("dose", ["full", "median", "sqrt", "quarter"])
+def test_classes_that_are_not_scarce_get_nothing(dose):
+    assert not rules.wanted(COUNTS, np.array([], np.int64), dose, WIDE).any()
+    only = rules.wanted(COUNTS, np.array([3]), dose, WIDE)
+    assert only[3] > 0 and not only[:3].any()
+
+
+def test_equal_classes_need_no_rows():
+    for dose in ("full", "median", "sqrt", "quarter"):
+        assert not rules.wanted(np.full(5, 17), np.arange(5), dose, WIDE).any()
+
+
+def test_doses_are_ordered():
+    quarter, sqrt, full = (rules.wanted(COUNTS, np.arange(4), d, WIDE) for d in ("quarter", "sqrt", "full"))
+    assert (quarter <= full).all() and (sqrt <= full).all()
+
+
+@pytest.mark.parametrize("few", range(1, 13))
+def test_cap_gives_whole_ratios_in_full_at_and_beyond_its_row_counts(few):
+    """A cap of 5 means 5 rows per real row; not 4 because exp(log 5) falls short of 5."""
+    cap = Cap(rows=(64, 200), ratio=(float(few), 1.0))
+    counts = np.array([1, 7, 64, 200, 900, 1_000_000])
+    added = rules.wanted(counts, np.arange(6), "full", cap)
+    assert added[:5].tolist() == [few, 7 * few, 64 * few, 200, 900]
+
+
+def test_cap_falls_log_linearly_between_its_row_counts():
+    cap = Cap(rows=(64, 256), ratio=(16.0, 1.0))
+    for n, ratio in ((64, 16.0), (128, 4.0), (256, 1.0)):  # halfway in log rows is halfway in log ratio
+        added = rules.wanted(np.array([n, 10**9]), np.array([0]), "full", cap)[0]
+        assert abs(added - ratio * n) <= 1
+    some = np.arange(64, 257)
+    added = np.array([rules.wanted(np.array([n, 10**9]), np.array([0]), "full", cap)[0] for n in some])
+    assert (np.diff(added / some) <= 1 / 64).all(), "the ratio never rises with the rows, but for rounding"
+
+
+def test_cap_binds_only_where_the_goal_is_larger():
+    cap = Cap(rows=(64, 200), ratio=(10.0, 1.0))
+    assert rules.wanted(np.array([100, 90, 5]), np.array([1, 2]), "full", cap).tolist() == [0, 10, 50]
+
+
+def test_a_class_without_rows_gets_none():
+    assert rules.wanted(np.array([50, 0]), np.array([1]), "full", WIDE).tolist() == [0, 0]
+
+
+def judged(**change):
+    """Reasons of one row that breaks no rule but for what is changed; class 0's neighbours are 0 and 1."""
+    row = {"label": 0, "judged": 0, "confidence": 0.9, "distance": 0.7, "copy_distance": 5.0, **change}
+    neighbours = np.array([[True, True, False], [True, True, False], [False, True, True]])
+    arrays = {k: np.array([v]) for k, v in row.items()}
+    return rules.reasons(**arrays, copy_floor=1.0, neighbours=neighbours, block=BLOCK)[0]
+
+
+def test_a_row_that_breaks_no_rule_has_no_reason():
+    assert judged() == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"copy_distance": 0.5}, "copy"),
+        ({"distance": 0.05}, "too_near"),
+        ({"distance": 1.6}, "too_far"),
+        ({"judged": 2}, "third_class"),
+        ({"judged": 1}, ""),  # sure of a neighbouring class: a hard row, not a wrong one
+        ({"judged": 2, "confidence": 0.79}, ""),  # not sure
+    ],
+)
+def test_each_rule_alone(change, reason):
+    assert judged(**change) == reason
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"distance": 0.1}, ""),
+        ({"distance": np.nextafter(0.1, 0)}, "too_near"),
+        ({"distance": 1.5}, ""),
+        ({"distance": np.nextafter(1.5, 2)}, "too_far"),
+        ({"judged": 2, "confidence": 0.8}, "third_class"),
+        ({"judged": 2, "confidence": np.nextafter(0.8, 0)}, ""),
+        ({"copy_distance": 1.0}, ""),
+        ({"copy_distance": np.nextafter(1.0, 0)}, "copy"),
+    ],
+)
+def test_values_on_a_bound(change, reason):
+    assert judged(**change) == reason
+
+
+def test_reasons_are_given_in_the_order_in_which_they_are_listed():
+    third, far, near, copy = {"judged": 2}, {"distance": 9.0}, {"distance": 0.0}, {"copy_distance": 0.0}
+    assert judged(**third, **far) == "too_far"
+    assert judged(**third, **near) == "too_near"
+    assert judged(**third, **far, **copy) == judged(**third, **near, **copy) == "copy"
+    assert list(rules.REASONS) == ["copy", "too_near", "too_far", "third_class", "quota"]
+
+
+def test_a_row_without_a_distance_is_judged_by_the_other_rules():
+    assert judged(distance=np.nan) == ""
+    assert judged(distance=np.nan, judged=2) == "third_class"
+    assert judged(distance=np.nan, copy_distance=0.0) == "copy"
+
+
+def test_no_rows_have_no_reasons():
+    empty, index = np.zeros(0), np.zeros(0, np.int64)
+    assert len(rules.reasons(index, index, empty, empty, empty, 1.0, np.eye(3, dtype=bool), BLOCK)) == 0
+
+
+def random_rows(seed=0, rows=300, classes=4):
+    rng = np.random.default_rng(seed)
+    why = np.array(["", "", "copy", "too_far"], dtype=object)[rng.integers(0, 4, rows)]
+    return rng.integers(0, classes, rows), why, rng.integers(0, 60, classes)
+
+
+def test_fill_keeps_the_first_fit_rows_up_to_each_quota():
+    label, why, quota = random_rows()
+    filled = rules.fill(label, why, quota)
+    for c in range(4):
+        fit, kept = np.flatnonzero((label == c) & (why == "")), np.flatnonzero((label == c) & (filled == ""))
+        assert kept.tolist() == fit[: quota[c]].tolist()
+        assert ((label == c) & (filled == "quota")).sum() == max(0, len(fit) - quota[c])
+
+
+def test_fill_leaves_the_reasons_of_dropped_rows_and_its_input_alone():
+    label, why, quota = random_rows(1)
+    before = why.copy()
+    filled = rules.fill(label, why, quota)
+    assert (why == before).all()
+    assert (filled[why != ""] == why[why != ""]).all()
+
+
+def test_fill_with_a_quota_of_zero_drops_every_fit_row():
+    filled = rules.fill(np.zeros(3, np.int64), np.array(["", "copy", ""], dtype=object), np.array([0]))
+    assert filled.tolist() == ["quota", "copy", "quota"]
+
+
+def test_first_rows_are_the_rows_that_fill_would_keep():
+    label, why, quota = random_rows(2)
+    rows = rules.first_rows(label, why == "", quota)
+    assert rows.tolist() == np.flatnonzero(rules.fill(label, why, quota) == "").tolist()
+    assert (np.diff(rows) > 0).all()
+
+
+def test_first_rows_of_nothing_are_none():
+    none = rules.first_rows(np.zeros(0, np.int64), np.zeros(0, bool), np.array([3, 3]))
+    assert none.tolist() == [] and none.dtype == np.int64
+    assert rules.first_rows(np.zeros(4, np.int64), np.zeros(4, bool), np.array([3, 3])).tolist() == []
+    assert rules.first_rows(np.arange(2), np.ones(2, bool), np.array([0, 0])).tolist() == []

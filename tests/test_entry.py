@@ -1,0 +1,337 @@
+"""The way into every stage, by real processes in a copy of the tree. Run: python -m pytest tests/test_entry.py
+
+The copy has one stage more, `toy`, which does what its first argument says after it has written half of its output.
+"""
+
+import fcntl
+import json
+import os
+import pty
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from pipeline.processes import cores
+from pipeline.samples import Facts, Samples, table
+
+ROOT = Path(__file__).parents[1]
+TOY = """
+import fcntl, os, time
+from pathlib import Path
+from pipeline import processes
+from stages import Output
+
+def main(params, act: str, source: Path, out: Output):
+    out.mkdir(parents=True)
+    (out / "half").write_text("half")
+    if act == "value":
+        raise ValueError("the toy was given nonsense")
+    if act == "disk":
+        raise OSError(28, "No space left on the toy")
+    if act == "memory":
+        raise MemoryError
+    if act == "diverged":
+        from pipeline.training import Diverged
+        raise Diverged("the loss of the toy is nan")
+    if act == "wait":
+        Path("ready0").touch()
+        time.sleep(60)
+    if act == "spread":
+        processes.spread(work, [(0,), (1,)], "toy", 2)
+    if act == "killed":
+        processes.spread(die, [(0,), (1,)], "toy", 2)
+    (out / "whole").write_text(act)
+
+def work(number, report):
+    handle = open(f"worker{number}.lock", "w")
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    Path(f"ready{number}").touch()
+    time.sleep(60)
+
+def die(number, report):
+    os.kill(os.getpid(), 9)   # as the kernel does when memory runs out
+"""
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    """A copy of the code with the toy stage in it."""
+    root = tmp_path_factory.mktemp("tree")
+    for folder in ("pipeline", "stages"):
+        shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    (root / "stages" / "toy.py").write_text(TOY)
+    return root
+
+
+@pytest.fixture
+def run(tree, tmp_path, monkeypatch):
+    """A folder to run in, with params.yaml; `run(*arguments)` gives the finished process, `run.start` a live one."""
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    environment = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
+    live = []
+
+    def start(*arguments, command=(sys.executable, "-m", "stages"), stderr=subprocess.PIPE):
+        live.append(subprocess.Popen([*command, *arguments], env=environment, stderr=stderr, text=True))
+        return live[-1]
+
+    def whole(*arguments):
+        process = start(*arguments)
+        _, process.said = process.communicate(timeout=60)
+        return process
+
+    whole.start = start
+    yield whole
+    for process in live:
+        process.kill()
+        process.wait()
+
+
+def settings(**changes):
+    """Change params.yaml here: settings(data__scarce__classes=[...]) sets data.scarce.classes."""
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    for key, value in changes.items():
+        *path, last = key.split("__")
+        block = params
+        for part in path:
+            block = block[part]
+        block[last] = value
+    Path("params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+
+
+def old_output():
+    Path("out").mkdir()
+    Path("out/old").write_text("old")
+
+
+def drafts():
+    return [f for f in Path(".work/drafts").glob("*") if f.suffix != ".lock"]
+
+
+def wait_for(condition, seconds=30):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def is_free(lock):
+    """Whether no process holds this lock, so that its holder has ended."""
+    with lock.open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
+TOY_LOCK = Path(".work/drafts/out.lock")
+
+
+@pytest.mark.parametrize("arguments", [(), ("nonsense", "a", "b"), ("__main__",), ("../stages/toy",)])
+def test_an_unknown_stage_is_answered_with_a_list(run, arguments):
+    done = run(*arguments)
+    assert done.returncode == 2
+    for stage in ("prepare", "fit_generator", "report"):
+        assert stage in done.said
+    assert "Traceback" not in done.said and not Path(".work").exists()
+
+
+@pytest.mark.parametrize("arguments", [(), ("good", "in"), ("good", "in", "out", "more")])
+def test_a_wrong_number_of_arguments_names_those_expected(run, arguments):
+    done = run("toy", *arguments)
+    assert done.returncode == 2
+    assert f"act, source, out), got {len(arguments)}" in done.said
+    assert "Traceback" not in done.said and not Path("out").exists()
+
+
+def test_success_publishes_and_leaves_no_draft(run):
+    old_output()
+    done = run("toy", "good", "in", "out")
+    assert done.returncode == 0, done.said
+    assert sorted(f.name for f in Path("out").iterdir()) == ["half", "whole"], "the old output is replaced as a whole"
+    assert drafts() == []
+    time_taken = json.loads(Path(".work/times/toy-good.json").read_text())
+    assert time_taken["stage"] == "toy-good" and time_taken["seconds"] >= 0
+
+
+def test_an_output_may_lie_deep_in_folders_that_do_not_exist_yet(run):
+    assert run("toy", "good", "in", "some/where/out").returncode == 0
+    assert Path("some/where/out/whole").read_text() == "good"
+
+
+@pytest.mark.parametrize(
+    ("act", "code", "message"),
+    [
+        ("value", 2, "the toy was given nonsense"),
+        ("disk", 3, "No space left on the toy"),
+        ("memory", 3, "MemoryError"),
+        ("killed", 3, "process"),
+        ("diverged", 4, "the loss of the toy is nan"),
+    ],
+)
+def test_a_failed_stage_says_why_and_publishes_nothing(run, act, code, message):
+    old_output()
+    done = run("toy", act, "in", "out")
+    assert done.returncode == code
+    assert message in done.said and "Traceback" not in done.said
+    assert [f.name for f in Path("out").iterdir()] == ["old"]
+    assert drafts() == [] and not Path(".work/times").exists()
+    assert "Traceback" in Path(".work/last-error.txt").read_text(), "kept for whoever reports a fault"
+
+
+def test_what_an_earlier_run_left_half_written_is_not_published(run):
+    left = Path(".work/drafts/out")
+    left.mkdir(parents=True)
+    (left / "rubbish").write_text("half of something")
+    assert run("toy", "good", "in", "out").returncode == 0
+    assert not Path("out/rubbish").exists()
+
+
+def test_a_second_writer_is_refused_while_the_first_writes(run):
+    first = run.start("toy", "wait", "in", "out")
+    wait_for(Path("ready0").exists)
+    second = run("toy", "good", "in", "out")
+    assert second.returncode == 3
+    assert "another process is writing out" in second.said and "Traceback" not in second.said
+    assert not Path("out").exists()
+    assert [f.name for f in drafts()] == ["out"], "the first writer's draft is left alone"
+    other = run("toy", "good", "in", "elsewhere")
+    assert other.returncode == 0, "another output may be written meanwhile"
+    first.terminate()
+    assert first.wait(30) == 143
+    assert run("toy", "good", "in", "out").returncode == 0, "the lock went with its holder"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_a_stage_with_its_code_and_publishes_nothing(run, number, code):
+    old_output()
+    process = run.start("toy", "wait", "in", "out")
+    wait_for(Path("ready0").exists)
+    process.send_signal(number)
+    assert process.wait(30) == code
+    assert [f.name for f in Path("out").iterdir()] == ["old"] and drafts() == []
+    assert "Traceback" not in process.stderr.read()
+
+
+def test_a_stage_ends_when_the_shell_that_started_it_is_killed(run):
+    line = f"{sys.executable} -m stages toy wait in out; true"  # `; true`: the shell stays the parent
+    shell = run.start(line, command=("sh", "-c"))
+    wait_for(Path("ready0").exists)
+    assert not is_free(TOY_LOCK)
+    shell.kill()
+    wait_for(lambda: is_free(TOY_LOCK), 10)
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_the_workers_of_a_stage_end_with_it(run, number):
+    stage = run.start("toy", "spread", "in", "out", stderr=subprocess.DEVNULL)
+    workers = [Path(f"worker{i}.lock") for i in range(2)]
+    wait_for(lambda: sum(Path(f"ready{i}").exists() for i in range(2)) == min(2, cores()))
+    stage.send_signal(number)
+    assert stage.wait(30) in (143, -signal.SIGKILL)
+    wait_for(lambda: all(is_free(w) for w in workers), 10)
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"retraining__sead": 3}, ["retraining.sead", "unknown key"]),
+        ({"seed": "three", "retraining__seeds": 0}, ["seed", "retraining.seeds", "2 mistakes"]),
+        ({"generators__cvae__family": "cvea"}, ["cvea", "no such family", "cvae"]),
+    ],
+)
+def test_mistakes_in_params_are_named(run, changes, named):
+    settings(**changes)
+    done = run("prepare", "train", "val", "test", "about")
+    assert done.returncode == 2
+    assert all(n in done.said for n in named), done.said
+    assert "Traceback" not in done.said and not Path("train").exists()
+
+
+@pytest.mark.parametrize("text", [None, "", "seed: [1", "- a\n- b\n", "seed: !!python/object/apply:os.getcwd []\n"])
+def test_a_params_file_that_is_none_is_refused(run, text):
+    Path("params.yaml").unlink()
+    if text is not None:
+        Path("params.yaml").write_text(text)
+    done = run("prepare", "train", "val", "test", "about")
+    assert done.returncode == 2
+    assert "params.yaml" in done.said and "Traceback" not in done.said
+
+
+def test_a_scarce_class_that_does_not_exist_is_answered_with_those_that_do(run):
+    settings(data__scarce__classes=["9", "nine"])
+    done = run("prepare", "train", "val", "test", "about")
+    assert done.returncode == 2
+    assert "['nine']" in done.said and str([str(i) for i in range(10)]) in done.said
+    assert "Traceback" not in done.said
+    assert not any(Path(n).exists() for n in ("train", "val", "test", "about")) and drafts() == []
+
+
+def toy_rows(folder, rows=30):
+    images = np.random.default_rng(0).integers(0, 256, (rows, 8, 8, 1), dtype=np.uint8)
+    names, labels = [f"row{i}" for i in range(rows)], [f"class{i % 3}" for i in range(rows)]
+    frame = table(id=names, group=names, label=labels, split=["train"] * rows, origin=["real"] * rows)
+    Samples(frame, images, Facts(("class0", "class1", "class2"), ("class2",))).save(folder)
+
+
+def read_until(process, terminal, word, seconds=60):
+    """What a process writes to a terminal, up to a word."""
+    text, end = "", time.monotonic() + seconds
+    while word not in text:
+        assert time.monotonic() < end and process.poll() is None, text
+        if select.select([terminal], [], [], 0.5)[0]:
+            text += os.read(terminal, 4096).decode(errors="replace")
+    return text
+
+
+def test_a_signal_in_the_midst_of_training_exits_143_and_publishes_nothing(run):
+    """A trainer that catches the signal and returns would let a half-trained model pass for a finished one."""
+    toy_rows(Path("train"))
+    cvae = yaml.safe_load(Path("params.yaml").read_text())["generators"]["cvae"]
+    settings(generators__cvae={**cvae, "epochs": 2000, "width": 8}, compute__accelerator="cpu")
+    terminal, end = pty.openpty()
+    termios.tcsetwinsize(end, (24, 150))
+    process = run.start("fit_generator", "cvae", "train", "models/cvae", stderr=end)
+    os.close(end)
+    read_until(process, terminal, "loss")  # the bar shows a loss once steps have been taken
+    process.terminate()
+    said = ""
+    with os.fdopen(terminal, "rb", buffering=0) as rest:
+        try:
+            while part := rest.read(4096):
+                said += part.decode(errors="replace")
+        except OSError:  # how Linux says that the other end is closed
+            pass
+    assert process.wait(30) == 143, said
+    assert not Path("models").exists() and drafts() == []
+    assert "Traceback" not in said
+
+
+def test_the_same_training_publishes_if_left_alone(run):
+    toy_rows(Path("train"))
+    cvae = yaml.safe_load(Path("params.yaml").read_text())["generators"]["cvae"]
+    settings(generators__cvae={**cvae, "epochs": 2, "width": 8}, compute__accelerator="cpu")
+    done = run("fit_generator", "cvae", "train", "models/cvae")
+    assert done.returncode == 0, done.said
+    assert {f.name for f in Path("models/cvae").iterdir()} >= {"generator.json", "curve.json", "weights.safetensors"}
+    assert drafts() == []
+
+
+@pytest.mark.parametrize("arguments", [("fit_generator", "nope", "train", "out"), ("augment", "nowhere", "out")])
+def test_a_name_or_folder_that_does_not_exist_is_said_in_words(run, arguments):
+    toy_rows(Path("train"))
+    done = run(*arguments)
+    assert done.returncode in (2, 3)
+    assert arguments[1] in done.said and "Traceback" not in done.said

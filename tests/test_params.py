@@ -1,0 +1,218 @@
+"""params.yaml is refused with every mistake named at once. Run: python -m pytest tests/test_params.py"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from pipeline import generators, params
+
+SHIPPED = Path(params.__file__).parents[1] / "params.yaml"
+
+
+def changed(folder: Path, changes: dict[str, Any]) -> Path:
+    """The shipped file with some dotted keys set, written as JSON, which is YAML too."""
+    raw = YAML(typ="safe", pure=True).load(SHIPPED)
+    for key, value in changes.items():
+        *path, last = key.split(".")
+        block = raw
+        for part in path:
+            block = block[part]
+        block[last] = value
+    file = folder / "params.yaml"
+    file.write_text(json.dumps(raw))
+    return file
+
+
+def refusal(folder: Path, changes: dict[str, Any]) -> str:
+    with pytest.raises(ValueError) as error:
+        params.load(changed(folder, changes))
+    return str(error.value)
+
+
+def test_shipped_file_loads_and_every_generator_can_be_built(compute):
+    shipped = params.load(SHIPPED)
+    for name, block in shipped.generators.items():
+        assert generators.build(block, compute, name).options.model_dump().keys() == block.options.keys()
+
+
+def test_loading_does_not_depend_on_how_the_file_is_written(tmp_path):
+    assert params.load(changed(tmp_path, {})) == params.load(SHIPPED)
+
+
+def test_a_byte_order_mark_is_ignored(tmp_path):
+    (tmp_path / "params.yaml").write_bytes(b"\xef\xbb\xbf" + SHIPPED.read_bytes())
+    assert params.load(tmp_path / "params.yaml") == params.load(SHIPPED)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("sed", 1, "unknown key"),
+        ("classifier.learning_rate", 0.1, "unknown key"),
+        ("data.image-size", 8, "unknown key"),
+        ("data.image size", 8, "unknown key"),
+        ("data.int", 8, "unknown key"),
+        ("seed", "zero", "valid integer"),
+        ("seed", -1, "greater than or equal to 0"),
+        ("data.source", "", "at least 1"),
+        ("data.test_fraction", 0, "greater than 0"),
+        ("data.fit", "squeeze", "letterbox"),
+        ("data.max_pixels", 0, "greater than 0"),
+        ("augment.strength", float("nan"), "finite"),
+        ("classifier.lr", 0, "greater than 0"),
+        ("classifier.dropout", 1, "less than 1"),
+        ("teachers.folds", 1, "greater than or equal to 2"),
+        ("generation.cap.ratio", [10.0], "required"),
+        ("generation.oversupply", 0.5, "greater than or equal to 1"),
+        ("retraining.seeds", "six", "valid integer"),
+        ("arms.real.balance", 1.5, "less than or equal to 1"),
+        ("arms.real.role", "judge", "control"),
+        ("evaluation.primary_metric", "f1", "macro_f1"),
+        ("evaluation.confidence", 95, "less than 1"),
+        ("report.show_real_images", "perhaps", "valid boolean"),
+        ("compute.accelerator", "tpu", "cuda"),
+        ("compute", None, "valid dictionary"),
+    ],
+)
+def test_a_mistake_is_named_with_its_key_and_what_is_allowed(tmp_path, key, value, says):
+    message = refusal(tmp_path, {key: value})
+    assert f"  {key}" in message and says in message, message
+    assert "1 mistake:" in message, message
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("data.image_size", 2),
+        ("data.image_size", "big"),
+        ("data.channels", 2),
+        ("data.scarce.classes", 3),
+        ("classifier.widths", [0, 32]),
+        ("classifier.batch", 0),
+        ("classifier.steps", "many"),
+    ],
+)
+def test_a_mistake_where_auto_is_also_allowed_is_one_line_naming_the_key(tmp_path, key, value):
+    header, *lines = refusal(tmp_path, {key: value}).splitlines()
+    assert len(lines) == 1 and "1 mistake:" in header, (header, lines)
+    assert lines[0].startswith((f"  {key}:", f"  {key}.0:")), lines
+
+
+def test_a_missing_key_is_named(tmp_path):
+    file = changed(tmp_path, {})
+    raw = json.loads(file.read_text())
+    del raw["classifier"]["lr"]
+    file.write_text(json.dumps(raw))
+    with pytest.raises(ValueError, match=r"classifier\.lr: Field required"):
+        params.load(file)
+
+
+def test_all_mistakes_are_shown_at_once(tmp_path):
+    wrong = {"seed": -1, "data.fit": "x", "classifier.lr": "fast", "arms.smote.share": 2, "extra": 1}
+    header, *lines = refusal(tmp_path, wrong).splitlines()
+    assert "5 mistakes" in header
+    assert sorted(line.split(":")[0].strip() for line in lines) == sorted(wrong)
+
+
+def test_an_unknown_family_lists_what_exists(tmp_path):
+    message = refusal(tmp_path, {"generators.smote": {"family": "smoke"}})
+    assert "smote.family is 'smoke'" in message
+    assert all(family in message for family in params.families())
+
+
+def test_families_are_the_public_files_of_the_folder():
+    assert {"nothing", "duplicate"} <= set(params.families())
+    assert not {"base", "_blocks", "_rows", "__init__"} & set(params.families())
+
+
+def test_an_arm_that_names_no_generator_lists_the_blocks(tmp_path):
+    message = refusal(tmp_path, {"arms.smote.rows": "smoke", "arms.cvae.rows": "vae"})
+    assert "arms.smote.rows is 'smoke'" in message and "arms.cvae.rows is 'vae'" in message
+    assert "duplicate" in message
+
+
+def test_a_control_arm_is_needed(tmp_path):
+    arms = json.loads(changed(tmp_path, {}).read_text())["arms"]
+    assert "role: control" in refusal(tmp_path, {f"arms.{name}.role": "candidate" for name in arms})
+
+
+@pytest.mark.parametrize("name", ["a b", "x;touch y", "é", "Upper", "a@b", "", "a" * 41, "../up"])
+def test_names_that_reach_a_command_line_are_plain(tmp_path, name):
+    message = refusal(tmp_path, {"generators": {name: {"family": "nothing"}}})
+    assert "  generators" in message and repr(name) in message
+
+
+@pytest.mark.parametrize("width", [12, 20, 33])
+def test_a_width_that_the_network_cannot_normalise_is_refused(tmp_path, width):
+    assert "classifier.widths" in refusal(tmp_path, {"classifier.widths": [32, width]})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "seed: [1, 2",
+        "seed: 0\nseed: 1",
+        "seed: !!python/object/apply:os.getcwd []",
+        "seed: !!python/name:os.system",
+        "\tseed: 0",
+        "seed: 0\n--- \nseed: 1",
+    ],
+)
+def test_what_is_no_plain_yaml_is_refused(tmp_path, text):
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(ValueError, match=r"params\.yaml is not valid YAML"):
+        params.load(tmp_path / "params.yaml")
+
+
+def test_bytes_that_are_no_text_are_refused(tmp_path):
+    (tmp_path / "params.yaml").write_bytes(b"seed: \xff\xfe")
+    with pytest.raises(ValueError, match="not valid YAML"):
+        params.load(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize("text", ["", "just words", "- a\n- list"])
+def test_what_is_no_mapping_is_refused(tmp_path, text):
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(ValueError, match="expected a mapping"):
+        params.load(tmp_path / "params.yaml")
+
+
+def test_a_missing_file_says_what_to_do(tmp_path):
+    with pytest.raises(ValueError, match="does not exist; run from the folder"):
+        params.load(tmp_path / "params.yaml")
+
+
+def test_no_stays_text_and_1e_4_is_a_number(tmp_path):
+    text = SHIPPED.read_text()
+    text = text.replace("classes: auto", "classes: [no, yes, on, NA, '001']").replace("lr: 0.003", "lr: 1e-4")
+    (tmp_path / "params.yaml").write_text(text)
+    loaded = params.load(tmp_path / "params.yaml")
+    assert loaded.data.scarce.classes == ["no", "yes", "on", "NA", "001"]
+    assert loaded.classifier.lr == 0.0001
+
+
+def test_blocks_cannot_be_changed_once_loaded(shipped):
+    with pytest.raises(ValueError, match="frozen"):
+        shipped.classifier.lr = 1.0
+
+
+@pytest.mark.parametrize(
+    ("options", "key"),
+    [
+        ({"neighbors": 5}, "neighbors: unknown key"),
+        ({"neighbours": 0}, "neighbours: Input should be greater"),
+        ({}, "neighbours: Field required"),
+    ],
+)
+def test_a_generators_own_options_are_checked_with_block_and_key(compute, options, key):
+    with pytest.raises(ValueError) as error:
+        generators.build(params.Generator(family="smote", **options), compute, "my_smote")
+    assert "generators.my_smote (family smote)" in str(error.value) and key in str(error.value)
+
+
+def test_build_lists_the_families_when_one_is_unknown(compute):
+    with pytest.raises(ValueError, match=r"unknown generator family 'base'; available: .*smote"):
+        generators.build(params.Generator(family="base"), compute, "x")
