@@ -213,6 +213,8 @@ def load(path: Path = Path("params.yaml")) -> Params:
         raw = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist; run from the folder that holds it") from None
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror}); run from the folder that holds it") from None
     except (YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(raw, dict):
@@ -251,7 +253,7 @@ def _keys(location: tuple[int | str, ...], raw: Any, missing: bool) -> list[str]
     """The parts of an error's location that stand in the file; the others name one form of a union."""
     kept = []
     for n, part in enumerate(location):
-        inside = part in raw if isinstance(raw, dict) else isinstance(raw, list) and isinstance(part, int)
+        inside = part in raw if isinstance(raw, dict) else isinstance(raw, list) and part in range(len(raw))
         if inside or (missing and n == len(location) - 1):
             kept.append(str(part))
             raw = raw[part] if inside else None

@@ -69,10 +69,9 @@ def spread(
     with Progress(title, steps) as progress:
         listener = threading.Thread(target=_listen, args=(queue, progress), daemon=True)
         listener.start()
-        pool = ProcessPoolExecutor(min(len(jobs), cores()), context, _start, (queue, os.getpid()))
+        pool = ProcessPoolExecutor(min(len(jobs), cores()), context, _start, (queue,))
         try:
-            futures = [pool.submit(_call, function, job) for job in jobs]
-            return [future.result() for future in futures]
+            results = [future.result() for future in [pool.submit(_call, function, job) for job in jobs]]
         except BrokenProcessPool:
             raise MemoryError(f"{title}: the system ended a worker process, most often for want of memory") from None
         except BaseException:
@@ -81,8 +80,9 @@ def spread(
             raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-            queue.put(None)
-            listener.join()
+        queue.put(None)  # only when all went well: a terminated worker may have left the queue locked
+        listener.join()
+        return results
 
 
 def _listen(queue: Any, progress: Progress) -> None:
@@ -93,7 +93,7 @@ def _listen(queue: Any, progress: Progress) -> None:
 _queue: Any = None
 
 
-def _start(queue: Any, parent: int) -> None:
+def _start(queue: Any) -> None:
     """Set a worker up: a place to report to, default signals, and an end of its own when the stage is gone."""
     global _queue
     _queue = queue

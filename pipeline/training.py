@@ -61,25 +61,25 @@ class Adversaries(pl.LightningModule):
 
 
 class _Watch(pl.Callback):
-    """Keeps the loss curve, stops at the first loss that is no number, and reports progress."""
+    """Keeps the loss curve, stops soon after the first loss that is no number, and reports progress."""
 
     def __init__(self, steps: int, report: Report, points: int = 40) -> None:
-        self.every, self.report, self.sum, self.curve = max(1, steps // points), report, 0.0, []
+        self.steps, self.every, self.report = steps, max(1, steps // points), report
+        self.sum, self.since, self.curve = 0.0, 0, []
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, step: int
     ) -> None:
         loss = outputs["loss"] if isinstance(outputs, dict) else outputs
-        self.sum = self.sum + loss.detach()
-        if (step + 1) % self.every == 0:
-            mean = float(self.sum) / self.every  # the only wait for the device
+        self.sum, self.since = self.sum + loss.detach(), self.since + 1
+        if self.since == self.every or step + 1 == self.steps:
+            mean = float(self.sum) / self.since  # the only wait for the device
             if not np.isfinite(mean):
-                raise Diverged(
-                    f"the loss of {type(module).__name__} is {mean} by step {step + 1}; lower its learning rate (lr)"
-                )
+                name = type(module).__name__
+                raise Diverged(f"the loss of {name} is {mean} by step {step + 1}; lower its learning rate (lr)")
             self.curve.append({"step": step + 1, "loss": mean})
-            self.sum = 0.0
-            self.report(self.every, f"loss {mean:.3f}")
+            self.report(self.since, f"loss {mean:.3f}")
+            self.sum, self.since = 0.0, 0
 
 
 class _Averaged(WeightAveraging):
@@ -136,7 +136,6 @@ def fit(
         use_distributed_sampler=False,
     )
     trainer.fit(module, DataLoader(batches, batch_size=None, shuffle=False, pin_memory=where == "cuda"), val)
-    report(len(batches) - watch.every * len(watch.curve), "")
     if trainer.received_sigterm:
         raise SystemExit(143)  # Lightning would return as if training had been completed
     module.eval()

@@ -1,7 +1,9 @@
 """Formats in: the embedded digits, a MedMNIST-layout .npz, or a folder of class folders, read by guarded decoders."""
 
+import struct
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,11 +95,14 @@ def read_digits(block: Digits, seed: int) -> Source:
 def read_npz(path: Path) -> Source:
     """MedMNIST layout: {train,val,test}_images uint8 (N, H, W) or (N, H, W, 3) and {...}_labels (N,) or (N, 1)."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError("it holds a single array")
+        with archive:
             arrays = {k: archive[k] for k in archive.files if k.endswith(("_images", "_labels"))}
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(
-            f"data.source: {path.name} cannot be read as arrays without pickled objects: {error}"
+            f"data.source: {path.name} cannot be read as an .npz archive of plain arrays, without pickled objects: {error}"
         ) from None
     splits = [s for s in ("train", "val", "test") if f"{s}_images" in arrays and f"{s}_labels" in arrays]
     if "train" not in splits:
@@ -105,6 +110,12 @@ def read_npz(path: Path) -> Source:
             f"data.source: {path.name} needs train_images and train_labels (and may have val_*, test_*); "
             f"it has {sorted(arrays) or 'none of them'}"
         )
+    for s in ("train", "val", "test"):
+        here, gone = (f"{s}_images", f"{s}_labels") if f"{s}_images" in arrays else (f"{s}_labels", f"{s}_images")
+        if here in arrays and gone not in arrays:
+            raise ValueError(f"data.source: {path.name} has {here} without {gone}")
+    if not len(arrays["train_labels"]):
+        raise ValueError(f"data.source: {path.name} has no training rows")
     labels = [_npz_labels(arrays[f"{s}_labels"], s, path.name) for s in splits]
     for s, y in zip(splits, labels, strict=True):
         images = arrays[f"{s}_images"]
@@ -152,17 +163,26 @@ def read_folder(root: Path, max_pixels: int) -> Source:
             f"data.source: {root.name} has split folders and also {odd}; expected either only "
             "train, val and test (with class folders in them) or only class folders"
         )
-    rows = [
-        (folder.name, split, file)
-        for split, part in parts
-        for folder in sorted(part.iterdir())
-        if folder.is_dir() and not folder.name.startswith(".")
-        for file in _image_files(folder, root)
-    ]
+    rows = []
+    for split, part in parts:
+        loose = [f.name for f in sorted(part.iterdir()) if f.suffix.lower() in SUFFIXES and not f.is_dir()]
+        if loose and any(p.is_dir() for p in part.iterdir()):
+            raise ValueError(
+                f"data.source: {len(loose)} images lie beside the class folders of {part.name}, in no class "
+                f"({loose[0]}, ...); move or remove them"
+            )
+        for folder in sorted(p for p in part.iterdir() if p.is_dir() and not p.name.startswith(".")):
+            files = list(_image_files(folder, root))
+            if not files:
+                raise ValueError(
+                    f"data.source: no images found in the class folder {folder.relative_to(root)}; expected files "
+                    f"ending in {', '.join(sorted(SUFFIXES))}; remove the folder if it is no class"
+                )
+            rows += [(folder.name, split, file) for file in files]
     if not rows:
         raise ValueError(
-            f"data.source: no images found in the class folders of {root.name}; expected files ending in "
-            f"{', '.join(sorted(SUFFIXES))}"
+            f"data.source: no images found in the class folders of {root.name}, for it has none; expected one folder per "
+            f"class with files ending in {', '.join(sorted(SUFFIXES))}"
         )
     classes = tuple(sorted({label for label, _, _ in rows}))
     return Source(
@@ -207,8 +227,11 @@ def decode(path: Path, max_pixels: int) -> Image.Image:
         raise Unreadable("unreadable", f"no image format; begins with {path.open('rb').read(8)!r}") from None
     except Image.DecompressionBombError:
         raise Unreadable("too_large", "the header claims far more than data.max_pixels") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise Unreadable("truncated", f"{error}; fetch it again") from None
+    except (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, OverflowError, struct.error) as error:
+        code = (
+            "truncated" if isinstance(error, OSError | EOFError) else "broken"
+        )  # all that Pillow raises for bad bytes
+        raise Unreadable(code, f"{error}; fetch it again") from None
 
 
 def _plain(image: Image.Image) -> Image.Image:

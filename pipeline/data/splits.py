@@ -7,9 +7,10 @@ import pandas as pd
 def assign(
     labels: list[str], groups: list[str], given: list[str], fractions: dict[str, float], seed: int
 ) -> np.ndarray:
-    """A split name for each row, str (N,). Splits that the source gives are kept; missing ones are cut from its train rows.
+    """A split name for each row, str (N,). Splits that the source gives are kept; others are cut from its train rows.
 
-    `fractions` are shares of all rows. Raises ValueError for a half-given split or a class without training rows.
+    `fractions`: test is a share of all rows, val of the rows outside test. Raises ValueError for a half-given split or
+    a class without training rows.
     """
     splits = np.array(given, dtype=object)
     if (splits == "").any() and (splits != "").any():
@@ -21,13 +22,8 @@ def assign(
     for name in ("test", "val"):
         if not (splits == name).any():
             free = np.flatnonzero(splits == "train")
-            splits[
-                free[
-                    _draw(
-                        np.array(labels)[free], np.array(groups)[free], fractions[name] * len(splits) / len(free), rng
-                    )
-                ]
-            ] = name
+            share = fractions[name] * (splits != "test").sum() / max(len(free), 1)
+            splits[free[_draw(np.array(labels)[free], np.array(groups)[free], share, rng)]] = name
     missing = sorted(set(labels) - set(np.array(labels)[splits == "train"]))
     if missing:
         raise ValueError(f"classes {missing} have no training rows; add some, or remove the class")
@@ -63,6 +59,8 @@ def folds(y: np.ndarray, groups: np.ndarray, k: int, seed: int) -> np.ndarray:
     fold = np.zeros(len(y), dtype=np.int64)
     if len(np.unique(groups)) < k:
         raise ValueError(f"teachers.folds is {k}, but train has only {len(np.unique(groups))} groups")
+    if np.bincount(y).max() < k:
+        raise ValueError(f"teachers.folds is {k}, but no class has as many training rows")
     import warnings
 
     with warnings.catch_warnings():

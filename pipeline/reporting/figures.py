@@ -3,11 +3,8 @@
 import io
 from collections.abc import Mapping, Sequence
 
-import matplotlib
 import numpy as np
 import pandas as pd
-
-matplotlib.use("agg")
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -26,16 +23,19 @@ PALETTE = (
     "#7a5195",
     "#555555",
 )
-plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "figure.facecolor": "white"})
-plt.rcParams["text.parse_math"] = False  # a class may be called $5
-    {
-        "font.size": 9,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "figure.facecolor": "white",
-        "text.parse_math": False,
-    }
-)
+STYLE = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "figure.facecolor": "white",
+    "text.parse_math": False,  # a class may be called $5
+}
+
+
+def subplots(rows: int, columns: int, width: float, height: float) -> tuple[Figure, np.ndarray]:
+    """A figure of that many inches and its axes, (rows, columns)."""
+    plt.rcParams.update(STYLE)
+    return plt.subplots(rows, columns, figsize=(width, height), squeeze=False)
 
 
 def colours(arms: Sequence[str]) -> dict[str, str]:
@@ -52,7 +52,7 @@ def png(figure: Figure) -> bytes:
 def forest(metrics: Mapping[str, Mapping], metric: str, chosen: Sequence[str]) -> bytes:
     """Each arm's mean of the metric with its interval; the arms named in `chosen` are drawn bold."""
     arms, shade = list(metrics), colours(list(metrics))
-    figure, axes = plt.subplots(figsize=(7, 0.36 * len(arms) + 0.9))
+    figure, ((axes,),) = subplots(1, 1, 7, 0.36 * len(arms) + 0.9)
     for i, arm in enumerate(arms):
         mean, low, high = (metrics[arm][k] for k in (metric, f"{metric}_ci_low", f"{metric}_ci_high"))
         if low is not None:
@@ -71,7 +71,7 @@ def recall_bars(
     metrics: Mapping[str, Mapping], classes: Sequence[str], arms: Sequence[str], shade: Mapping[str, str]
 ) -> bytes:
     """Recall per class with intervals over seeds, one bar per arm."""
-    figure, axes = plt.subplots(figsize=(max(6, 0.34 * len(classes) * len(arms) + 1.5), 3.2))
+    figure, ((axes,),) = subplots(1, 1, max(6, 0.34 * len(classes) * len(arms) + 1.5), 3.2)
     width = 0.8 / len(arms)
     for k, arm in enumerate(arms):
         for i, label in enumerate(classes):
@@ -97,9 +97,8 @@ def recall_bars(
 
 def confusions(tables: Mapping[str, np.ndarray], classes: Sequence[str]) -> bytes:
     """Confusion matrices side by side, as shares of each true class (K, K), summed over seeds."""
-    figure, all_axes = plt.subplots(
-        1, len(tables), figsize=(0.38 * len(classes) * len(tables) + 3, 0.38 * len(classes) + 1.4), squeeze=False
-    )
+    side = 0.38 * len(classes)
+    figure, all_axes = subplots(1, len(tables), side * len(tables) + 3, side + 1.4)
     for axes, (arm, table) in zip(all_axes[0], tables.items(), strict=True):
         share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
         axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
@@ -119,7 +118,7 @@ def confusions(tables: Mapping[str, np.ndarray], classes: Sequence[str]) -> byte
 def curves(frame: pd.DataFrame, arms: Sequence[str]) -> bytes:
     """Training loss and validation balanced accuracy by step, averaged over seeds."""
     shade = colours(arms)
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3))
+    figure, ((left, right),) = subplots(1, 2, 10, 3)
     for arm in arms:
         mean = frame[frame["arm"] == arm].groupby("step").mean(numeric_only=True)
         for axes, column in ((left, "loss"), (right, "val_balanced_accuracy")):
@@ -133,7 +132,7 @@ def curves(frame: pd.DataFrame, arms: Sequence[str]) -> bytes:
 
 def losses(generators: Mapping[str, Sequence[Mapping]]) -> bytes:
     """The loss of each trained generator by step, each on its own scale."""
-    figure, all_axes = plt.subplots(1, len(generators), figsize=(3.3 * len(generators), 2.4), squeeze=False)
+    figure, all_axes = subplots(1, len(generators), 3.3 * len(generators), 2.4)
     for axes, (name, curve) in zip(all_axes[0], generators.items(), strict=True):
         axes.plot([p["step"] for p in curve], [p["loss"] for p in curve], color="#4477AA", lw=1.3)
         axes.set(xlabel="step", title=name)
@@ -142,7 +141,7 @@ def losses(generators: Mapping[str, Sequence[Mapping]]) -> bytes:
 
 def grid(images: np.ndarray, rows: Sequence[Sequence[int]], names: Sequence[str], columns: int) -> bytes:
     """Images uint8 (N, H, W, C) in labelled lines: line i shows images[rows[i]], at most `columns` of them."""
-    figure, all_axes = plt.subplots(len(rows), 1, figsize=(0.62 * columns + 1.8, 0.66 * len(rows)), squeeze=False)
+    figure, all_axes = subplots(len(rows), 1, 0.62 * columns + 1.8, 0.66 * len(rows))
     height, width = images.shape[1:3]
     for axes, chosen, name in zip(all_axes[:, 0], rows, names, strict=True):
         strip = np.full((height, columns * (width + 1) - 1, 3), 255, np.uint8)
@@ -160,9 +159,7 @@ def grid(images: np.ndarray, rows: Sequence[Sequence[int]], names: Sequence[str]
 def pairs(left: np.ndarray, right: np.ndarray | None, captions: Sequence[str]) -> bytes:
     """Synthetic images over their nearest real ones, uint8 (N, H, W, C), with a caption each; `right` None hides the real ones."""
     lines = [left] if right is None else [left, right]
-    figure, all_axes = plt.subplots(
-        len(lines), len(left), figsize=(0.95 * len(left), 1.05 * len(lines) + 0.2), squeeze=False
-    )
+    figure, all_axes = subplots(len(lines), len(left), 0.95 * len(left), 1.05 * len(lines) + 0.2)
     for row, images in zip(all_axes, lines, strict=True):
         for axes, image in zip(row, images, strict=True):
             axes.imshow(np.broadcast_to(image, (*image.shape[:2], 3)), interpolation="nearest")

@@ -50,7 +50,7 @@ def test_rows_of_their_own_are_split_exactly():
     splits = assign(labels, [str(i) for i in range(240)], [""] * 240, SHARES, 0)
     for label, n in (("a", 200), ("b", 40)):
         own = splits[np.array(labels) == label]
-        assert (own == "test").sum() == 0.25 * n and (own == "val").sum() == 0.15 * n
+        assert (own == "test").sum() == 0.25 * n and (own == "val").sum() == round(0.15 * 0.75 * n)
 
 
 def test_the_seed_decides_alone():
@@ -74,12 +74,19 @@ def test_given_splits_are_kept():
 
 
 @pytest.mark.parametrize(("missing", "kept"), [("val", "test"), ("test", "val")])
-def test_a_missing_split_is_cut_from_train_as_a_share_of_all_rows(missing, kept):
+def test_a_missing_split_is_cut_from_train_as_a_share_of_the_rows_outside_test(missing, kept):
     labels = ["a", "b"] * 200
     given = ["train"] * 300 + [kept] * 100
     splits = assign(labels, [str(i) for i in range(400)], given, SHARES, 0)
     assert (splits[300:] == kept).all() and set(splits[:300]) == {"train", missing}
-    assert (splits == missing).sum() == SHARES[missing] * 400
+    outside = 300 if kept == "test" else 400
+    assert (splits == missing).sum() == pytest.approx(SHARES[missing] * outside, abs=1)
+
+
+def test_a_large_test_split_of_the_source_leaves_train_its_rows():
+    labels, given = ["a", "b"] * 500, ["train"] * 100 + ["test"] * 900
+    splits = assign(labels, [str(i) for i in range(1000)], given, SHARES, 0)
+    assert (splits == "val").sum() == pytest.approx(15, abs=1) and (splits == "train").sum() >= 84
 
 
 def test_the_input_is_not_written_to():
