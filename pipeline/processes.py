@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from concurrent import futures
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
@@ -71,7 +72,11 @@ def spread(
         listener.start()
         pool = ProcessPoolExecutor(min(len(jobs), cores()), context, _start, (queue,))
         try:
-            results = [future.result() for future in [pool.submit(_call, function, job) for job in jobs]]
+            waiting = [pool.submit(_call, function, job) for job in jobs]
+            done, _ = futures.wait(waiting, return_when=futures.FIRST_EXCEPTION)
+            for future in done:
+                future.result()
+            results = [future.result() for future in waiting]
         except BrokenProcessPool:
             raise MemoryError(f"{title}: the system ended a worker process, most often for want of memory") from None
         except BaseException:
