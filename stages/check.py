@@ -1,10 +1,12 @@
 """check: does params.yaml make sense? Run before the graph, so that a misspelt option does not show up an hour later."""
 
 from pipeline import generators
+from pipeline.data import sources
 from pipeline.params import Params
 
 
 def main(params: Params) -> None:
+    sources.locate(params.data.source)
     mistakes = []
     for name, block in params.generators.items():
         try:

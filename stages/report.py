@@ -59,7 +59,7 @@ def read_run(
     fidelity = results / "fidelity.csv"
     return runs.Run(
         params=params,
-        text=Path("params.yaml").read_text(),
+        text=Path("params.yaml").read_text().replace(params.data.source, Path(params.data.source).name),
         about=read(about / "summary.json"),
         verdict=read(results / "evaluation" / "verdict.json"),
         choices=read(results / "evaluation" / "choices.json"),

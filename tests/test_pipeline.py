@@ -53,7 +53,7 @@ def toy_images(folder: Path, test_noise: bool = False) -> None:
 
 def toy_project(folder: Path) -> Path:
     """A copy of this project with small settings, a git repository and a cache of its own."""
-    for name in ("pipeline", "stages", "dvc.yaml", "params.yaml", ".dvcignore", ".gitignore"):
+    for name in ("pipeline", "stages", "digits", "dvc.yaml", "params.yaml", ".dvcignore", ".gitignore"):
         source = ROOT / name
         if source.is_dir():
             shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -174,6 +174,16 @@ def test_a_change_touches_only_its_own_stages(
         (project / "params.yaml").write_text(before)
 
 
+def test_a_changed_image_is_noticed(project: Path) -> None:
+    file = project / "toy" / "train" / "across" / "03.png"
+    before = file.read_bytes()
+    try:
+        Image.fromarray(np.zeros((12, 12), np.uint8)).save(file)
+        assert stale(project) == {"prepare"}
+    finally:
+        file.write_bytes(before)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -181,6 +191,7 @@ def test_a_change_touches_only_its_own_stages(
         (lambda p: p["generators"].update(new={"family": "flow"}), "new.family is 'flow': no such family"),
         (lambda p: p["arms"]["cvae"].update(rows="gan"), "arms.cvae.rows is 'gan': no such block under generators"),
         (lambda p: p["generators"]["cvae"].update(latnt=3), "generators.cvae (family cvae)"),
+        (lambda p: p["data"].update(source="nowhere"), "data.source: 'nowhere' does not exist; expected"),
     ],
 )
 def test_mistakes_in_params_are_named_before_anything_runs(

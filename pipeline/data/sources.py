@@ -50,16 +50,22 @@ class Source:
 
 def read(data: Data, digits: Digits, seed: int) -> Source:
     """Open what `data.source` names. Raises ValueError that lists what was expected."""
-    if data.source == "digits":
+    path = locate(data.source)
+    if path is None:
         return read_digits(digits, seed)
-    path = Path(data.source)
-    if path.is_dir():
-        return read_folder(path, data.max_pixels)
-    if path.is_file() and path.suffix == ".npz":
-        return read_npz(path)
+    return read_folder(path, data.max_pixels) if path.is_dir() else read_npz(path)
+
+
+def locate(source: str) -> Path | None:
+    """The folder or .npz file that `data.source` names; None for the embedded digits. Raises ValueError for anything else."""
+    path = Path(source)
+    if source == "digits":
+        return None
+    if path.is_dir() or (path.is_file() and path.suffix == ".npz"):
+        return path
     found = "is neither" if path.exists() else "does not exist"
     raise ValueError(
-        f"data.source: {data.source!r} {found}; expected `digits`, a .npz file in MedMNIST layout, "
+        f"data.source: {source!r} {found}; expected `digits`, a .npz file in MedMNIST layout, "
         "or a folder with one folder of images per class"
     )
 
