@@ -32,7 +32,7 @@ def settings(block: Classifier, shape: tuple[int, int, int], classes: int, rows:
     size, _, channels = shape
     widths = ([32, 64] if size <= 32 else [32, 64, 128]) if block.widths == "auto" else block.widths
     batch = (32 if rows <= 5000 else 64 if rows <= 20_000 else 128) if block.batch == "auto" else block.batch
-    steps = min(20_000, 600 + rows // 4) if block.steps == "auto" else block.steps
+    steps = min(20_000, 75 * size + rows // 4) if block.steps == "auto" else block.steps
     return Settings(
         size=size,
         channels=channels,
