@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from pipeline.params import Compute
+from pipeline.processes import cores
 
 
 def device(compute: Compute) -> torch.device:
@@ -36,6 +37,13 @@ def set_threads(compute: Compute) -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # guards against reading it, which costs 5 % of a step
     torch.backends.cudnn.benchmark = False
+
+
+def workers(compute: Compute) -> int:
+    """How many processes train or sample side by side: `auto` is one per core, on a GPU at most 4, which share its memory."""
+    if compute.processes != "auto":
+        return compute.processes
+    return cores() if device(compute).type == "cpu" else min(cores(), 4)
 
 
 def seed_everything(seed: int) -> None:

@@ -148,8 +148,9 @@ class Report(Block):
 
 class Compute(Block):
     accelerator: Literal["auto", "cpu", "cuda", "mps"]
-    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
+    precision: Literal["auto", "32-true", "bf16-mixed"]
     threads: Annotated[int, Field(ge=1, le=256)]
+    processes: Auto | Annotated[int, Field(ge=1, le=1024)]
 
 
 class Params(Block):

@@ -57,9 +57,9 @@ def cores() -> int:
 
 
 def spread(
-    function: Callable[..., Any], jobs: Sequence[tuple], title: str, steps: int, preload: Sequence[str] = ()
+    function: Callable[..., Any], jobs: Sequence[tuple], most: int, title: str, steps: int, preload: Sequence[str] = ()
 ) -> list[Any]:
-    """[function(*job, report=...) for job in jobs], in as many processes as there are cores; results in the order of jobs.
+    """[function(*job, report=...) for job in jobs], in at most `most` processes; results in the order of jobs.
 
     `steps` is the sum of what the jobs will report; `preload` names modules imported once and shared by all processes.
     The first exception ends the others and is raised here.
@@ -70,7 +70,7 @@ def spread(
     with Progress(title, steps) as progress:
         listener = threading.Thread(target=_listen, args=(queue, progress), daemon=True)
         listener.start()
-        pool = ProcessPoolExecutor(min(len(jobs), cores()), context, _start, (queue,))
+        pool = ProcessPoolExecutor(min(len(jobs), most), context, _start, (queue,))
         try:
             waiting = [pool.submit(_call, function, job) for job in jobs]
             done, _ = futures.wait(waiting, return_when=futures.FIRST_EXCEPTION)

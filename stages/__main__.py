@@ -137,6 +137,10 @@ def main(argv: list[str]) -> int:
         return fail(2, "cannot go on", error)
     except (OSError, MemoryError) as error:
         return fail(3, "the machine does not allow it", error)
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        return fail(3, "out of memory; lower compute.processes, a batch size, or data.image_size", error)
     except ArithmeticError as error:
         return fail(4, "training diverged", error)
     except KeyboardInterrupt:
@@ -146,6 +150,11 @@ def main(argv: list[str]) -> int:
         log.error("ended by a signal (exit %s); nothing was published", error.code)
         return error.code if isinstance(error.code, int) else 1
     return 0
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch says that a device or the machine has no memory left; its own class is not imported for that."""
+    return type(error).__name__ == "OutOfMemoryError" or "not enough memory" in str(error)
 
 
 def fail(code: int, what: str, error: BaseException) -> int:

@@ -12,8 +12,7 @@ from stages import Output
 
 def main(params: Params, train: Path, views: Output) -> None:
     rows = Samples.load(train)
-    bank, name = bank_of(rows, params)
-    bank.save(views)
+    bank, name = write_bank(views, rows, params)
     (views / "policy.json").write_text(
         json.dumps(
             {
@@ -28,9 +27,10 @@ def main(params: Params, train: Path, views: Output) -> None:
     )
 
 
-def bank_of(rows: Samples, params: Params) -> tuple[augment.Views, str]:
+def write_bank(folder: Path, rows: Samples, params: Params) -> tuple[augment.Views, str]:
     """Views of any rows, real or synthetic, by the one policy, and its name; the seed of a row's views comes from its id."""
     name = augment.choose_policy(params.augment.policy, rows.shape[0])
     policy = augment.policy(name, rows.facts.flips, params.augment.strength)
     seeds = [derive(params.seed, "views", i) for i in rows.table["id"]]
-    return augment.make_views(rows.images, augment.views_per_row(rows.y, params.augment), seeds, policy), name
+    counts = augment.views_per_row(rows.y, params.augment)
+    return augment.write_views(folder, rows.images, counts, seeds, policy), name

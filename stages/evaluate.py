@@ -20,14 +20,18 @@ log = logging.getLogger("stages")
 
 
 def main(params: Params, test: Path, models: Path, out: Output) -> None:
+    from pipeline import devices
+
     out.mkdir(parents=True)
     records = {name: json.loads((models / name / "record.json").read_text()) for name in params.arms}
     verdict.check_equal_compute(records)
     validation = pd.concat([read_scores(models / name / "validation.csv") for name in params.arms], ignore_index=True)
+    added = {name: sum(record["synthetic_rows"].values()) for name, record in records.items()}
     choices = verdict.choose(
         validation,
         *validation_predictions(models, params),
         params.arms,
+        added,
         params.evaluation,
         derive(params.seed, "bootstrap", "validation"),
     )
@@ -37,15 +41,16 @@ def main(params: Params, test: Path, models: Path, out: Output) -> None:
 
     rows, steps = Samples.load(test), len(params.arms) * params.retraining.seeds
     jobs = [(params, test, models / name) for name in params.arms]
-    probabilities = dict(zip(params.arms, processes.spread(predict_arm, jobs, "evaluate", steps), strict=True))
+    done = processes.spread(predict_arm, jobs, devices.workers(params.compute), "evaluate", steps)
+    probabilities = dict(zip(params.arms, done, strict=True))
     predicted = {name: p.argmax(axis=2).astype(np.int32) for name, p in probabilities.items()}
     frame = tidy(probabilities, rows)
     frame.to_csv(out / "scores.csv", index=False)
     np.savez(out / "predictions.npz", y=rows.y, **{f"arm_{name}": p for name, p in predicted.items()})
-    added = sum(records[choices["chosen_arm"]]["synthetic_rows"].values()) if choices["chosen_arm"] else 0
     groups, seed = rows.table["group"].to_numpy(), derive(params.seed, "bootstrap")
+    learnt = added.get(choices["chosen_arm"], 0)
     result = verdict.decide(
-        choices, predicted, frame, rows.y, groups, len(rows.classes), added, params.evaluation, seed
+        choices, predicted, frame, rows.y, groups, len(rows.classes), learnt, params.evaluation, seed
     )
     result["test"] = {"rows": len(rows), "fingerprint": rows.fingerprint()}
     (out / "verdict.json").write_text(json.dumps(result, indent=1))

@@ -35,22 +35,19 @@ def draw(
     params: Params, name: str, generator: generators.Generator, model: Path, y: np.ndarray, seeds: np.ndarray
 ) -> np.ndarray:
     """Images of all rows; a slow model on the CPU is asked in parallel processes, which changes no row."""
-    from_device = generator.uses_device and len(y) > 2 * (generator.chunk or 1)
-    parts = (
-        processes.cores() if from_device and params.compute.accelerator in ("auto", "cpu") and not on_gpu(params) else 1
-    )
+    parts = workers(params) if generator.uses_device and len(y) > 2 * (generator.chunk or 1) else 1
     if parts == 1:
         with processes.Progress(f"generate {name}", len(y)) as progress:
             return generator.sample(y, seeds, progress.step)
     size = math.ceil(len(y) / parts)
     jobs = [(params, name, model, y[i : i + size], seeds[i : i + size]) for i in range(0, len(y), size)]
-    return np.concatenate(processes.spread(draw_part, jobs, f"generate {name}", len(y)))
+    return np.concatenate(processes.spread(draw_part, jobs, parts, f"generate {name}", len(y)))
 
 
-def on_gpu(params: Params) -> bool:
+def workers(params: Params) -> int:
     from pipeline import devices
 
-    return devices.device(params.compute).type != "cpu"
+    return devices.workers(params.compute) if devices.device(params.compute).type == "cpu" else 1
 
 
 def draw_part(params: Params, name: str, model: Path, y: np.ndarray, seeds: np.ndarray, report: Callable) -> np.ndarray:

@@ -10,7 +10,7 @@ from pipeline.params import Params
 from pipeline.samples import Samples
 from pipeline.selection import copies, pseudo_label, rules
 from stages import Output
-from stages.augment import bank_of
+from stages.augment import write_bank
 
 log = logging.getLogger("stages")
 
@@ -32,7 +32,7 @@ def main(params: Params, name: str, train: Path, synthetic: Path, baseline: Path
         judged=[real.classes[j] for j in judged], confidence=confidence, distance=distance, keep=why == "", reason=why
     )
     rows.save(out)
-    bank_of(rows, params)[0].save(out / "views")
+    write_bank(out / "views", rows, params)
     account = summarise(rows, goal, floor, params.selection.too_few)
     (out / "summary.json").write_text(json.dumps(account, indent=1))
     log.info("%d generated, %d kept", len(rows), int(rows.table["keep"].sum()))

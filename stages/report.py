@@ -74,8 +74,14 @@ def read_run(
         fidelity=pd.read_csv(fidelity, dtype={"class": str}, keep_default_na=False, na_values={"value": [""]}),
         train=Samples.load(train),
         synthetic={g: Samples.load(selected / g) for g in params.generators},
-        times=[read(f) for f in sorted(times.glob("*.json"))],
+        times=[t for f in sorted(times.glob("*.json")) if in_graph((t := read(f))["stage"], params)],
     )
+
+
+def in_graph(stage: str, params: Params) -> bool:
+    """Whether a noted time, `evaluate` or `retrain-oversample`, is that of a stage of this run, not of a removed block."""
+    _, _, name = stage.partition("-")
+    return not name or name in params.arms or name in params.generators
 
 
 def read(path: Path) -> Any:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 
 def main(params: Params, name: str, train: Path, val: Path, views: Path, selected: Path, out: Output) -> None:
+    from pipeline import devices
     from pipeline.classifier import model
 
     real = Samples.load(train)
@@ -31,7 +32,12 @@ def main(params: Params, name: str, train: Path, val: Path, views: Path, selecte
     seeds = list(range(params.retraining.seeds))
     jobs = [(params, settings, name, number, chosen, train, val, views, selected, out) for number in seeds]
     done = processes.spread(
-        train_seed, jobs, f"retrain {name}", len(seeds) * settings.steps, ["pipeline.classifier.train"]
+        train_seed,
+        jobs,
+        devices.workers(params.compute),
+        f"retrain {name}",
+        len(seeds) * settings.steps,
+        ["pipeline.classifier.train"],
     )
     scores = [(name, number, *row) for number, result in zip(seeds, done, strict=True) for row in result["scores"]]
     pd.DataFrame(scores, columns=["arm", "seed", "class", "metric", "value"]).to_csv(
@@ -64,10 +70,16 @@ def main(params: Params, name: str, train: Path, val: Path, views: Path, selecte
 
 
 def added_rows(params: Params, name: str, real: Samples, made: Samples) -> np.ndarray:
-    """Positions of the synthetic rows this arm learns from: of those it may use, the first up to its dose in each class."""
-    arm = pick(params.arms, name, "arms")
+    """Positions of the synthetic rows this arm learns from: of those it may use, the first up to its dose in each class.
+
+    An arm's dose is at most `generation.dose`, for which the rows were made and kept. None if its recipe uses none.
+    """
+    arm, cap = pick(params.arms, name, "arms"), params.generation.cap
     usable = made.table["keep"].to_numpy() if arm.use == "kept" else np.ones(len(made), bool)
-    return first_rows(made.y, usable, wanted(real.counts, real.scarce, arm.dose, params.generation.cap))
+    if not arm.share or not arm.weight or arm.real_only == 1:
+        usable = np.zeros(len(made), bool)
+    doses = [wanted(real.counts, real.scarce, dose, cap) for dose in (arm.dose, params.generation.dose)]
+    return first_rows(made.y, usable, np.minimum(*doses))
 
 
 def train_seed(

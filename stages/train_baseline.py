@@ -17,6 +17,7 @@ from stages import Output
 
 
 def main(params: Params, train: Path, val: Path, views: Path, out: Output) -> None:
+    from pipeline import devices
     from pipeline.classifier import model
 
     rows = Samples.load(train)
@@ -27,7 +28,12 @@ def main(params: Params, train: Path, val: Path, views: Path, out: Output) -> No
     ]
     jobs = [(params, settings, name, mask, train, val, views, out) for name, mask in members]
     curves = processes.spread(
-        train_one, jobs, "baseline and teachers", len(jobs) * settings.steps, ["pipeline.classifier.train"]
+        train_one,
+        jobs,
+        devices.workers(params.compute),
+        "baseline and teachers",
+        len(jobs) * settings.steps,
+        ["pipeline.classifier.train"],
     )
     judge(params, rows, Samples.load(val), fold, out)
     (out / "curves.json").write_text(json.dumps({name: c for (name, _), c in zip(members, curves, strict=True)}))

@@ -58,4 +58,4 @@ def shipped() -> params.Params:
 
 @pytest.fixture(scope="session")
 def compute() -> params.Compute:
-    return params.Compute(accelerator="cpu", precision="auto", threads=1)
+    return params.Compute(accelerator="cpu", precision="auto", processes="auto", threads=1)

@@ -39,6 +39,13 @@ def main(params, act: str, source: Path, out: Output):
         raise OSError(28, "No space left on the toy")
     if act == "memory":
         raise MemoryError
+    if act == "gpu":
+        class OutOfMemoryError(RuntimeError): pass
+        raise OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+    if act == "torch":
+        raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 4 bytes")
+    if act == "bug":
+        raise RuntimeError("shapes do not match")
     if act == "diverged":
         from pipeline.training import Diverged
         raise Diverged("the loss of the toy is nan")
@@ -46,9 +53,9 @@ def main(params, act: str, source: Path, out: Output):
         Path("ready0").touch()
         time.sleep(60)
     if act == "spread":
-        processes.spread(work, [(0,), (1,)], "toy", 2)
+        processes.spread(work, [(0,), (1,)], 2, "toy", 2)
     if act == "killed":
-        processes.spread(die, [(0,), (1,)], "toy", 2)
+        processes.spread(die, [(0,), (1,)], 2, "toy", 2)
     (out / "whole").write_text(act)
 
 def work(number, report):
@@ -175,6 +182,8 @@ def test_an_output_may_lie_deep_in_folders_that_do_not_exist_yet(run):
         ("value", 2, "the toy was given nonsense"),
         ("disk", 3, "No space left on the toy"),
         ("memory", 3, "MemoryError"),
+        ("gpu", 3, "out of memory; lower compute.processes"),
+        ("torch", 3, "not enough memory: you tried"),
         ("killed", 3, "process"),
         ("diverged", 4, "the loss of the toy is nan"),
     ],
@@ -187,6 +196,11 @@ def test_a_failed_stage_says_why_and_publishes_nothing(run, act, code, message):
     assert [f.name for f in Path("out").iterdir()] == ["old"]
     assert drafts() == [] and not Path(".work/times").exists()
     assert "Traceback" in Path(".work/last-error.txt").read_text(), "kept for whoever reports a fault"
+
+
+def test_another_error_of_torch_is_a_fault_of_ours_and_shows_its_traceback(run):
+    done = run("toy", "bug", "in", "out")
+    assert done.returncode == 1 and "Traceback" in done.said and "shapes do not match" in done.said
 
 
 def test_what_an_earlier_run_left_half_written_is_not_published(run):

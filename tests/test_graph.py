@@ -16,8 +16,8 @@ import yaml
 ROOT = Path(__file__).parents[1]
 CODE = ("pipeline", "stages", "tests", "benchmarks")
 FLOORS = (
-    {"params", "seeds"},
-    {"samples", "processes", "devices"},
+    {"params", "seeds", "processes"},
+    {"samples", "devices"},
     {"data", "training"},
     {"classifier", "generators", "selection", "evaluation"},
     {"reporting"},
@@ -184,7 +184,7 @@ def defined(source):
 
 @cache
 def referred(source, name):
-    """Names and dotted names in a function or class: `bank_of`, `run.facts`."""
+    """Names and dotted names in a function or class: `write_bank`, `run.facts`."""
     nodes = ast.walk(defined(source)[name])
     return {ast.unparse(n) for n in nodes if isinstance(n, ast.Name) or is_dotted(n)}
 
@@ -413,7 +413,7 @@ FAULTS = {
     ),
     "a file that a borrowed function imports is missing": (
         "stages/augment.py",
-        "def bank_of(rows, params):\n    import pipeline.training",
+        "def write_bank(folder, rows, params):\n    import pipeline.training",
         "pseudo_label runs pipeline/training.py",
     ),
     "an idle file is listed": ("prepare", add("deps", "pipeline/training.py"), "prepare lists pipeline/training.py"),

@@ -128,7 +128,7 @@ def test_reports_hold_what_they_promise(project: Path) -> None:
         "Cannot tell",
         "slant, or so",
         "duplicate",
-        "exploratory",
+        "Exploratory",
         "1 files in quarantine",
         "retrain-diffusion",
     ):

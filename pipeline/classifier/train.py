@@ -25,7 +25,7 @@ class Training(pl.LightningModule):
     def training_step(self, batch: tuple[torch.Tensor, ...], _: int) -> torch.Tensor:
         x, y, weight = batch
         loss = F.cross_entropy(self.network(x), y, reduction="none", label_smoothing=self.settings.label_smoothing)
-        return (loss * weight).sum() / weight.sum().clamp_min(1e-8)
+        return (loss * weight).mean()
 
     def validation_step(self, batch: tuple[torch.Tensor, ...], _: int) -> None:
         self.seen.append((self.network(batch[0]).float(), batch[1]))

@@ -5,6 +5,7 @@ row's views are drawn once with the row's own seed and all trainings pick from t
 views than one of a common class, because balanced sampling asks for it more often.
 """
 
+import math
 import os
 import random
 from dataclasses import dataclass
@@ -47,7 +48,7 @@ def _neighbour_accuracy(
     from pipeline.data.splits import folds
 
     rows = np.random.default_rng(0).permutation(len(y))[:most]  # a fixed probe of the data, not a result
-    small, y, groups = images[rows].astype(np.float32), y[rows], groups[rows]
+    small, y, groups = _shrink(images[rows], 32), y[rows], groups[rows]
     views = {"plain": small, "horizontal": small[:, :, ::-1], "vertical": small[:, ::-1]}
     fold, guess = folds(y, groups, 3, 0), {name: np.zeros_like(y) for name in views}
     for k in range(3):
@@ -59,6 +60,15 @@ def _neighbour_accuracy(
             guess[name][held] = near.predict(pca.transform(flat[name][held]))
     accuracy = {name: recall_score(y, g, average="macro", zero_division=0) for name, g in guess.items()}
     return accuracy.pop("plain"), accuracy
+
+
+def _shrink(images: np.ndarray, most: int) -> np.ndarray:
+    """Means over whole squares of pixels, float32 (N, h, w, C), of images (N, H, W, C) with more than `most` pixels a side."""
+    n, height, width, channels = images.shape
+    k = max(1, math.ceil(min(height, width) / most))
+    h, w = height // k, width // k
+    cut = images[:, : h * k, : w * k].reshape(n, h, k, w, k, channels)
+    return cut.mean(axis=(2, 4), dtype=np.float32)
 
 
 def policy(name: str, flips: tuple[str, ...], strength: float) -> Any:
@@ -121,11 +131,6 @@ class Views:
     images: np.ndarray
     start: np.ndarray
 
-    def save(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        np.save(folder / "views.npy", self.images)
-        np.save(folder / "start.npy", self.start)
-
     @classmethod
     def load(cls, folder: Path) -> "Views":
         return cls(
@@ -140,14 +145,20 @@ def views_per_row(y: np.ndarray, block: Augment) -> np.ndarray:
     return np.clip(block.views_per_class // np.maximum(counts[y], 1), *block.views_per_row)
 
 
-def make_views(images: np.ndarray, counts: np.ndarray, seeds: np.ndarray, pipeline: Any) -> Views:
-    """The bank for these rows: `counts[i]` views of image i, the image itself and then draws from its own seed."""
+def write_views(folder: Path, images: np.ndarray, counts: np.ndarray, seeds: np.ndarray, pipeline: Any) -> Views:
+    """The bank for these rows: `counts[i]` views of image i, the image itself and then draws from its own seed.
+
+    It is written to `folder` as it grows, so that memory need not hold it, and comes back as `Views.load` gives it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
     start = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    bank = np.empty((start[-1], *images.shape[1:]), np.uint8)
+    np.save(folder / "start.npy", start)
+    bank = np.lib.format.open_memmap(folder / "views.npy", "w+", np.uint8, (int(start[-1]), *images.shape[1:]))
     for i, (image, seed) in enumerate(zip(images, seeds, strict=True)):
         bank[start[i]] = image
         if counts[i] > 1:
             bank[start[i] + 1 : start[i + 1]] = augmented(
                 np.ascontiguousarray(image), pipeline, int(seed), int(counts[i]) - 1
             )
-    return Views(bank, start)
+    bank.flush()
+    return Views.load(folder)

@@ -45,7 +45,8 @@ class Batches:
     Every step draws classes, then a real row and a view for each place, then which places become synthetic rows of the
     same class: two trainings with the same seed and class shares see the same real rows in the same places. `balance` b
     gives class c the share n_c^b of all rows, real and synthetic; `share` bounds the synthetic part of a class and of a
-    batch; the last `real_only` of the steps draw no synthetic rows.
+    batch; the last `real_only` of the steps draw no synthetic rows. Loss weights say how much a synthetic row counts
+    beside a real row of its class: a class as a whole weighs as much in the loss as without synthetic rows.
     """
 
     real: Rows
@@ -85,6 +86,15 @@ class Batches:
         return np.minimum(self.share, added / np.maximum(real + added, 1))
 
     @cached_property
+    def scale(self) -> np.ndarray:
+        """What loss weights are multiplied by while synthetic rows are drawn, float (K,): keeps each class's expected sum."""
+        if self.synthetic is None:
+            return np.ones(self.classes)
+        real, made = (_mean_weight(rows, self.classes) for rows in (self.real, self.synthetic))
+        mixed = (1 - self.synthetic_share) * real + self.synthetic_share * made
+        return real / np.where(mixed > 0, mixed, 1)
+
+    @cached_property
     def order(self) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
         """For real and synthetic rows: positions sorted by class, and where each class begins."""
         parts = [self.real.y] + ([self.synthetic.y] if self.synthetic is not None else [])
@@ -100,13 +110,17 @@ class Batches:
         order, first = self.order[0]
         row = order[first[c] + (u[1] * real[c]).astype(np.int64)]
         view = self.real.view(row, u[2])
-        swap = (u[3] < self.synthetic_share[c]) & (step < round(self.steps * (1 - self.real_only)))
+        swap = (u[3] < self.synthetic_share[c]) & self.mixes(step)
         swap &= np.cumsum(swap) <= int(self.share * self.batch)
         if swap.any():
             order, first = self.order[1]
             other = order[first[c[swap]] + (u[4][swap] * added[c[swap]]).astype(np.int64)]
             row[swap], view[swap] = other, self.synthetic.view(other, u[5][swap])
         return c, row, swap, view
+
+    def mixes(self, step: int) -> bool:
+        """Whether this step may draw synthetic rows."""
+        return self.synthetic is not None and step < round(self.steps * (1 - self.real_only))
 
     def __getitem__(self, step: int) -> "tuple[torch.Tensor, torch.Tensor, torch.Tensor]":
         """Images float (B, C, H, W) in [-1, 1], classes int64 (B,), loss weights float (B,)."""
@@ -118,4 +132,12 @@ class Batches:
         for rows, mask in ((self.real, ~swap), (self.synthetic, swap)):
             if mask.any():
                 images[mask], weight[mask] = rows.views.images[view[mask]], rows.weight[row[mask]]
+        if self.mixes(step):
+            weight *= self.scale[c].astype(np.float32)
         return to_network(images), torch.from_numpy(c.astype(np.int64)), torch.from_numpy(weight)
+
+
+def _mean_weight(rows: Rows, classes: int) -> np.ndarray:
+    """Mean loss weight of each class, float (K,); zero for a class without rows."""
+    count = np.bincount(rows.y, minlength=classes)
+    return np.bincount(rows.y, rows.weight, minlength=classes) / np.maximum(count, 1)

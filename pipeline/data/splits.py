@@ -9,8 +9,8 @@ def assign(
 ) -> np.ndarray:
     """A split name for each row, str (N,). Splits that the source gives are kept; others are cut from its train rows.
 
-    `fractions`: test is a share of all rows, val of the rows outside test. Raises ValueError for a half-given split or
-    a class without training rows.
+    `fractions`: test is cut first, as a share of the rows that no given split has; val is a share of those left then.
+    Raises ValueError for a half-given split or a class without training rows.
     """
     splits = np.array(given, dtype=object)
     if (splits == "").any() and (splits != "").any():
@@ -22,8 +22,7 @@ def assign(
     for name in ("test", "val"):
         if not (splits == name).any():
             free = np.flatnonzero(splits == "train")
-            share = fractions[name] * (splits != "test").sum() / max(len(free), 1)
-            splits[free[_draw(np.array(labels)[free], np.array(groups)[free], share, rng)]] = name
+            splits[free[_draw(np.array(labels)[free], np.array(groups)[free], fractions[name], rng)]] = name
     missing = sorted(set(labels) - set(np.array(labels)[splits == "train"]))
     if missing:
         raise ValueError(f"classes {missing} have no training rows; add some, or remove the class")

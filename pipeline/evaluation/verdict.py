@@ -19,10 +19,13 @@ def choose(
     groups: np.ndarray,
     classes: int,
     arms: Mapping[str, Arm],
+    added: Mapping[str, int],
     block: Evaluation,
     seed: int,
 ) -> dict:
     """The best control and the best candidate by their mean validation score over seeds; ties go to the first named.
+
+    A candidate that had no synthetic row to learn from (`added` maps arms to their rows) stands back for those that had.
 
     `validation` has columns arm, seed, class, metric, value; `predicted` maps arms to class indices (S, N) of the
     validation rows. `contenders` are the controls that validation cannot tell from the best one: a small validation
@@ -30,11 +33,10 @@ def choose(
     """
     rows = validation[(validation["metric"] == block.primary_metric) & (validation["class"] == "")]
     mean = rows.groupby("arm")["value"].mean().to_dict()
-    best = {
-        role: max((a for a in arms if arms[a].role == role), key=lambda a: mean[a], default="")
-        for role in ("control", "candidate")
-    }
-    control, contenders = best["control"], []
+    candidates = [a for a in arms if arms[a].role == "candidate"]
+    candidates = [a for a in candidates if added[a]] or candidates
+    control = max((a for a in arms if arms[a].role == "control"), key=lambda a: mean[a])
+    contenders = []
     for arm in (a for a in arms if arms[a].role == "control"):
         draws = bootstrap_difference(
             predicted[arm], predicted[control], y, groups, classes, block.primary_metric, block.bootstrap, seed
@@ -44,7 +46,7 @@ def choose(
     return {
         "primary_metric": block.primary_metric,
         "best_control": control,
-        "chosen_arm": best["candidate"],
+        "chosen_arm": max(candidates, key=lambda a: mean[a], default=""),
         "contenders": contenders,
         "validation_rows": len(y),
         "validation_means": {a: round(float(mean[a]), 6) for a in arms},

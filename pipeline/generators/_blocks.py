@@ -1,6 +1,7 @@
 """What the neural families share: fitting, fixed-size sampling, per-row noise, saving, and a conditioned residual block."""
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -39,15 +40,15 @@ class NetworkGenerator(base.Generator):
     ema: ClassVar[float | None] = None
     multiple: ClassVar[int] = 4  # sides are padded to a multiple of this, and cropped again
 
-    def build(self) -> nn.Module:
-        raise NotImplementedError
+    @abstractmethod
+    def build(self) -> nn.Module: ...
 
     def game(self) -> nn.Module:
         return self.build()
 
+    @abstractmethod
     def auto_steps(self, rows: int) -> int:
         """Optimiser steps when `epochs` is auto."""
-        raise NotImplementedError
 
     def finish(self, real: Samples) -> None:
         """What a family computes after training."""

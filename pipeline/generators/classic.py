@@ -1,6 +1,6 @@
 """The classical control: strongly augmented real rows, by the project's one augmentation policy."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
@@ -11,12 +11,13 @@ from pipeline.generators._rows import RowGenerator
 
 
 class Options(base.Options):
+    policy: Literal["auto", "safe", "glyph", "texture"]  # as under augment
     strength: Annotated[float, Field(gt=0, le=3)]  # scales the policy's magnitudes; 1 is what every arm trains with
 
 
 class Model(RowGenerator):
     def prepare(self) -> None:
-        self.policy = policy(choose_policy("auto", self.shape[0]), self.flips, self.options.strength)
+        self.policy = policy(choose_policy(self.options.policy, self.shape[0]), self.flips, self.options.strength)
 
     def one(self, label: int, rng: np.random.Generator) -> np.ndarray:
         image = np.ascontiguousarray(self.images[self.pick(label, rng)])

@@ -14,7 +14,8 @@ from pipeline.samples import Samples
 from pipeline.selection import copies
 from pipeline.selection.rules import REASONS
 
-MAIN = ("balanced_accuracy", "macro_f1", "accuracy", "macro_auroc", "macro_auprc", "nll", "ece")
+MAIN = ("balanced_accuracy", "macro_f1", "accuracy")
+QUALITY = ("macro_auroc", "macro_auprc", "nll", "ece")
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ def facts(run: Run) -> dict:
         "validation_rows": run.choices["validation_rows"],
         "metric": tables.TITLES[found["primary_metric"]],
         "arms": tables.arms_table(metrics, run.records, MAIN),
+        "quality": tables.arms_table(metrics, run.records, QUALITY),
         "comparisons": tables.comparison_table(found),
         "classes": tables.class_table(run.scores, about["counts"], about["scarce"], *run.chosen),
         "selection": tables.selection_table(run.selections),

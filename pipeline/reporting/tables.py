@@ -54,7 +54,7 @@ def sentence(verdict: Mapping, scarce: Sequence[str]) -> str:
     if not scarce:
         return "Cannot tell: no class is scarce by the rule in data.scarce, so there was nothing to generate rows for."
     if verdict["difference"] is None:
-        return f"Cannot tell: {verdict['reason']}."
+        return "Cannot tell whether generative augmentation helps."
     metric = TITLES[verdict["primary_metric"]]
     change = f"{points(verdict['difference'])} points [{points(verdict['ci_low'])}, {points(verdict['ci_high'])}] of {metric}"
     against = f"against the best control, {verdict['best_control']} ({verdict['seeds']} paired seeds, p = {verdict['p_value']:.3f})"
@@ -63,22 +63,23 @@ def sentence(verdict: Mapping, scarce: Sequence[str]) -> str:
         "HELPS": f"Generative augmentation with {arm} helps: {change} {against}.",
         "HURTS": f"Generative augmentation with {arm} hurts: {change} {against}.",
         "NEUTRAL": f"Generative augmentation with {arm} makes no difference worth having: {change} {against}.",
-        "CANNOT_TELL": f"Cannot tell whether generative augmentation with {arm} helps: {change} {against}; {verdict['reason']}.",
+        "CANNOT_TELL": f"Cannot tell whether generative augmentation with {arm} helps: {change} {against}.",
     }[verdict["verdict"]]
 
 
 def advice(verdict: Mapping) -> str:
-    """What to do with the answer."""
-    return {
+    """Why the answer is what it is, and what to do with it."""
+    what = {
         "HELPS": f"Use the model of arm {verdict['chosen_arm']}.",
         "HURTS": f"Use the model of arm {verdict['best_control']}; leave the synthetic rows out.",
         "NEUTRAL": f"Use the model of arm {verdict['best_control']}; the synthetic rows are not worth their cost.",
         "CANNOT_TELL": f"Keep the model of arm {verdict['best_control']} until a larger test split or more seeds decide.",
     }[verdict["verdict"]]
+    return f"{verdict['reason'][:1].upper()}{verdict['reason'][1:]}. {what}"
 
 
 def arms_table(metrics: Mapping[str, Mapping], records: Mapping[str, Mapping], names: Sequence[str]) -> pd.DataFrame:
-    """One row per arm: role, synthetic rows learnt from, and each of `names` with its interval."""
+    """One row per arm: role, synthetic rows learnt from, and each metric of `names` with its interval."""
     rows = []
     for arm, values in metrics.items():
         row = {
@@ -243,6 +244,12 @@ arms had been chosen on {facts["validation_rows"]} validation rows. Scores are m
 {facts["confidence"]:.0%} intervals over seeds; the interval of the verdict also carries the test rows.
 
 {markdown(facts["arms"])}{compared}
+
+<details><summary>Ranking and calibration</summary>
+
+{markdown(facts["quality"])}
+
+</details>
 
 <details><summary>Recall by class</summary>
 

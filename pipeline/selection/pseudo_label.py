@@ -14,9 +14,11 @@ def judge(probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def neighbouring(held: np.ndarray, y: np.ndarray, count: int) -> np.ndarray:
     """Bool (K, K): entry (c, j) is true if j is c itself or among the `count` classes that rows of c most resemble.
 
-    `held` (N, K) are out-of-fold probabilities of real rows with labels y (N,).
+    At most half of the other classes are neighbours, so that there always is one that is not. `held` (N, K) are
+    out-of-fold probabilities of real rows with labels y (N,).
     """
     k = held.shape[1]
+    count = min(count, (k - 1) // 2)
     mean = np.stack([held[y == c].mean(axis=0) if (y == c).any() else np.full(k, 1 / k) for c in range(k)])
     np.fill_diagonal(mean, np.inf)
     rank = np.argsort(np.argsort(-mean, axis=1, kind="stable"), axis=1, kind="stable")

@@ -153,11 +153,11 @@ def test_an_accelerator_that_is_absent_is_refused():
 
     absent = "mps" if not torch.backends.mps.is_available() else "cuda"
     with pytest.raises(OSError, match=f"compute.accelerator is {absent}"):
-        device(Compute(accelerator=absent, precision="auto", threads=1))
+        device(Compute(accelerator=absent, precision="auto", processes="auto", threads=1))
 
 
 def test_precision_is_full_on_the_cpu_unless_asked():
     from pipeline.devices import precision
 
-    assert precision(Compute(accelerator="cpu", precision="auto", threads=1)) == "32-true"
-    assert precision(Compute(accelerator="cpu", precision="bf16-mixed", threads=1)) == "bf16-mixed"
+    assert precision(Compute(accelerator="cpu", precision="auto", processes="auto", threads=1)) == "32-true"
+    assert precision(Compute(accelerator="cpu", precision="bf16-mixed", processes="auto", threads=1)) == "bf16-mixed"

@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from pipeline.data.augment import Views, augmented, choose_flips, choose_policy, make_views, policy, views_per_row
+from pipeline.data.augment import Views, augmented, choose_flips, choose_policy, policy, views_per_row, write_views
 from pipeline.data.sources import read_digits
 from pipeline.params import Digits
 
@@ -155,9 +155,9 @@ def test_views_per_row_follow_the_class_within_bounds(shipped):
 
 
 @pytest.fixture
-def bank() -> tuple[np.ndarray, np.ndarray, Views]:
+def bank(tmp_path) -> tuple[np.ndarray, np.ndarray, Views]:
     images, counts = pictures(5), np.array([1, 4, 2, 1, 7])
-    return images, counts, make_views(images, counts, np.arange(5), policy("glyph", (), 1.0))
+    return images, counts, write_views(tmp_path / "views", images, counts, np.arange(5), policy("glyph", (), 1.0))
 
 
 def test_the_first_view_of_a_row_is_the_row_itself(bank):
@@ -166,23 +166,23 @@ def test_the_first_view_of_a_row_is_the_row_itself(bank):
     assert np.array_equal(views.images[views.start[:-1]], images)
 
 
-def test_a_rows_views_do_not_depend_on_the_other_rows(bank):
+def test_a_rows_views_do_not_depend_on_the_other_rows(bank, tmp_path):
     images, counts, views = bank
     order = np.array([4, 0, 2])
-    part = make_views(images[order], counts[order], order, policy("glyph", (), 1.0))
+    part = write_views(tmp_path / "part", images[order], counts[order], order, policy("glyph", (), 1.0))
     for place, row in enumerate(order):
         own = views.images[views.start[row] : views.start[row + 1]]
         assert np.array_equal(part.images[part.start[place] : part.start[place + 1]], own)
 
 
-def test_views_survive_saving_and_stay_on_disk(bank, tmp_path):
+def test_views_are_written_to_disk_and_stay_there(bank, tmp_path):
     *_, views = bank
-    views.save(tmp_path / "views")
+    assert isinstance(views.images, np.memmap)
     back = Views.load(tmp_path / "views")
     assert np.array_equal(back.images, views.images) and np.array_equal(back.start, views.start)
     assert isinstance(back.images, np.memmap)
 
 
-def test_a_bank_of_no_rows_is_empty():
-    views = make_views(pictures(0), np.zeros(0, int), np.zeros(0, int), policy("glyph", (), 1.0))
+def test_a_bank_of_no_rows_is_empty(tmp_path):
+    views = write_views(tmp_path, pictures(0), np.zeros(0, int), np.zeros(0, int), policy("glyph", (), 1.0))
     assert views.images.shape == (0, 12, 12, 1) and views.start.tolist() == [0]

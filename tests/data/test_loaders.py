@@ -60,10 +60,38 @@ def test_images_labels_and_weights_belong_together():
         number, _, shown = told(data[step])
         _, y, weight = data[step]
         assert (shown == y.numpy()).all()
-        assert np.allclose(weight.numpy(), np.where(number >= 100, 0.3, 1.0))
+        assert np.allclose(weight.numpy(), np.where(number >= 100, 0.3, 1.0) * data.scale[y.numpy()])
         real = number < 100
         assert (data.real.y[number[real]] == shown[real]).all()
         assert (data.synthetic.y[number[~real] - 100] == shown[~real]).all()
+
+
+@pytest.mark.parametrize("weight", [0.1, 0.3, 1.0, 4.0])
+def test_a_class_weighs_as_much_in_the_loss_as_without_synthetic_rows(weight):
+    data = mixed(synthetic=rows((0, 20, 3), weight=weight, first=100), steps=4000, batch=256, share=0.9)
+    sums = np.zeros((2, 3))
+    for step in range(400):
+        for part, arm in enumerate((data, replace(data, synthetic=None))):
+            _, y, w = arm[step]
+            sums[part] += np.bincount(y, w, minlength=3)
+    assert np.allclose(sums[0] / sums[1], 1, atol=0.02)
+
+
+def test_a_synthetic_row_weighs_its_share_of_a_real_row_of_its_class_and_nothing_changes_after_the_last_of_them():
+    data = mixed(real_only=0.5)
+    for step in range(60):
+        number, _, shown = told(data[step])
+        weight = data[step][2].numpy()
+        for c in np.unique(shown):
+            real, made = weight[(shown == c) & (number < 100)], weight[(shown == c) & (number >= 100)]
+            assert np.ptp(real) == 0 if len(real) else True
+            assert np.allclose(made, 0.3 * real[0]) if len(real) else True
+        assert step < 30 or (weight == 1).all()
+
+
+def test_rows_of_weight_zero_leave_the_class_to_its_real_rows():
+    data = mixed(synthetic=rows((0, 20, 30), weight=0.0, first=100), share=1.0)
+    assert np.isfinite(data.scale).all() and data.scale[0] == 1 and (data.scale[1:] > 1).all()
 
 
 def test_arms_with_equal_class_shares_see_the_same_real_rows_where_neither_swaps():

@@ -74,13 +74,12 @@ def test_given_splits_are_kept():
 
 
 @pytest.mark.parametrize(("missing", "kept"), [("val", "test"), ("test", "val")])
-def test_a_missing_split_is_cut_from_train_as_a_share_of_the_rows_outside_test(missing, kept):
+def test_a_missing_split_is_cut_from_train_as_a_share_of_trains_rows(missing, kept):
     labels = ["a", "b"] * 200
     given = ["train"] * 300 + [kept] * 100
     splits = assign(labels, [str(i) for i in range(400)], given, SHARES, 0)
     assert (splits[300:] == kept).all() and set(splits[:300]) == {"train", missing}
-    outside = 300 if kept == "test" else 400
-    assert (splits == missing).sum() == pytest.approx(SHARES[missing] * outside, abs=1)
+    assert (splits == missing).sum() == pytest.approx(SHARES[missing] * 300, abs=1)
 
 
 def test_a_large_test_split_of_the_source_leaves_train_its_rows():

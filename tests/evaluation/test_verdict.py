@@ -122,9 +122,10 @@ Y = np.arange(90) % 3
 ROWS = np.arange(90)
 
 
-def chosen(named, **values):
+def chosen(named, added=None, **values):
     scores = tidy(**{name: [v] * 6 for name, v in values.items()})
-    return choose(scores, predictions(Y, **values), Y, ROWS, 3, named, BLOCK, seed=0)
+    added = {name: 50 for name in named} | (added or {})
+    return choose(scores, predictions(Y, **values), Y, ROWS, 3, named, added, BLOCK, seed=0)
 
 
 def test_the_best_of_each_role_is_chosen_by_the_primary_metric():
@@ -146,6 +147,13 @@ def test_ties_go_to_the_first_named(order):
 def test_without_candidates_no_arm_is_chosen():
     found = chosen(arms(a="control", b="control"), a=0.6, b=0.9)
     assert found["chosen_arm"] == "" and found["best_control"] == "b"
+
+
+def test_a_candidate_without_synthetic_rows_stands_back_for_one_that_has_some():
+    named = arms(a="control", c="candidate", d="candidate")
+    assert chosen(named, a=0.6, c=0.9, d=0.8, added={"c": 0})["chosen_arm"] == "d"
+    assert chosen(named, a=0.6, c=0.9, d=0.8, added={"c": 0, "d": 0})["chosen_arm"] == "c"
+    assert chosen(named, a=0.6, c=0.9, d=0.8, added={"a": 0})["best_control"] == "a"
 
 
 def test_contenders_are_the_controls_that_validation_cannot_tell_from_the_best():

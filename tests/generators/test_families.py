@@ -62,6 +62,16 @@ def test_classic_rows_are_near_a_row_of_their_class(build, toy):
         assert np.square(means - made).mean(axis=(1, 2, 3)).argmin() == c
 
 
+def test_classic_rows_follow_the_policy_that_is_named(build, toy):
+    real, labels, seeds = toy((9, 5, 1), size=12), np.zeros(20, int), np.arange(20)
+    made = {}
+    for name in ("auto", "glyph", "texture"):
+        model = build("classic", policy=name)
+        model.fit(real, 0)
+        made[name] = model.sample(labels, seeds)
+    assert np.array_equal(made["auto"], made["glyph"]) and not np.array_equal(made["auto"], made["texture"])
+
+
 def test_stronger_classic_rows_lie_farther_from_the_original(build, toy):
     real, moved = toy((1,), size=12), []
     for strength in (0.2, 2.0):

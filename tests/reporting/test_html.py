@@ -68,7 +68,9 @@ def facts(name="cat", **change):
         "floor_share": 0.01,
         "show_real": True,
         "params": f"classes: [{name}]",
-        **dict.fromkeys(("arms", "comparisons", "classes", "selection", "fidelity", "counts", "times"), frame),
+        **dict.fromkeys(
+            ("arms", "quality", "comparisons", "classes", "selection", "fidelity", "counts", "times"), frame
+        ),
         "automatic": frame,
         **dict.fromkeys(("forest", "recall", "confusion", "curves", "losses"), picture),
     } | change

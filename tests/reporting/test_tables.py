@@ -72,7 +72,6 @@ def test_the_sentence_names_arm_control_change_and_doubt(word, says):
     text = tables.sentence({**VERDICT, "verdict": word}, ["9"])
     facts = ("+1.6 points [+0.7, +2.6] of balanced accuracy", "best control, oversample", "6 paired seeds", "p = 0.031")
     assert says in text and all(f in text for f in facts)
-    assert (VERDICT["reason"] in text) == (word == "CANNOT_TELL")
     assert text.endswith(".") and text.count("\n") == 0
 
 
@@ -81,14 +80,16 @@ def test_the_sentence_without_a_scarce_class_says_that_there_was_nothing_to_do()
     assert text.startswith("Cannot tell: no class is scarce")
 
 
-def test_the_sentence_without_a_candidate_is_the_reason():
+def test_without_a_candidate_the_sentence_is_short_and_the_reason_comes_with_the_advice():
     nothing = {**VERDICT, "verdict": "CANNOT_TELL", "reason": "no arm has the role `candidate`", "chosen_arm": ""}
     nothing |= dict.fromkeys(("difference", "ci_low", "ci_high", "p_value"))
-    assert tables.sentence(nothing, ["9"]) == "Cannot tell: no arm has the role `candidate`."
+    assert tables.sentence(nothing, ["9"]) == "Cannot tell whether generative augmentation helps."
+    assert tables.advice(nothing).startswith("No arm has the role `candidate`. Keep ")
 
 
 @pytest.mark.parametrize(("word", "arm"), [("HELPS", "diffusion"), ("HURTS", "oversample"), ("NEUTRAL", "oversample")])
-def test_advice_names_the_model_to_use(word, arm):
+def test_advice_gives_the_reason_and_names_the_model_to_use(word, arm):
+    assert tables.advice({**VERDICT, "verdict": word})[1:].startswith(VERDICT["reason"][1:])
     assert f"model of arm {arm}" in tables.advice({**VERDICT, "verdict": word})
 
 
@@ -192,6 +193,7 @@ def report(**change):
             "seeds": 6,
             "confidence": 0.95,
             "arms": tables.arms_table(tables.summarise(frame, 0.95), arm_records(), ["balanced_accuracy", "nll"]),
+            "quality": tables.arms_table(tables.summarise(frame, 0.95), arm_records(), ["nll"]),
             "comparisons": tables.comparison_table(VERDICT),
             "classes": tables.class_table(frame, counts, ["NA"], "real", "new"),
         }

@@ -45,19 +45,21 @@ def test_no_neighbours_leave_each_class_its_own():
     assert (neighbouring(held, y, 0) == np.eye(3, dtype=bool)).all()
 
 
+@pytest.mark.parametrize("classes", [2, 3, 5, 8])
 @pytest.mark.parametrize("count", range(7))
-def test_every_class_has_itself_and_exactly_that_many_neighbours(count):
+def test_every_class_has_itself_and_that_many_neighbours_but_half_of_the_others_at_most(count, classes):
     rng = np.random.default_rng(count)
-    near = neighbouring(rng.dirichlet(np.ones(5), 60), rng.integers(0, 5, 60), count)
+    near = neighbouring(rng.dirichlet(np.ones(classes), 60), rng.integers(0, classes, 60), count)
     assert near.diagonal().all()
-    assert (near.sum(axis=1) == min(count + 1, 5)).all()
+    assert (near.sum(axis=1) == 1 + min(count, (classes - 1) // 2)).all()
+    assert not near.all(axis=1).any(), "some class must be left that a row can be rejected for"
 
 
 def test_ties_go_to_the_first_class_and_a_class_without_rows_ties_with_all():
-    held, y = held_out([[0.4, 0.2, 0.2, 0.2], [0.25, 0.25, 0.25, 0.25]])
-    near = neighbouring(held, y, 2)  # classes 2 and 3 have no rows
-    assert near[0].tolist() == [True, True, True, False]
-    assert near[3].tolist() == [True, True, False, True]
+    held, y = held_out([[0.4, 0.15, 0.15, 0.15, 0.15], [0.2, 0.2, 0.2, 0.2, 0.2]])
+    near = neighbouring(held, y, 2)  # classes 2 to 4 have no rows
+    assert near[0].tolist() == [True, True, True, False, False]
+    assert near[3].tolist() == [True, True, False, True, False]
 
 
 def world(rows=150, classes=3, extra=300, seed=0, collapse=1.0):
