@@ -35,16 +35,45 @@ class Scarce(Block):
     of: Literal["largest", "median"]
 
 
+class Manifest(Block):
+    file: str
+    path: str
+    label: str
+    group: str
+    split: str
+    weight: str
+
+
+class Deep(Block):
+    scale: Literal["auto", "full", "percentiles", "window"]
+    percentiles: Annotated[tuple[Annotated[float, Field(ge=0, le=100)], Annotated[float, Field(ge=0, le=100)]], Rising]
+    window: Annotated[tuple[float, float], Rising]
+
+
 class Data(Block):
+    model_config = ConfigDict(coerce_numbers_to_str=True)  # a class may be written as 8 or as "8"
     source: str = Field(min_length=1)
+    unlabelled: str = Field(min_length=1)
+    downloads: str = Field(min_length=1)
+    classes: Auto | Annotated[list[str], Field(min_length=2)]
+    manifest: Manifest
     image_size: Auto | Annotated[int, Field(ge=4, le=1024)]
     channels: Auto | Literal[1, 3]
     fit: Literal["letterbox", "crop", "stretch"]
+    deep: Deep
+    background: Annotated[int, Field(ge=0, le=255)]
+    frames: Literal["refuse", "first"]
     test_fraction: Annotated[float, Field(gt=0, lt=0.9)]
     val_fraction: Annotated[float, Field(gt=0, lt=0.9)]
     scarce: Scarce
+    near_duplicates: Literal["group", "warn", "error", "ignore"]
+    conflicts: Literal["drop", "error"]
+    allow_leaks: bool
+    drop_leaks: bool
     max_quarantined: Share
     max_pixels: Annotated[int, Field(gt=0)]
+    min_side: Annotated[int, Field(gt=0, le=1024)]
+    max_aspect: Annotated[float, Field(ge=1)]
 
 
 class Digits(Block):

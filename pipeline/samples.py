@@ -65,7 +65,7 @@ class Samples:
             raise ValueError(f"a table of {len(self.table)} rows beside {len(self.images)} images")
         if self.images.dtype != np.uint8 or self.images.ndim != 4:
             raise ValueError(f"images must be uint8 (N, H, W, C), got {self.images.dtype} {self.images.shape}")
-        unknown = set(self.table["label"]) - set(self.facts.classes)
+        unknown = set(self.table["label"][self.table["split"] != "unlabelled"]) - set(self.facts.classes)
         if unknown:
             raise ValueError(f"labels {sorted(unknown)} are not among the classes {list(self.facts.classes)}")
 
@@ -83,7 +83,7 @@ class Samples:
 
     @property
     def y(self) -> np.ndarray:
-        """Labels as class indices, int64 (N,)."""
+        """Labels as class indices, int64 (N,); -1 for unlabelled rows."""
         return pd.Categorical(self.table["label"], categories=list(self.classes)).codes.astype(np.int64)
 
     @property

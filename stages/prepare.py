@@ -1,14 +1,17 @@
-"""prepare: the source becomes data/real/{train,val,test}, with a quarantine list and a summary."""
+"""prepare: the source becomes data/real/{train,val,test,unlabelled}, with a quarantine list and an audit."""
 
 import json
 import logging
+import tempfile
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
+import pandas as pd
 
-from pipeline.data import audit, augment, sources, splits
-from pipeline.params import Params
+from pipeline.data import audit, augment, duplicates, intake, sources, splits
+from pipeline.data.sources import pool
+from pipeline.data.sources.base import Problem, Source
+from pipeline.params import Data, Params
 from pipeline.samples import Facts, Samples, table
 from pipeline.seeds import derive
 from stages import Output
@@ -16,70 +19,182 @@ from stages import Output
 log = logging.getLogger("stages")
 
 
-def main(params: Params, train: Output, val: Output, test: Output, about: Output) -> None:
+def main(
+    params: Params, train: Output, val: Output, test: Output, unlabelled: Output, quarantine: Output, about: Output
+) -> None:
     data = params.data
-    source = sources.read(data, params.sources.digits, derive(params.seed, "digits"))
-    images, rows, hashes, quarantine = audit.decode_all(
-        source, data, lambda x: tqdm(x, desc="decode", leave=False, disable=None)
-    )
-    labels = [source.labels[i] for i in rows]
-    split = splits.assign(
-        labels,
-        hashes,
-        [source.splits[i] for i in rows],
-        {"test": data.test_fraction, "val": data.val_fraction},
-        derive(params.seed, "splits"),
-    )
-    frame = table(
-        id=unique(hashes),
-        group=hashes,
-        label=labels,
-        split=split,
-        origin=["real"] * len(labels),
-        source_path=[source.paths[i] for i in rows],
-    )
-    counts = {c: int(((frame["label"] == c) & (split == "train")).sum()) for c in source.classes}
-    scarce = audit.find_scarce(counts, data.scarce)
-    everything = Samples(frame, images, Facts(source.classes, scarce))
-    fit = everything.take(split == "train")
-    flips = augment.choose_flips(
-        params.augment.flips, fit.images, fit.y, fit.table["group"].to_numpy(), params.augment.flip_tolerance
-    )
-    everything = Samples(frame, images, Facts(source.classes, scarce, flips))
-    for name, folder in (("train", train), ("val", val), ("test", test)):
-        everything.take(split == name).save(folder)
-    summary = audit.summary(frame, source.classes, scarce)
-    write_about(about, summary, quarantine, everything, Path(data.source).name)
+    with tempfile.TemporaryDirectory(dir=train.parent, prefix="unpacked-") as folder:
+        scratch = Path(folder)
+        source = sources.read(data, params.sources.digits, derive(params.seed, "digits"), scratch)
+        seen = intake.look(source, scratch)
+        rows, lost = usable(source, seen, data)
+        rows["group"], near, bound = grouped(rows, source, seen, data, derive(params.seed, "duplicates"))
+        rows, leaked = split(rows, data, derive(params.seed, "splits"))
+        lost += leaked
+        form = chosen_form(rows, seen, data)
+        samples = written(rows, source, form, scratch / "squares.npy", params)
+        for name, out in (("train", train), ("val", val), ("test", test)):
+            samples.take(rows["split"].to_numpy() == name).save(out)
+        spare, kept_out = unlabelled_rows(rows, seen, samples.facts, form, data, scratch)
+        spare.save(unlabelled)
+        lost += kept_out
+        about.mkdir(parents=True)
+        record = describe(samples, rows, source, data) | {
+            "near_pairs": near,
+            "near_bound": bound,
+            "unlabelled": len(spare),
+        }
+    pd.DataFrame(lost, columns=audit.QUARANTINE).to_csv(quarantine, index=False)
+    record |= {"quarantined": len(lost), "quarantine": pd.Series([p.code for p in lost]).value_counts().to_dict()}
+    (about / "audit.json").write_text(json.dumps(record, indent=1))
+    say(record, lost)
+
+
+def usable(source: Source, seen: intake.Seen, data: Data) -> tuple[pd.DataFrame, list[Problem]]:
+    """The rows whose pictures can be used, with what was seen of them and their `place` in the source, and the others."""
+    rows = pd.concat([source.rows, seen.table], axis=1).assign(place=np.arange(len(source.refs)))
+    bad = rows[rows["code"] != ""]
+    lost = source.problems + [Problem(*r) for r in bad[["path", "code", "remedy"]].itertuples(index=False)]
+    rows = rows[rows["code"] == ""].reset_index(drop=True)
+    torn = audit.conflicts(rows["hash"], rows["label"])
+    if torn.any():
+        problems = audit.conflict_problems(rows[torn])
+        if data.conflicts == "error":
+            raise ValueError(
+                f"{len(problems)} rows have the pixels of a row with another label; correct them, or set data.conflicts: drop. "
+                "The first:" + "".join(f"\n  {p.file}: {p.remedy}" for p in problems[:20])
+            )
+        lost, rows = lost + problems, rows[~torn].reset_index(drop=True)
+    total = len(source.refs) + len(source.problems)
+    audit.check_losses(total, source.classes, rows["label"], lost, data.max_quarantined)
+    return rows, lost
+
+
+def grouped(
+    rows: pd.DataFrame, source: Source, seen: intake.Seen, data: Data, seed: int
+) -> tuple[list[str], int, float | None]:
+    """A group name for each row, how many pairs of near duplicates were found, and the correlation that made them so."""
+    names = rows["group"].where(rows["group"] != "", rows["hash"]).tolist()
+    order = np.argsort(rows["hash"].to_numpy(), kind="stable")
+    equal = rows["hash"].to_numpy()[order[1:]] == rows["hash"].to_numpy()[order[:-1]]
+    same = np.stack([order[:-1][equal], order[1:][equal]], axis=1)
+    if data.near_duplicates == "ignore":
+        return duplicates.groups(names, same), 0, None
+    y = pd.Categorical(rows["label"]).codes.astype(np.int64)
+    longest = rows[["height", "width"]].max(axis=1).to_numpy()
+    found = duplicates.find(seen.thumbs.take(rows["place"].to_numpy()), longest, y, seed)
     log.info(
-        "%d rows of %dx%dx%d: %s; scarce: %s",
-        len(frame),
-        *everything.shape,
-        ", ".join(f"{s} {sum(n.values())}" for s, n in summary["counts"].items()),
-        ", ".join(scarce) or "no class",
+        "%d pairs of near duplicates, correlation above %.2f (typical: %.2f)",
+        len(found.pairs),
+        found.bound,
+        found.typical,
     )
-    for warning in summary["warnings"]:
-        log.warning("warning: %s", warning)
+    if data.near_duplicates == "error" and len(found.pairs):
+        first = "".join(f"\n  {rows['path'][i]!r} = {rows['path'][j]!r}" for i, j in found.pairs[:20])
+        raise ValueError(
+            f"{len(found.pairs)} pairs of images are near duplicates (data.near_duplicates: error). The first:{first}"
+        )
+    joined = [same, found.pairs] if data.near_duplicates == "group" else [same]
+    return duplicates.groups(names, np.concatenate(joined)), len(found.pairs), found.bound
 
 
-def write_about(folder: Path, summary: dict, quarantine: object, everything: Samples, source: str) -> None:
-    folder.mkdir(parents=True)
-    quarantine.to_csv(folder / "quarantine.csv", index=False)
+def split(rows: pd.DataFrame, data: Data, seed: int) -> tuple[pd.DataFrame, list[Problem]]:
+    """The rows with a split each, and those that leave an earlier split because their group stands in a later one."""
+    fractions, leaked = {"test": data.test_fraction, "val": data.val_fraction}, []
+    found = audit.leaks(rows["split"].to_numpy(), rows["group"].to_numpy(), rows["path"].to_numpy())
+    if len(found) and data.drop_leaks:
+        gone = audit.leaking_rows(rows["split"].to_numpy(), rows["group"].to_numpy())
+        remedy = "its group also stands in a later split (data.drop_leaks)"
+        leaked = [Problem(p, "leak", remedy) for p in rows["path"][gone]]
+        rows = rows[~gone].reset_index(drop=True)
+    elif len(found) and not data.allow_leaks:
+        audit.refuse_leaks(found)
+    names = splits.assign(rows["label"].tolist(), rows["group"].tolist(), rows["split"].tolist(), fractions, seed)
+    return rows.assign(split=names), leaked
+
+
+def chosen_form(rows: pd.DataFrame, seen: intake.Seen, data: Data) -> intake.Form:
+    """Size, channels, and the range of deep pixels, which only training rows decide."""
+    train = rows["place"].to_numpy()[rows["split"].to_numpy() == "train"]
+    return intake.Form(
+        size=intake.choose_size(data.image_size, rows[["height", "width"]].min(axis=1).tolist()),
+        channels=(1 if rows["grey"].all() else 3) if data.channels == "auto" else data.channels,
+        fit=data.fit,
+        window=intake.common_range(seen.samples[train], data.deep.percentiles),
+    )
+
+
+def written(rows: pd.DataFrame, source: Source, form: intake.Form, file: Path, params: Params) -> Samples:
+    """All rows as Samples, squares memory-mapped from `file`, with the scarce classes and the flips that do no harm."""
+    fit = rows["split"].to_numpy() == "train"
+    counts = rows["label"][fit].value_counts().reindex(list(source.classes), fill_value=0).to_dict()
+    scarce = audit.find_scarce(counts, params.data.scarce)
+    images = intake.write(source, rows["place"].to_numpy(), file, form)
+    frame = as_table(rows)
+    y = pd.Categorical(frame["label"], categories=list(source.classes)).codes.astype(np.int64)
+    flips = augment.choose_flips(
+        params.augment.flips, images[fit], y[fit], rows["group"].to_numpy()[fit], params.augment.flip_tolerance
+    )
+    return Samples(frame, images, Facts(source.classes, scarce, flips))
+
+
+def as_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Content hashes are the ids: the second row with the same pixels gets -2 behind its hash, and so on."""
+    again = rows.groupby("hash").cumcount()
+    ids = rows["hash"].where(again == 0, rows["hash"] + "-" + (again + 1).astype(str))
+    columns = {c: rows[c].tolist() for c in ("group", "label", "split", "weight")}
+    return table(id=ids.tolist(), origin=["real"] * len(rows), source_path=rows["path"].tolist(), **columns)
+
+
+def unlabelled_rows(
+    rows: pd.DataFrame, seen: intake.Seen, facts: Facts, form: intake.Form, data: Data, scratch: Path
+) -> tuple[Samples, list[Problem]]:
+    """The pool without what cannot be used, and without what shows the same as a row of validation or test."""
+    path, empty = Path(data.unlabelled), np.empty((0, form.size, form.size, form.channels), np.uint8)
+    if path.name == sources.NONE:
+        return Samples(as_table(rows.iloc[:0]), empty, facts), []
+    source = pool.read(path, data)
+    found = intake.look(source, scratch / "pool")
+    frame = pd.concat([source.rows, found.table], axis=1).assign(place=np.arange(len(source.refs)), split="unlabelled")
+    lost = [Problem(*r) for r in frame[frame["code"] != ""][["path", "code", "remedy"]].itertuples(index=False)]
+    frame = frame[frame["code"] == ""].reset_index(drop=True)
+    held = rows[rows["split"] != "train"]
+    both = pd.concat([held, frame], ignore_index=True)
+    thumbs = seen.thumbs.take(held["place"].to_numpy()) + found.thumbs.take(frame["place"].to_numpy())
+    longest, y = both[["height", "width"]].max(axis=1).to_numpy(), np.zeros(len(both), np.int64)
+    near = (
+        duplicates.find(thumbs, longest, y, 0).pairs if data.near_duplicates != "ignore" else np.empty((0, 2), np.int64)
+    )
+    groups = np.array(duplicates.groups(both["hash"].tolist(), near))
+    leaking = np.isin(groups[len(held) :], groups[: len(held)])
+    remedy = "shows the same as a row of validation or test"
+    lost += [Problem(p, "leak", remedy) for p in frame["path"][leaking]]
+    frame = frame[~leaking].assign(group=groups[len(held) :][~leaking]).reset_index(drop=True)
+    images = intake.write(source, frame["place"].to_numpy(), scratch / "pool.npy", form) if len(frame) else empty
+    return Samples(as_table(frame), images, facts), lost
+
+
+def describe(samples: Samples, rows: pd.DataFrame, source: Source, data: Data) -> dict:
+    """The audit, and what was chosen automatically."""
     chosen = {
-        "source": source,
-        "image_size": everything.shape[0],
-        "channels": everything.shape[2],
-        "flips": list(everything.facts.flips),
-        "classes": list(everything.classes),
+        "source": Path(data.source).stem if data.source.endswith(".yaml") else Path(data.source).name,
+        "image_size": samples.shape[0],
+        "channels": samples.shape[2],
+        "flips": list(samples.facts.flips),
+        "classes": list(samples.classes),
     }
-    (folder / "summary.json").write_text(json.dumps(chosen | summary | {"quarantined": len(quarantine)}, indent=1))
+    return chosen | audit.account(samples.table, rows, samples.classes, samples.facts.scarce, source.grouped, data)
 
 
-def unique(hashes: list[str]) -> list[str]:
-    """Content hashes as row ids: the second row with the same pixels gets -2 behind its hash, and so on."""
-    seen: dict[str, int] = {}
-    out = []
-    for h in hashes:
-        seen[h] = seen.get(h, 0) + 1
-        out.append(h if seen[h] == 1 else f"{h}-{seen[h]}")
-    assert len(set(out)) == len(out), "ids repeat"
-    return [str(x) for x in np.array(out)]
+def say(record: dict, lost: list[Problem]) -> None:
+    counts = ", ".join(f"{s} {sum(n.values())}" for s, n in record["counts"].items())
+    scarce = ", ".join(record["scarce"]) or "no class"
+    log.info("%s, %d px, %d channel(s); scarce: %s", counts, record["image_size"], record["channels"], scarce)
+    for warning in record["warnings"]:
+        log.warning("warning: %s", warning)
+    if record["leaking_groups"]:
+        log.warning("warning: %d groups stand in more than one split (data.allow_leaks)", record["leaking_groups"])
+    for problem in lost[:20]:
+        log.warning("quarantined %s: %s, %s", *problem)
+    if len(lost) > 20:
+        log.warning("... and %d more; see quarantine.csv", len(lost) - 20)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pipeline.evaluation.openings import opened, settings_hash
 from pipeline.params import Params
 from pipeline.reporting import html, tables
 from pipeline.reporting import run as runs
@@ -26,6 +27,7 @@ def main(
     models: Path,
     results: Path,
     times: Path,
+    openings: Path,
     metrics: Output,
     verdict: Output,
     scores: Output,
@@ -35,8 +37,11 @@ def main(
     figure: Output,
     markdown: Output,
     page: Output,
+    data: Output,
+    test_opened: Output,
 ) -> None:
-    run = read_run(params, train, about, selected, models, results, times)
+    before = read(openings) if openings.exists() else {}
+    run = read_run(params, train, about, selected, models, results, times, before)
     facts = runs.facts(run)
     metrics.write_text(json.dumps(facts["metrics"], indent=1))
     verdict.write_text(json.dumps(run.verdict | {"sentence": facts["sentence"]}, indent=1))
@@ -47,21 +52,31 @@ def main(
     figure.write_bytes(runs.forest(run, facts["metrics"]))
     markdown.write_text(tables.report_md(facts))
     page.write_text(html.page(facts | runs.pictures(run, facts["metrics"])))
+    data.write_text(json.dumps(run.about, indent=1))
+    test_opened.write_text(json.dumps(run.openings, indent=1))
     log.info("%s", facts["sentence"])
 
 
 def read_run(
-    params: Params, train: Path, about: Path, selected: Path, models: Path, results: Path, times: Path
+    params: Params,
+    train: Path,
+    about: Path,
+    selected: Path,
+    models: Path,
+    results: Path,
+    times: Path,
+    before: dict[str, list[str]],
 ) -> runs.Run:
-    """Everything that the stages before wrote."""
+    """Everything that the stages before wrote; `before` is how the test splits were opened in earlier runs."""
     with np.load(results / "evaluation" / "predictions.npz", allow_pickle=False) as file:
         y, predicted = file["y"], {a: file[f"arm_{a}"] for a in params.arms}
-    fidelity = results / "fidelity.csv"
+    fidelity, verdict = results / "fidelity.csv", read(results / "evaluation" / "verdict.json")
     return runs.Run(
         params=params,
         text=Path("params.yaml").read_text().replace(params.data.source, Path(params.data.source).name),
-        about=read(about / "summary.json"),
-        verdict=read(results / "evaluation" / "verdict.json"),
+        about=read(about / "audit.json"),
+        verdict=verdict,
+        openings=opened(before, verdict["test"]["fingerprint"], settings_hash(params)),
         choices=read(results / "evaluation" / "choices.json"),
         scores=read_scores(results / "evaluation" / "scores.csv"),
         y=y,

@@ -103,7 +103,7 @@ def train_seed(
     from pipeline.evaluation.scores import scores
 
     real, held, seed = Samples.load(train), Samples.load(val), derive(params.seed, "retrain", number)
-    own = Rows(real.y, Views.load(views), np.ones(len(real)))
+    own = Rows(real.y, Views.load(views), real.table["weight"].to_numpy())
     batches = mix(params.arms[name], own, len(real.classes), settings, seed, selected, chosen)
     devices.seed_everything(seed)
     initial = Network(settings).state_dict().values()

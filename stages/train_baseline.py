@@ -55,7 +55,7 @@ def train_one(
     from pipeline.classifier.train import train as fit
 
     rows, bank = Samples.load(train), Views.load(views)
-    weight = np.ones(len(rows))
+    weight = rows.table["weight"].to_numpy()
     seed = derive(params.seed, "baseline", name)
     batches = Batches(
         Rows(rows.y, bank, weight).take(mask),

@@ -53,7 +53,7 @@ def toy_images(folder: Path, test_noise: bool = False) -> None:
 
 def toy_project(folder: Path) -> Path:
     """A copy of this project with small settings, a git repository and a cache of its own."""
-    for name in ("pipeline", "stages", "digits", "dvc.yaml", "params.yaml", ".dvcignore", ".gitignore"):
+    for name in ("pipeline", "stages", "sets", "dvc.yaml", "params.yaml", ".dvcignore", ".gitignore"):
         source = ROOT / name
         if source.is_dir():
             shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -131,6 +131,7 @@ def test_reports_hold_what_they_promise(project: Path) -> None:
         "Exploratory",
         "1 files in quarantine",
         "retrain-diffusion",
+        "Not checked",
     ):
         assert words in page, words
     assert "http" not in page.replace("http-equiv", "") and page.count("<img ") == page.count('alt="')
@@ -143,7 +144,10 @@ def test_rows_carry_their_history(project: Path) -> None:
     assert ((rows["reason"] == "") == rows["keep"]).all() and rows["distance"].notna().all()
     copies = pd.read_parquet(project / "data" / "selected" / "duplicate" / "table.parquet")
     assert (copies["reason"] == "copy").all()
-    quarantine = pd.read_csv(project / "data" / "real" / "about" / "quarantine.csv")
+    audit, looks = (json.loads((reports / name).read_text()) for name in ("data.json", "test_opened.json"))
+    assert audit["quarantine"] == {"unreadable": 1} and audit["leaking_groups"] == 0 and audit["not_checked"]
+    assert list(looks) == [verdict["test"]["fingerprint"]] and len(looks[verdict["test"]["fingerprint"]]) == 1
+    quarantine = pd.read_csv(project / "data" / "real" / "quarantine.csv")
     assert list(quarantine["file"]) == ["train/down/broken.png"] and list(quarantine["code"]) == ["unreadable"]
 
 

@@ -1,67 +1,93 @@
-"""Decode everything, quarantine what cannot be read, and say what a dataset is: counts, leaks, scarce classes."""
+"""What a dataset is and what is wrong with it: rows that cannot be used, duplicates, leaks, counts, scarce classes, drift."""
 
-import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from pipeline.data.sources import Source, Unreadable, is_grey, square
-from pipeline.params import Auto, Data, Scarce
+from pipeline.data.sources.base import Problem, listed
+from pipeline.params import Data, Scarce
 
-QUARANTINE = ["file", "code", "remedy"]
-
-
-def decode_all(
-    source: Source, data: Data, track: Callable[[Iterable], Iterable] = iter
-) -> tuple[np.ndarray, np.ndarray, list[str], pd.DataFrame]:
-    """Images uint8 (N, S, S, C), the source's row of each, a hash of each row's own pixels, and the quarantine list.
-
-    Two passes: the first fixes size and channels, the second decodes, so that memory holds only the small squares.
-    Raises ValueError above `data.max_quarantined` or when a class loses all its rows.
-    """
-    sizes, grey, bad, good = [], True, [], []
-    for i in track(range(len(source.labels))):
-        try:
-            image = source.pixels(i)
-        except Unreadable as error:
-            bad.append((source.paths[i], error.code, error.remedy))
-            continue
-        good.append(i)
-        sizes.append(min(image.size))
-        grey = grey and (data.channels != "auto" or is_grey(image))
-    quarantine = pd.DataFrame(bad, columns=QUARANTINE)
-    _check_losses(source, good, quarantine, data.max_quarantined)
-    size = choose_size(data.image_size, sizes)
-    channels = (1 if grey else 3) if data.channels == "auto" else data.channels
-    images, hashes = np.empty((len(good), size, size, channels), np.uint8), []
-    for k, i in enumerate(track(good)):
-        image = source.pixels(i)
-        images[k] = square(image, size, channels, data.fit)
-        hashes.append(
-            hashlib.blake2b(image.tobytes() + str((image.size, image.mode)).encode(), digest_size=8).hexdigest()
-        )
-    return images, np.array(good, dtype=np.int64), hashes, quarantine
+QUARANTINE = list(Problem._fields)
+SPLITS = ("train", "val", "test")
+FEW = 5  # fewer rows than this of a class in validation or test, and its figures mean little
+NOT_CHECKED = (
+    "wrong labels, except those of identical images",
+    "subjects or objects that are shared between splits but look different, unless a group column names them",
+    "copies that are rotated, mirrored or cropped by more than about a third",
+    "text, marks or devices in the picture that give the class away",
+    "whether train and test come from the population that the classifier will meet",
+)
 
 
-def choose_size(asked: int | Auto, short_sides: list[int]) -> int:
-    """The size asked for; `auto`: the median short side, at most 32, rounded down to a multiple of 4 (at least 8)."""
-    return asked if asked != "auto" else max(8, int(min(32, np.median(short_sides))) // 4 * 4)
-
-
-def _check_losses(source: Source, good: list[int], quarantine: pd.DataFrame, most: float) -> None:
-    first = "".join(f"\n  {r.file}: {r.code}, {r.remedy}" for r in quarantine.head(20).itertuples())
-    if len(quarantine) > most * len(source.labels):
+def check_losses(total: int, classes: Iterable[str], left: Iterable[str], lost: list[Problem], most: float) -> None:
+    """Raises ValueError if too large a share of the rows cannot be used, or all rows of a class; lists the first 20."""
+    first = "".join(f"\n  {p.file}: {p.code}, {p.remedy}" for p in lost[:20])
+    if len(lost) > most * total:
         raise ValueError(
-            f"{len(quarantine)} of {len(source.labels)} images cannot be used, more than "
-            f"data.max_quarantined = {most:g} allows. Mend or remove them, or raise it. The first:{first}"
+            f"{len(lost)} of {total} images cannot be used, more than data.max_quarantined = {most:g} allows. "
+            f"Mend or remove them, or raise it. The first:{first}"
         )
-    lost = set(source.classes) - {source.labels[i] for i in good}
-    if lost:
-        raise ValueError(f"no readable image is left in {sorted(lost)}. The first unreadable ones:{first}")
+    gone = sorted(set(classes) - set(left))
+    if gone:
+        raise ValueError(f"no usable image is left in {listed(gone)}. The first that cannot be used:{first}")
 
 
-def find_scarce(counts: dict[str, int], rule: Scarce) -> tuple[str, ...]:
+def conflicts(hashes: pd.Series, labels: pd.Series) -> np.ndarray:
+    """Rows whose very pixels stand under another label too, bool (N,)."""
+    return labels.groupby(hashes).transform("nunique").to_numpy() > 1
+
+
+def conflict_problems(rows: pd.DataFrame) -> list[Problem]:
+    """What the quarantine list says of rows with columns path, label and hash that conflict with one another."""
+    others = rows.groupby("hash")["path"].agg(list)
+    return [
+        Problem(
+            r.path,
+            "conflict",
+            f"labelled {r.label!r}; the same pixels are labelled otherwise in {listed(set(others[r.hash]) - {r.path}, 3)}",
+        )
+        for r in rows.itertuples()
+    ]
+
+
+def leaks(split: np.ndarray, group: np.ndarray, path: np.ndarray) -> pd.DataFrame:
+    """One row per group that stands in several splits: group, splits, rows, and one path of each split."""
+    frame = pd.DataFrame({"split": split, "group": group, "path": path})
+    wide = frame[frame.groupby("group")["split"].transform("nunique") > 1]
+    found = [
+        {
+            "group": name,
+            "splits": [s for s in SPLITS if s in set(rows["split"])],
+            "rows": len(rows),
+            "paths": [rows["path"][rows["split"] == s].iloc[0] for s in SPLITS if s in set(rows["split"])],
+        }
+        for name, rows in wide.groupby("group", sort=False)
+    ]
+    return pd.DataFrame(found, columns=["group", "splits", "rows", "paths"])
+
+
+def refuse_leaks(found: pd.DataFrame) -> None:
+    """Raises ValueError that names the first 20 leaking pairs and the ways out."""
+    pairs = "".join(
+        f"\n  {' = '.join(map(repr, r.paths))} ({', '.join(r.splits)})" for r in found.head(20).itertuples()
+    )
+    raise ValueError(
+        f"the splits that the source gives share {len(found)} groups or (near) duplicate images, {int(found['rows'].sum())} rows, "
+        f"so the test would not be independent. Mend the splits, or let the earlier split give such rows up with "
+        f"data.drop_leaks: true, or use them as they are, with a warning on every report, with data.allow_leaks: true. "
+        f"The first:{pairs}"
+    )
+
+
+def leaking_rows(split: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Rows to give up so that no group stands in two splits, bool (N,): those of all but the last of train, val, test."""
+    rank = pd.Series(split).map({s: i for i, s in enumerate(SPLITS)})
+    return (rank < rank.groupby(group).transform("max")).to_numpy()
+
+
+def find_scarce(counts: Mapping[str, int], rule: Scarce) -> tuple[str, ...]:
     """The classes rows are generated for: those listed, or those below `rule.below` of the largest or median count."""
     if rule.classes != "auto":
         unknown = sorted(set(rule.classes) - set(counts))
@@ -72,37 +98,91 @@ def find_scarce(counts: dict[str, int], rule: Scarce) -> tuple[str, ...]:
     return tuple(c for c, n in counts.items() if n < rule.below * reference)
 
 
-def summary(table: pd.DataFrame, classes: tuple[str, ...], scarce: tuple[str, ...]) -> dict:
-    """Counts per split and class, imbalance, and rows whose very pixels stand in more than one split."""
-    counts = {
-        s: {c: int(n) for c, n in zip(classes, _counts(table[table["split"] == s], classes), strict=True)}
-        for s in ("train", "val", "test")
+def count(table: pd.DataFrame, classes: tuple[str, ...]) -> dict[str, dict[str, int]]:
+    """Rows per split and class."""
+    return {
+        s: table["label"][table["split"] == s].value_counts().reindex(list(classes), fill_value=0).astype(int).to_dict()
+        for s in SPLITS
     }
-    spread = table.groupby("group")["split"].nunique()
-    crossing = table[table["group"].isin(spread.index[spread > 1])]
+
+
+def check_classes(counts: Mapping[str, Mapping[str, int]], groups: Mapping[str, int]) -> list[str]:
+    """Warnings for classes with few rows to be judged on. Raises ValueError for one that could have some and has none.
+
+    `groups` counts the groups of each class: one of fewer than three cannot be split and stays in train.
+    """
+    found = []
+    for s in ("val", "test"):
+        for c, n in counts[s].items():
+            if n == 0 and groups[c] >= 3:
+                raise ValueError(
+                    f"class {c!r} has no row in {s}, so nothing could be said of it; add some, or remove the class. Rows: "
+                    f"{', '.join(f'{t} {counts[t][c]}' for t in SPLITS)}"
+                )
+            if n == 0:
+                found.append(f"class {c} has no row in {s}, having too few groups to give any: not evaluable there")
+            elif n < FEW:
+                found.append(f"class {c} has {n} rows in {s}: its figures there mean little")
+    return found
+
+
+def resolution(counts: Mapping[str, int], recall: float = 0.8) -> float:
+    """Half-width of the 95 % interval of balanced accuracy on these test rows per class, if every recall were `recall`."""
+    n = np.array([v for v in counts.values() if v], float)
+    return float(1.96 * np.sqrt((recall * (1 - recall) / n).sum()) / max(len(n), 1))
+
+
+def drift(seen: pd.DataFrame, split: np.ndarray) -> list[dict[str, Any]]:
+    """Brightness, contrast, height and width of val and test beside train: means and Kolmogorov-Smirnov distances."""
+    from scipy.stats import ks_2samp
+
+    out = []
+    for name in ("mean", "spread", "height", "width"):
+        train = seen[name][split == "train"].to_numpy(float)
+        for s in ("val", "test"):
+            other = seen[name][split == s].to_numpy(float)
+            test = ks_2samp(train, other)
+            means = {"train_mean": float(train.mean()), "split_mean": float(other.mean())}
+            out.append({"what": name, "split": s, **means, "distance": float(test.statistic), "p": float(test.pvalue)})
+    return out
+
+
+def account(
+    table: pd.DataFrame,
+    seen: pd.DataFrame,
+    classes: tuple[str, ...],
+    scarce: tuple[str, ...],
+    grouped: bool,
+    data: Data,
+) -> dict[str, Any]:
+    """The audit as plain numbers: `table` as in Samples beside what the first pass saw of the same rows."""
+    counts = count(table, classes)
+    sizes = table["group"].map(table["group"].value_counts())
+    found = leaks(table["split"].to_numpy(), table["group"].to_numpy(), table["source_path"].to_numpy())
+    warnings = check_classes(
+        counts, table.groupby("label")["group"].nunique().reindex(list(classes), fill_value=0).to_dict()
+    )
     train = counts["train"].values()
     return {
         "counts": counts,
         "scarce": list(scarce),
-        "imbalance_ratio": max(train) / min(train),
-        "rows_shared_between_splits": len(crossing),
-        "warnings": _warnings(counts, len(crossing)),
+        "imbalance_ratio": max(train) / max(min(train), 1),
+        "test_resolution": resolution(counts["test"]),
+        "group_column": grouped,
+        "groups": int(table["group"].nunique()),
+        "rows_in_groups": int((sizes > 1).sum()),
+        "largest_group": int(sizes.max()),
+        "exact_duplicates": int(seen["hash"].duplicated().sum()),
+        "leaks": found.head(100).to_dict("records"),
+        "leaking_groups": len(found),
+        "leaking_rows": int(found["rows"].sum()),
+        "notes": seen["notes"].str.split().explode().value_counts().sort_index().to_dict(),
+        "statistics": {
+            n: {q: float(v) for q, v in seen[n].describe()[["min", "mean", "max"]].items()}
+            for n in ("mean", "spread", "height", "width")
+        },
+        "drift": drift(seen, table["split"].to_numpy()),
+        "near_duplicates": data.near_duplicates,
+        "not_checked": list(NOT_CHECKED),
+        "warnings": warnings,
     }
-
-
-def _counts(rows: pd.DataFrame, classes: tuple[str, ...]) -> list[int]:
-    return rows["label"].value_counts().reindex(list(classes), fill_value=0).tolist()
-
-
-def _warnings(counts: dict[str, dict[str, int]], crossing: int) -> list[str]:
-    found = [
-        f"class {c} has {n} rows in {s}: its figures there mean little"
-        for s in ("val", "test")
-        for c, n in counts[s].items()
-        if n < 5
-    ]
-    if crossing:
-        found.append(
-            f"{crossing} rows have pixels identical to a row of another split: the test is not independent of them"
-        )
-    return found

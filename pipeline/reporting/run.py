@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from pipeline.evaluation.scores import confusion
 from pipeline.params import Params
-from pipeline.reporting import figures, html, tables
+from pipeline.reporting import data, figures, html, tables
 from pipeline.samples import Samples
 from pipeline.selection import copies
 from pipeline.selection.rules import REASONS
@@ -26,6 +26,7 @@ class Run:
     text: str  # params.yaml as it stands
     about: dict  # of the dataset
     verdict: dict
+    openings: Mapping[str, list[str]]  # by fingerprint of a test split, under which settings it was evaluated
     choices: dict
     scores: pd.DataFrame  # arm, seed, class, metric, value on the test split
     y: np.ndarray  # true classes of the test rows
@@ -57,6 +58,8 @@ def facts(run: Run) -> dict:
         "advice": tables.advice(found),
         "about": about,
         "warnings": warnings(run),
+        "leaks": data.leak_sentence(about),
+        "openings": data.openings_sentence(len(run.openings[found["test"]["fingerprint"]])),
         "metrics": metrics,
         "settings": settings,
         "seeds": run.params.retraining.seeds,
@@ -70,7 +73,9 @@ def facts(run: Run) -> dict:
         "classes": tables.class_table(run.scores, about["counts"], about["scarce"], *run.chosen),
         "selection": tables.selection_table(run.selections),
         "fidelity": tables.fidelity_table(run.fidelity),
-        "counts": tables.counts_table(about),
+        "counts": data.counts_table(about),
+        "drift": data.drift_table(about),
+        "checks": data.checks_table(about),
         "times": tables.times_table(run.times),
         "automatic": tables.automatic_table(
             about, settings, next(iter(run.records.values()))["policy"], run.generators
@@ -107,6 +112,7 @@ def pictures(run: Run, metrics: Mapping[str, Mapping]) -> dict:
         "confusion": html.picture(figures.confusions(counted, classes), f"confusion matrices: {', '.join(run.chosen)}"),
         "curves": html.picture(figures.curves(run.curves, arms), "training loss and validation accuracy by step"),
         "losses": html.picture(figures.losses(losses), "loss of each generator by step") if losses else "",
+        "contact": contact_sheet(run),
         "samples": {g: sample_grids(run, rows) for g, rows in made.items()},
         "pairs": {g: closest_pairs(run, rows) for g, rows in made.items()},
         "floor": floors[0] if floors else None,
@@ -133,6 +139,19 @@ def sample_grids(run: Run, rows: Samples) -> list[tuple[str, Markup]]:
             picture = figures.grid(rows.images, chosen, names, n)
             grids.append((title, html.picture(picture, f"{title}: {', '.join(names)}")))
     return grids
+
+
+def contact_sheet(run: Run) -> Markup:
+    """Training rows of each class, evenly spaced in their order; nothing if real rows are hidden."""
+    if not run.params.report.show_real_images:
+        return Markup("")
+    lines, n = (
+        [(name, np.flatnonzero(run.train.y == c)) for c, name in enumerate(run.train.classes)],
+        2 * run.params.report.examples,
+    )
+    lines = [(name, own[np.linspace(0, len(own) - 1, min(n, len(own))).astype(int)]) for name, own in lines if len(own)]
+    names, chosen = zip(*lines, strict=True)
+    return html.picture(figures.grid(run.train.images, chosen, names, n), f"training rows by class: {', '.join(names)}")
 
 
 def closest_pairs(run: Run, rows: Samples) -> Markup:

@@ -159,18 +159,6 @@ def fidelity_table(fidelity: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def counts_table(about: Mapping) -> pd.DataFrame:
-    """Rows per class and split, and which classes are scarce."""
-    return pd.DataFrame(
-        [
-            {"class": c}
-            | {s: n[c] for s, n in about["counts"].items()}
-            | {"scarce": "yes" if c in about["scarce"] else ""}
-            for c in about["classes"]
-        ]
-    )
-
-
 def automatic_table(
     about: Mapping, settings: Mapping, policy: Mapping, generators: Mapping[str, Mapping]
 ) -> pd.DataFrame:
@@ -234,9 +222,10 @@ def report_md(facts: Mapping) -> str:
     """The report for a pull request."""
     verdict, warnings = facts["verdict"], "".join(f"\n> **Warning:** {w}" for w in facts["warnings"])
     compared = f"\n\n{markdown(facts['comparisons'])}" if len(facts["comparisons"]) > 1 else ""
+    leaks = f"> [!CAUTION]\n> {facts['leaks']}\n\n" if facts["leaks"] else ""
     return f"""# {verdict["verdict"].replace("_", " ")}
 
-**{facts["sentence"]}** {facts["advice"]}
+{leaks}**{facts["sentence"]}** {facts["advice"]}
 {warnings}
 
 Data: {facts["about"]["source"]}, {facts["about"]["image_size"]} px; {facts["test_rows"]} test rows, opened once for all arms after the
@@ -257,5 +246,5 @@ arms had been chosen on {facts["validation_rows"]} validation rows. Scores are m
 
 </details>
 
-Test split `{verdict["test"]["fingerprint"]}`. Full report with samples: `reports/report.html`.
+Test split `{verdict["test"]["fingerprint"]}`. {facts["openings"]} Full report with samples: `reports/report.html`.
 """

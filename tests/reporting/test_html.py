@@ -48,6 +48,9 @@ def facts(name="cat", **change):
         "sentence": f"Cannot tell whether {name} helps.",
         "advice": f"Keep {name}.",
         "warnings": [f"class {name} has 1 row"],
+        "leaks": "",
+        "openings": "Evaluated once.",
+        "contact": picture,
         "about": {
             "source": name,
             "image_size": 8,
@@ -55,6 +58,7 @@ def facts(name="cat", **change):
             "imbalance_ratio": 4.0,
             "scarce": [name],
             "quarantined": 0,
+            "not_checked": [name],
         },
         "settings": {"steps": 10, "batch": 4},
         "seeds": 6,
@@ -71,7 +75,7 @@ def facts(name="cat", **change):
         **dict.fromkeys(
             ("arms", "quality", "comparisons", "classes", "selection", "fidelity", "counts", "times"), frame
         ),
-        "automatic": frame,
+        **dict.fromkeys(("automatic", "drift", "checks"), frame),
         **dict.fromkeys(("forest", "recall", "confusion", "curves", "losses"), picture),
     } | change
 
@@ -83,6 +87,7 @@ EMPTY = {
     "floor": None,
     "losses": "",
     "warnings": [],
+    "contact": "",
     "show_real": False,
 }
 
@@ -92,6 +97,12 @@ def test_the_page_renders_with_every_tag_closed(given):
     page = Reader(html.page(given))
     assert page.wrong == [] and page.open == []
     assert [t for t, _ in page.tags].count("h1") == 1
+
+
+def test_a_leak_stands_in_red_above_everything_else():
+    page = html.page(facts(leaks="The splits leak: 3 groups."))
+    assert page.index('<p class="leak">The splits leak: 3 groups.</p>') < page.index("<h1>")
+    assert 'class="leak"' not in html.page(facts())
 
 
 def test_the_page_shows_the_verdict_the_sentence_and_the_settings():
@@ -120,7 +131,7 @@ def test_the_page_asks_nothing_of_the_outside(given):
 
 def test_every_picture_is_embedded_and_has_a_text_alternative():
     pictures = [a for t, a in Reader(html.page(facts(NASTY))).tags if t == "img"]
-    assert len(pictures) == 7
+    assert len(pictures) == 8
     for attrs in pictures:
         assert attrs["src"].startswith("data:image/png;base64,") and NASTY in attrs["alt"]
 

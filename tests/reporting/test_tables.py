@@ -188,6 +188,8 @@ def report(**change):
             "advice": tables.advice(VERDICT),
             "warnings": ["class NA has 4 rows in test: its figures there mean little"],
             "about": {"source": "photos", "image_size": 32},
+            "leaks": "",
+            "openings": "Evaluated under one set of params only.",
             "test_rows": 800,
             "validation_rows": 150,
             "seeds": 6,
@@ -208,6 +210,11 @@ def test_the_markdown_report_is_short_and_holds_every_fact():
     facts += ["photos, 32 px", "800 test rows", "150 validation rows", "6 paired seeds", "95%", "`00ff`"]
     facts += ["| real | control | 1 |", "| new | candidate | 41 |", "| classic |", "| NA | yes | 3 | 4 |"]
     assert [f for f in facts if f not in text] == []
+
+
+def test_a_leak_stands_above_the_verdict_in_the_markdown_report():
+    text = report(leaks="The splits leak: 3 groups.")
+    assert text.index("> [!CAUTION]\n> The splits leak: 3 groups.\n\n") < text.index(tables.sentence(VERDICT, ["NA"]))
 
 
 def test_the_markdown_report_shows_comparisons_only_where_there_are_several():

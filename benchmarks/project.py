@@ -1,0 +1,34 @@
+"""A copy of this project in a folder of its own, with other params: what the measurements run on."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parents[1]
+
+
+def copy(folder: Path, change: Callable[[dict], None]) -> Path:
+    """The project without results; `change` edits its params."""
+    for name in ("pipeline", "stages", "sets", "dvc.yaml", "params.yaml", ".dvcignore"):
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, folder / name)
+    yaml = YAML()
+    params = yaml.load(folder / "params.yaml")
+    change(params)
+    yaml.dump(params, folder / "params.yaml")
+    run(folder, "dvc", "init", "--no-scm", "--quiet")
+    return folder
+
+
+def run(folder: Path, *command: str) -> None:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run(command, cwd=folder, env={**os.environ, "PATH": path}, check=True)

@@ -1,0 +1,189 @@
+"""From rows of a source to uint8 squares in two parallel passes: look at every picture, then write those that are used.
+
+Workers keep nothing but a chunk; small grey thumbnails and the squares go to files, so memory does not grow with the set.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image, ImageOps
+
+from pipeline import processes
+from pipeline.data.sources.base import Picture, Source, Unreadable
+from pipeline.params import Auto
+
+CHUNK = 256
+THUMB = 160  # longest side of a thumbnail
+SAMPLE = 256  # pixel values kept of a deep picture, to find the range of all
+
+
+@dataclass(frozen=True)
+class Form:
+    """What every picture becomes: a square of `size` and `channels`, by `fit`; `window` is black and white of deep pictures."""
+
+    size: int
+    channels: int
+    fit: str
+    window: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Thumbs:
+    """Grey thumbnails in flat files: `where` int (N, 4) gives file, first byte, height and width of each."""
+
+    files: list[Path]
+    where: np.ndarray
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        file, start, height, width = self.where[i]
+        flat = np.memmap(self.files[file], np.uint8, "r", int(start), (int(height), int(width)))
+        return np.array(flat)
+
+    def take(self, rows: np.ndarray) -> "Thumbs":
+        return Thumbs(self.files, self.where[rows])
+
+    def __add__(self, other: "Thumbs") -> "Thumbs":
+        moved = other.where + np.array([len(self.files), 0, 0, 0])
+        return Thumbs(self.files + other.files, np.concatenate([self.where, moved]))
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the first pass found, a row per row of the source: `table` with a code where the picture cannot be used.
+
+    Columns: code, remedy, height, width, grey, hash (of the pixels), notes, mean and spread (0 to 255), deep.
+    `samples` float (N, SAMPLE): pixel values of deep pictures without a window, NaN elsewhere.
+    """
+
+    table: pd.DataFrame
+    thumbs: Thumbs
+    samples: np.ndarray
+
+
+def look(source: Source, scratch: Path) -> Seen:
+    """The first pass over all rows; thumbnails are written to the folder `scratch`."""
+    n = len(source.refs)
+    scratch.mkdir(exist_ok=True)
+    chunks = [range(start, min(start + CHUNK, n)) for start in range(0, n, CHUNK)]
+    files = [scratch / f"{k}.bin" for k in range(len(chunks))]
+    jobs = [(source.load, [source.refs[i] for i in rows], file) for rows, file in zip(chunks, files, strict=True)]
+    parts = processes.spread(look_at, jobs, processes.cores(), "look at pictures", n)
+    where = np.concatenate([np.insert(w, 0, k, axis=1) for k, (_, w, _) in enumerate(parts)])
+    table = pd.concat([t for t, _, _ in parts], ignore_index=True)
+    return Seen(table, Thumbs(files, where), np.concatenate([s for _, _, s in parts]))
+
+
+def look_at(
+    load: Callable, refs: Sequence, file: Path, report: processes.Report
+) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
+    """One chunk: its part of the table, where its thumbnails lie in `file`, and its samples of deep pixels."""
+    rows, where, samples = [], [], np.full((len(refs), SAMPLE), np.nan, np.float32)
+    with file.open("wb") as out:
+        for i, ref in enumerate(refs):
+            try:
+                picture = load(ref)
+            except Unreadable as error:
+                rows.append((error.code, error.remedy, 0, 0, True, "", "", np.nan, np.nan, False))
+                where.append((0, 0, 0))
+                continue
+            pixels, deep = picture.pixels, picture.pixels.dtype != np.uint8
+            if deep and picture.window is None:
+                samples[i] = pixels.reshape(-1)[np.linspace(0, pixels.size - 1, SAMPLE).astype(int)]
+            shown = to_bytes(picture, own_range(picture))
+            small = thumbnail(shown)
+            where.append((out.tell(), *small.shape))
+            out.write(small.tobytes())
+            digest = hashlib.blake2b(np.ascontiguousarray(pixels).tobytes(), digest_size=8)
+            digest.update(str((pixels.shape, str(pixels.dtype))).encode())
+            size = (pixels.shape[0], pixels.shape[1], is_grey(pixels), digest.hexdigest(), " ".join(picture.notes))
+            rows.append(("", "", *size, float(shown.mean()), float(shown.std()), deep))
+            report(1, "")
+    columns = ["code", "remedy", "height", "width", "grey", "hash", "notes", "mean", "spread", "deep"]
+    return pd.DataFrame(rows, columns=columns), np.array(where, np.int64).reshape(-1, 3), samples
+
+
+def own_range(picture: Picture) -> tuple[float, float]:
+    """The picture's window, or that of its own pixels: for thumbnails and brightness, which are compared robustly."""
+    if picture.window is not None:
+        return picture.window
+    low, high = np.percentile(picture.pixels, [0.5, 99.5])
+    return float(low), float(high)
+
+
+def common_range(samples: np.ndarray, percentiles: tuple[float, float]) -> tuple[float, float] | None:
+    """Black and white for deep pictures without a window, from the samples (N, SAMPLE) of training rows; None if there are none."""
+    values = samples[np.isfinite(samples)]
+    if not len(values):
+        return None
+    low, high = np.percentile(values, percentiles)
+    if not low < high:
+        raise ValueError(
+            f"data.deep: percentiles {list(percentiles)} of the training pixels are both {low:g}; set a window"
+        )
+    return float(low), float(high)
+
+
+def to_bytes(picture: Picture, window: tuple[float, float] | None) -> np.ndarray:
+    """uint8 (H, W, C): deep pixels clipped to their window and scaled."""
+    if picture.pixels.dtype == np.uint8:
+        return picture.pixels
+    low, high = picture.window or window or own_range(picture)
+    return np.round((np.clip(picture.pixels, low, high) - low) * (255 / max(high - low, 1e-12))).astype(np.uint8)
+
+
+def is_grey(pixels: np.ndarray) -> bool:
+    return pixels.shape[2] == 1 or bool((np.ptp(pixels, axis=2) == 0).all())
+
+
+def thumbnail(pixels: np.ndarray) -> np.ndarray:
+    """Grey uint8 (h, w), at most THUMB pixels long; smaller pictures stay as they are."""
+    image = to_image(pixels).convert("L")
+    image.thumbnail((THUMB, THUMB), Image.Resampling.BOX)
+    return np.asarray(image)
+
+
+def to_image(pixels: np.ndarray) -> Image.Image:
+    return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+
+
+def square(pixels: np.ndarray, size: int, channels: int, fit: str) -> np.ndarray:
+    """uint8 (size, size, channels); `letterbox` pads with the picture's median colour, `crop` cuts the centre."""
+    image = to_image(pixels).convert("L" if channels == 1 else "RGB")
+    if image.size != (size, size):
+        if fit == "letterbox":
+            colour = tuple(int(v) for v in np.median(np.asarray(image).reshape(-1, channels), axis=0))
+            image = ImageOps.pad(image, (size, size), Image.Resampling.BICUBIC, colour[0] if channels == 1 else colour)
+        elif fit == "crop":
+            image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
+        else:
+            image = image.resize((size, size), Image.Resampling.BICUBIC)
+    return np.asarray(image, dtype=np.uint8).reshape(size, size, channels)
+
+
+def choose_size(asked: int | Auto, short_sides: Sequence[int]) -> int:
+    """The size asked for; `auto`: the median short side, at most 32, rounded down to a multiple of 4 (at least 8)."""
+    return asked if asked != "auto" else max(8, int(min(32, np.median(short_sides))) // 4 * 4)
+
+
+def write(source: Source, rows: np.ndarray, file: Path, form: Form) -> np.ndarray:
+    """The second pass: squares of these rows of the source, uint8 (M, size, size, channels), memory-mapped from `file`."""
+    np.lib.format.open_memmap(file, "w+", np.uint8, (len(rows), form.size, form.size, form.channels)).flush()
+    jobs = [
+        (source.load, [source.refs[i] for i in rows[start : start + CHUNK]], file, start, form)
+        for start in range(0, len(rows), CHUNK)
+    ]
+    if jobs:
+        processes.spread(write_chunk, jobs, processes.cores(), "write squares", len(rows))
+    return np.load(file, mmap_mode="r", allow_pickle=False)
+
+
+def write_chunk(load: Callable, refs: Sequence, file: Path, start: int, form: Form, report: processes.Report) -> None:
+    images = np.load(file, mmap_mode="r+", allow_pickle=False)
+    for place, ref in enumerate(refs, start):
+        images[place] = square(to_bytes(load(ref), form.window), form.size, form.channels, form.fit)
+        report(1, "")
+    images.flush()

@@ -1,0 +1,45 @@
+"""Formats in. A format is one file here: `accepts(path)` knows it by its look, `read(path, data, scratch)` lists its rows."""
+
+from pathlib import Path
+
+from pipeline.data.sources import digits, folder, idx, manifest, named, npz, parquet
+from pipeline.data.sources.base import Source
+from pipeline.params import Data, Digits
+
+FORMATS = (named, npz, idx, parquet, manifest, folder)  # asked in this order
+EMBEDDED, NONE = "digits.yaml", "none.yaml"
+
+
+def read(data: Data, block: Digits, seed: int, scratch: Path) -> Source:
+    """Open what `data.source` names; `scratch` is an empty folder for unpacked archives, needed as long as the source is.
+
+    Raises ValueError that lists what was expected.
+    """
+    path = locate(data.source, "data.source")
+    return digits.read_digits(block, seed) if path.name == EMBEDDED else open_source(path, data, scratch)
+
+
+def open_source(path: Path, data: Data, scratch: Path) -> Source:
+    if path.is_dir() and data.manifest.file != "none":
+        path = path / data.manifest.file
+        if not manifest.accepts(path):
+            raise ValueError(
+                f"data.manifest.file: {path} is no .csv, .tsv or .parquet file; set it to none to read class folders"
+            )
+    for kind in FORMATS:
+        if kind.accepts(path):
+            return kind.read(path, data, scratch)
+    raise AssertionError(path)
+
+
+def locate(source: str, key: str) -> Path:
+    """The path that a params key names. Raises ValueError unless one of the formats accepts it."""
+    path = Path(source)
+    if any(kind.accepts(path) for kind in FORMATS):
+        return path
+    found = "is of no format that can be read" if path.exists() else "does not exist"
+    raise ValueError(
+        f"{key}: {source!r} {found}; expected a named set (sets/digits.yaml, ...), a folder with one folder of images per "
+        "class, a table (.csv, .tsv, .parquet) of paths and labels, a .npz in MedMNIST layout, a folder of IDX files, "
+        "or Parquet with image bytes. docs/data.md shows each"
+    )

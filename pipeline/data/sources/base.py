@@ -1,0 +1,77 @@
+"""What every format gives: rows as a table, and a way to load the picture of one row in any process."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+COLUMNS = {"label": "", "split": "", "group": "", "weight": 1.0, "path": ""}
+
+
+class Unreadable(Exception):
+    """One image that cannot be used: a short code and what to do about it."""
+
+    def __init__(self, code: str, remedy: str) -> None:
+        super().__init__(code, remedy)
+        self.code, self.remedy = code, remedy
+
+
+class Problem(NamedTuple):
+    """One row or file of the source that is left out."""
+
+    file: str
+    code: str
+    remedy: str
+
+
+class Picture(NamedTuple):
+    """Pixels (H, W, C), C 1 or 3: uint8, or float32 where the file is deeper; `window` then says what is black and white.
+
+    Without a window the range is taken from the training rows. `notes` name what was done: alpha, palette, ...
+    """
+
+    pixels: np.ndarray
+    notes: tuple[str, ...] = ()
+    window: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """Rows before decoding: `rows` has the columns of COLUMNS, and `load(refs[i])` is the picture of row i.
+
+    `load` and `refs` travel to other processes; `load` raises Unreadable. Split, group: "" where the source does not
+    say. Paths are relative to the source's root.
+    """
+
+    classes: tuple[str, ...]
+    rows: pd.DataFrame
+    refs: list[Any]
+    load: Callable[[Any], Picture]
+    problems: list[Problem] = field(default_factory=list)
+    grouped: bool = False  # whether the source says which rows belong together
+
+    def __post_init__(self) -> None:
+        assert len(self.rows) == len(self.refs) and set(self.rows) == set(COLUMNS), list(self.rows)
+
+
+def table(**columns: Iterable) -> pd.DataFrame:
+    """The rows of a source; columns that are not given get their default."""
+    length = len(list(columns["label"]))
+    return pd.DataFrame({name: columns.get(name, [default] * length) for name, default in COLUMNS.items()})
+
+
+def listed(names: Iterable[str], most: int = 20) -> str:
+    """Names for an error message, the first `most` of them."""
+    names = list(names)
+    return ", ".join(repr(n) for n in names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,0 +1,88 @@
+"""IDX files as MNIST and Fashion-MNIST come, gzipped or not: a folder with train- and t10k-images-idx3-ubyte, and labels."""
+
+import gzip
+import math
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.data.sources.base import Source, table
+from pipeline.data.sources.npz import Arrays
+from pipeline.params import Data
+
+PARTS = {"train": "train", "t10k": "test"}
+
+
+def find(folder: Path) -> dict[tuple[str, str], Path]:
+    """(split, images or labels) -> file, for the four names that are usual, with - or . before idx."""
+    out = {}
+    for prefix, split in PARTS.items():
+        for kind, number in (("images", 3), ("labels", 1)):
+            names = [f"{prefix}-{kind}{dot}idx{number}-ubyte{end}" for dot in "-." for end in ("", ".gz")]
+            found = [folder / name for name in names if (folder / name).is_file()]
+            if found:
+                out[split, kind] = found[0]
+    return out
+
+
+def accepts(path: Path) -> bool:
+    return path.is_dir() and bool(find(path))
+
+
+def read(path: Path, data: Data, scratch: Path) -> Source:
+    """Raises ValueError for a missing part, or a file whose header and length disagree."""
+    files = find(path)
+    for split in ("train", "test"):
+        for kind in ("images", "labels"):
+            if (split, kind) not in files and (
+                split == "train" or (split, "images" if kind == "labels" else "labels") in files
+            ):
+                raise ValueError(
+                    f"data.source: {path.name} lacks the IDX {kind} of {split}; it has {sorted(f.name for f in files.values())}"
+                )
+    arrays = {
+        key: unpack(file, 3 if key[1] == "images" else 1, scratch / f"{key[0]}_{key[1]}.npy")
+        for key, file in files.items()
+    }
+    splits = [s for s in ("train", "test") if (s, "images") in files]
+    labels = {s: np.array(np.load(arrays[s, "labels"])) for s in splits}
+    for s in splits:
+        count = len(np.load(arrays[s, "images"], mmap_mode="r"))
+        if count != len(labels[s]):
+            raise ValueError(f"data.source: {path.name} has {count} images beside {len(labels[s])} labels in {s}")
+    refs = [(s, i) for s in splits for i in range(len(labels[s]))]
+    frame = table(
+        label=[str(c) for s in splits for c in labels[s]],
+        split=[s for s, _ in refs],
+        path=[f"{s}/{i}" for s, i in refs],
+    )
+    classes = tuple(str(c) for c in np.unique(np.concatenate(list(labels.values()))))
+    return Source(classes, frame, refs, Arrays({s: arrays[s, "images"] for s in splits}))
+
+
+def unpack(file: Path, dimensions: int, out: Path) -> Path:
+    """One IDX file of unsigned bytes as .npy, as many bytes as its header describes and not one more."""
+    try:
+        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
+            magic = stream.read(4)
+            if magic != bytes((0, 0, 8, dimensions)):
+                raise ValueError(f"begins with {magic!r}; expected unsigned bytes in {dimensions} dimension(s)")
+            shape = struct.unpack(f">{dimensions}I", stream.read(4 * dimensions))
+            size, packed = math.prod(shape), file.stat().st_size
+            if size > 1100 * packed:
+                raise ValueError(f"its header claims {size:,} bytes from {packed:,}")
+            array = np.lib.format.open_memmap(out, "w+", np.uint8, shape)
+            flat, done = array.reshape(-1), 0
+            while part := stream.read(min(1 << 20, size - done)):
+                flat[done : done + len(part)] = np.frombuffer(part, np.uint8)
+                done += len(part)
+            if done != size or stream.read(1):
+                raise ValueError(
+                    f"its header describes {size:,} bytes, but it holds {'more' if done == size else f'{done:,}'}"
+                )
+            array.flush()
+    except (ValueError, OSError, EOFError, struct.error, zlib.error) as error:
+        raise ValueError(f"data.source: {file.name} cannot be read as an IDX file: {error}") from None
+    return out

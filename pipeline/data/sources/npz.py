@@ -1,0 +1,130 @@
+"""MedMNIST layout: one .npz with {train,val,test}_images uint8 (N, H, W) or (N, H, W, 3) and {...}_labels (N,) or (N, 1)."""
+
+import shutil
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.data.sources.base import Picture, Source, table
+from pipeline.params import Data
+
+NAMES = ("train", "val", "test")
+MOST_RATIO = 1100  # deflate cannot do better; an archive that claims more is broken or hostile
+
+
+@dataclass
+class Arrays:
+    """Loads row i of the array of one split; arrays stay on disk, memory-mapped, and are opened once in each process."""
+
+    files: Mapping[str, Path]
+    open: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def __call__(self, ref: tuple[str, int]) -> Picture:
+        split, row = ref
+        if split not in self.open:
+            self.open[split] = np.load(self.files[split], mmap_mode="r", allow_pickle=False)
+        pixels = np.array(self.open[split][row])
+        return Picture(pixels.reshape(*pixels.shape[:2], -1))
+
+    def __getstate__(self) -> dict:
+        return {"files": self.files, "open": {}}
+
+
+def accepts(path: Path) -> bool:
+    return path.is_file() and path.suffix.lower() == ".npz"
+
+
+def read(path: Path, data: Data, scratch: Path) -> Source:
+    """The archive is unpacked to `scratch`, array by array. Raises ValueError that says what the archive lacks."""
+    try:
+        files = unpack(path, scratch)
+        arrays = {k: np.load(f, mmap_mode="r", allow_pickle=False) for k, f in files.items()}
+    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+        raise ValueError(
+            f"data.source: {path.name} cannot be read as an .npz archive of plain arrays, without pickled objects: {error}"
+        ) from None
+    splits = check(arrays, path.name)
+    labels = {s: _labels(arrays[f"{s}_labels"], s, path.name) for s in splits}
+    classes = tuple(str(c) for c in np.unique(np.concatenate(list(labels.values()))))
+    refs = [(s, i) for s in splits for i in range(len(labels[s]))]
+    frame = table(
+        label=[str(c) for s in splits for c in labels[s]],
+        split=[s for s, _ in refs],
+        path=[f"{s}/{i}" for s, i in refs],
+    )
+    return Source(classes, frame, refs, Arrays({s: files[f"{s}_images"] for s in splits}))
+
+
+def unpack(path: Path, scratch: Path) -> dict[str, Path]:
+    """Arrays of images and labels as .npy files in `scratch`. Raises ValueError for one that claims to be too large."""
+    out = {}
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            key = member.filename.removesuffix(".npy")
+            if key not in [f"{s}_{kind}" for s in NAMES for kind in ("images", "labels")]:
+                continue
+            if member.file_size > MOST_RATIO * max(member.compress_size, 1024):
+                raise ValueError(f"{member.filename} claims {member.file_size:,} bytes from {member.compress_size:,}")
+            _check_header(archive, member)
+            out[key] = scratch / f"{key}.npy"
+            with archive.open(member) as packed, out[key].open("wb") as plain:
+                shutil.copyfileobj(packed, plain, 1 << 20)
+    return out
+
+
+def _check_header(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
+    """Raises ValueError unless the array's header describes as many bytes as the archive holds, and no objects."""
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = reader(file)
+        if dtype.hasobject:
+            raise ValueError(f"{member.filename} holds pickled objects")
+        size = int(np.prod(shape, dtype=object)) * dtype.itemsize
+        if size != member.file_size - file.tell():
+            raise ValueError(
+                f"{member.filename} describes {size:,} bytes, but holds {member.file_size - file.tell():,}"
+            )
+
+
+def check(arrays: Mapping[str, np.ndarray], name: str) -> list[str]:
+    """The splits there are. Raises ValueError for arrays that are missing or do not fit one another."""
+    splits = [s for s in NAMES if f"{s}_images" in arrays and f"{s}_labels" in arrays]
+    if "train" not in splits:
+        raise ValueError(
+            f"data.source: {name} needs train_images and train_labels (and may have val_*, test_*); "
+            f"it has {sorted(arrays) or 'none of them'}"
+        )
+    for s in NAMES:
+        here, gone = (f"{s}_images", f"{s}_labels") if f"{s}_images" in arrays else (f"{s}_labels", f"{s}_images")
+        if here in arrays and gone not in arrays:
+            raise ValueError(f"data.source: {name} has {here} without {gone}")
+    if not len(arrays["train_labels"]):
+        raise ValueError(f"data.source: {name} has no training rows")
+    for s in splits:
+        images, labels = arrays[f"{s}_images"], arrays[f"{s}_labels"]
+        if (
+            images.dtype != np.uint8
+            or images.ndim not in (3, 4)
+            or (images.ndim == 4 and images.shape[3] not in (1, 3))
+        ):
+            raise ValueError(
+                f"data.source: {s}_images must be uint8 (N, H, W) or (N, H, W, 3), got {images.dtype} {images.shape}"
+            )
+        if len(images) != len(labels):
+            raise ValueError(f"data.source: {len(images)} {s}_images beside {len(labels)} {s}_labels")
+    return splits
+
+
+def _labels(y: np.ndarray, split: str, name: str) -> np.ndarray:
+    if y.ndim == 2 and y.shape[1] > 1:
+        raise ValueError(
+            f"data.source: {name} has multi-label {split}_labels {y.shape}; expected one label a row, (N,) or (N, 1)"
+        )
+    if not np.issubdtype(y.dtype, np.integer):
+        raise ValueError(f"data.source: {split}_labels of {name} must be integers, got {y.dtype}")
+    return np.array(y).reshape(-1)

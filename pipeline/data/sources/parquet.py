@@ -1,0 +1,129 @@
+"""Parquet as Hugging Face stores image sets: a column of {bytes, path} or plain bytes and a column of labels."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.data.sources.base import SPLITS, Picture, Source, table
+from pipeline.data.sources.decode import decode
+from pipeline.params import Data
+
+IMAGES, LABELS = ("image", "img", "jpg", "png"), ("label", "labels", "fine_label", "class")
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Loads an encoded image by its place in one file of all of them."""
+
+    file: Path
+    data: Data
+
+    def __call__(self, ref: tuple[int, int, str]) -> Picture:
+        start, length, name = ref
+        with self.file.open("rb") as stream:
+            stream.seek(start)
+            return decode(stream.read(length), name, self.data)
+
+
+def parts(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path] if path.suffix.lower() == ".parquet" else []
+    return sorted(f for f in [*path.glob("*.parquet"), *path.glob("data/*.parquet")] if f.is_file())
+
+
+def accepts(path: Path) -> bool:
+    """A Parquet file, or a folder of them, with a column of encoded images."""
+    files = parts(path)
+    return bool(files) and (path.is_dir() or _image_column(_schema(files[0])) is not None)
+
+
+def read(path: Path, data: Data, scratch: Path) -> Source:
+    """File names that begin with train, validation or test give the splits. Raises ValueError for columns that are missing."""
+    import pyarrow.parquet as pq
+
+    files, labels, splits, refs, names = parts(path), [], [], [], []
+    root = (path if path.is_dir() else path.parent).resolve()
+    with (scratch / "images.bin").open("wb") as out:
+        for file in files:
+            if not file.resolve().is_relative_to(root):
+                raise ValueError(
+                    f"data.source: {file.name} is a link out of the source's folder; copy the file instead"
+                )
+            image, label, classes = _columns(file, data)
+            split = SPLITS.get(file.stem.split("-")[0].lower(), "")
+            row = 0
+            for batch in pq.ParquetFile(file).iter_batches(batch_size=1000, columns=[image, label]):
+                for picture, value in zip(batch.column(image), batch.column(label), strict=True):
+                    content = _bytes(picture.as_py(), file.name, row)
+                    name = f"{file.stem}/{row}"
+                    refs.append((out.tell(), len(content), name))
+                    out.write(content)
+                    labels.append(_label(value.as_py(), classes, file.name, row))
+                    splits.append(split)
+                    names.append(name)
+                    row += 1
+    if not labels:
+        raise ValueError(f"data.source: {path.name} has no rows")
+    if "" in splits and set(splits) != {""}:
+        raise ValueError(
+            f"data.source: some files of {path.name} are named after a split and some are not: {[f.name for f in files]}"
+        )
+    known = classes or sorted(set(labels), key=lambda c: (len(c), c) if c.isdigit() else (0, c))
+    frame = table(label=labels, split=splits, path=names)
+    return Source(tuple(c for c in known if c in set(labels)), frame, refs, Packed(scratch / "images.bin", data))
+
+
+def _schema(file: Path) -> Any:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_schema(file)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"data.source: {file.name} cannot be read as Parquet: {error}") from None
+
+
+def _image_column(schema: Any) -> str | None:
+    import pyarrow.types as t
+
+    def holds_images(kind: Any) -> bool:
+        return (
+            t.is_binary(kind) or t.is_large_binary(kind) or (t.is_struct(kind) and kind.get_field_index("bytes") >= 0)
+        )
+
+    found = [f.name for f in schema if holds_images(f.type)]
+    return next((n for n in IMAGES if n in found), found[0] if found else None)
+
+
+def _columns(file: Path, data: Data) -> tuple[str, str, list[str]]:
+    """The image column, the label column, and class names where the file's metadata gives them."""
+    schema = _schema(file)
+    image = _image_column(schema)
+    label = next((n for n in (data.manifest.label, *LABELS) if n in schema.names), None)
+    if image is None or label is None:
+        raise ValueError(
+            f"data.source: {file.name} needs a column of image bytes and one of labels (data.manifest.label); it has {schema.names}"
+        )
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        return image, label, [str(n) for n in features[label]["names"]]
+    except (KeyError, TypeError, ValueError):
+        return image, label, []  # most files carry no class names
+
+
+def _bytes(value: Any, name: str, row: int) -> bytes:
+    content = value.get("bytes") if isinstance(value, dict) else value
+    if not isinstance(content, bytes):
+        raise ValueError(f"data.source: {name}, row {row}: the image is stored outside the file; embed its bytes")
+    return content
+
+
+def _label(value: Any, classes: list[str], name: str, row: int) -> str:
+    if value is None or isinstance(value, list | dict | float) or value == "":
+        raise ValueError(f"data.source: {name}, row {row}: expected one label, a whole number or text, got {value!r}")
+    if classes and isinstance(value, int):
+        if not 0 <= value < len(classes):
+            raise ValueError(f"data.source: {name}, row {row}: label {value} is none of the {len(classes)} classes")
+        return classes[value]
+    return str(value)

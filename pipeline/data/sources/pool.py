@@ -1,0 +1,31 @@
+"""An unlabelled pool: a folder of images, in whatever folders below it, or a table with a path column."""
+
+from pathlib import Path
+
+from pipeline.data.sources import manifest
+from pipeline.data.sources.base import Source, table
+from pipeline.data.sources.decode import Files
+from pipeline.data.sources.folder import image_files
+from pipeline.params import Data
+
+
+def read(path: Path, data: Data) -> Source:
+    """Rows without a label. Raises ValueError if there is nothing to read."""
+    if path.is_dir():
+        root, paths = path, list(image_files(path, path))
+    elif manifest.accepts(path):
+        root, frame = path.parent, manifest.load(path)
+        if data.manifest.path not in frame:
+            raise ValueError(
+                f"data.unlabelled: {path.name} lacks the column {data.manifest.path!r}; it has {list(frame)}"
+            )
+        manifest.check_paths(frame[data.manifest.path], path)
+        paths = list(dict.fromkeys(frame[data.manifest.path]))
+    else:
+        raise ValueError(
+            f"data.unlabelled: {path} is no folder and no table; expected a folder of images, a .csv, .tsv or .parquet "
+            "with a path column, or sets/none.yaml"
+        )
+    if not paths:
+        raise ValueError(f"data.unlabelled: no images found in {path.name}")
+    return Source((), table(label=[""] * len(paths), path=paths), paths, Files(root, data))

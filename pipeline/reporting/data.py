@@ -1,0 +1,77 @@
+"""The audit of the data as people read it: counts, what was checked and found, drift, leaks, how often test was opened."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+
+def counts_table(about: Mapping) -> pd.DataFrame:
+    """Rows per class and split, and which classes are scarce."""
+    return pd.DataFrame(
+        [
+            {"class": c}
+            | {s: n[c] for s, n in about["counts"].items()}
+            | {"scarce": "yes" if c in about["scarce"] else ""}
+            for c in about["classes"]
+        ]
+    )
+
+
+def leak_sentence(about: Mapping) -> str:
+    """What must stand in red above everything else; empty if no group stands in two splits."""
+    if not about["leaking_groups"]:
+        return ""
+    return (
+        f"The splits leak: {about['leaking_groups']} groups or (near) duplicate images, {about['leaking_rows']} rows, "
+        "stand in more than one split (data.allow_leaks). The figures below are too good, by an unknown amount."
+    )
+
+
+def openings_sentence(times: int) -> str:
+    """How often this test split has been looked at, in this copy of the project."""
+    if times <= 1:
+        return "This test split has been evaluated under one set of params only."
+    return (
+        f"This test split has now been evaluated under {times} different sets of params; each further one makes its "
+        "figures less blind, so confirm a gain on rows that were never looked at."
+    )
+
+
+def checks_table(about: Mapping) -> pd.DataFrame:
+    """What the audit looked for and what it found."""
+    quarantine = ", ".join(f"{code} {n}" for code, n in about["quarantine"].items()) or "none"
+    bound = about["near_bound"]
+    rows = {
+        "rows left out (quarantine.csv)": quarantine,
+        "group column": "yes"
+        if about["group_column"]
+        else "no: rows are taken to be independent unless found to be duplicates",
+        "exact duplicates": about["exact_duplicates"],
+        "near duplicates": "not looked for"
+        if bound is None
+        else f"{about['near_pairs']} pairs with a correlation above {bound:.2f}",
+        "groups": f"{about['groups']}; {about['rows_in_groups']} rows share one, the largest has {about['largest_group']}",
+        "groups in more than one split": about["leaking_groups"],
+        "notes of the decoders": ", ".join(f"{n} {c}" for n, c in about["notes"].items()) or "none",
+        "unlabelled pool": f"{about['unlabelled']} rows",
+        "what the test split resolves": f"balanced accuracy to ±{100 * about['test_resolution']:.1f} points (95 %, at 80 % recall)",
+    }
+    return pd.DataFrame(list(rows.items()), columns=["check", "found"])
+
+
+def drift_table(about: Mapping) -> pd.DataFrame:
+    """Brightness, contrast and size of validation and test beside train."""
+    words = {"mean": "brightness", "spread": "contrast"}
+    return pd.DataFrame(
+        [
+            {
+                "what": words.get(d["what"], d["what"]),
+                "split": d["split"],
+                "mean in train": f"{d['train_mean']:.1f}",
+                "mean in the split": f"{d['split_mean']:.1f}",
+                "Kolmogorov-Smirnov distance": f"{d['distance']:.3f}",
+                "p": f"{d['p']:.3f}",
+            }
+            for d in about["drift"]
+        ]
+    )
