@@ -44,6 +44,8 @@ def main(
             "near_bound": bound,
             "unlabelled": len(spare),
         }
+        if near and data.near_duplicates == "warn":
+            record["warnings"].append(f"{near} pairs of near duplicates may stand in two splits (data.near_duplicates)")
     pd.DataFrame(lost, columns=audit.QUARANTINE).to_csv(quarantine, index=False)
     record |= {"quarantined": len(lost), "quarantine": pd.Series([p.code for p in lost]).value_counts().to_dict()}
     (about / "audit.json").write_text(json.dumps(record, indent=1))
@@ -80,22 +82,21 @@ def grouped(
     same = np.stack([order[:-1][equal], order[1:][equal]], axis=1)
     if data.near_duplicates == "ignore":
         return duplicates.groups(names, same), 0, None
-    y = pd.Categorical(rows["label"]).codes.astype(np.int64)
-    longest = rows[["height", "width"]].max(axis=1).to_numpy()
-    found = duplicates.find(seen.thumbs.take(rows["place"].to_numpy()), longest, y, seed)
+    one = rows.loc[~rows["hash"].duplicated()]  # equal pictures would crowd all others out of a picture's neighbours
+    y = pd.Categorical(one["label"]).codes.astype(np.int64)
+    longest = one[["height", "width"]].max(axis=1).to_numpy()
+    found = duplicates.find(seen.thumbs.take(one["place"].to_numpy()), longest, y, seed)
+    near = one.index.to_numpy()[found.pairs]
     log.info(
-        "%d pairs of near duplicates, correlation above %.2f (typical: %.2f)",
-        len(found.pairs),
-        found.bound,
-        found.typical,
+        "%d pairs of near duplicates, correlation above %.2f (typical: %.2f)", len(near), found.bound, found.typical
     )
-    if data.near_duplicates == "error" and len(found.pairs):
-        first = "".join(f"\n  {rows['path'][i]!r} = {rows['path'][j]!r}" for i, j in found.pairs[:20])
+    every = np.concatenate([same, near])
+    if data.near_duplicates == "error" and len(every):
+        first = "".join(f"\n  {rows['path'][i]!r} = {rows['path'][j]!r}" for i, j in every[:20])
         raise ValueError(
-            f"{len(found.pairs)} pairs of images are near duplicates (data.near_duplicates: error). The first:{first}"
+            f"{len(every)} pairs of images are equal or near duplicates (data.near_duplicates: error). The first:{first}"
         )
-    joined = [same, found.pairs] if data.near_duplicates == "group" else [same]
-    return duplicates.groups(names, np.concatenate(joined)), len(found.pairs), found.bound
+    return duplicates.groups(names, every if data.near_duplicates == "group" else same), len(near), found.bound
 
 
 def split(rows: pd.DataFrame, data: Data, seed: int) -> tuple[pd.DataFrame, list[Problem]]:
@@ -106,6 +107,9 @@ def split(rows: pd.DataFrame, data: Data, seed: int) -> tuple[pd.DataFrame, list
         gone = audit.leaking_rows(rows["split"].to_numpy(), rows["group"].to_numpy())
         remedy = "its group also stands in a later split (data.drop_leaks)"
         leaked = [Problem(p, "leak", remedy) for p in rows["path"][gone]]
+        lost = sorted(set(rows["label"]) - set(rows["label"][~gone]))
+        if lost:
+            raise ValueError(f"data.drop_leaks leaves no row of classes {lost}; mend the splits that the source gives")
         rows = rows[~gone].reset_index(drop=True)
     elif len(found) and not data.allow_leaks:
         audit.refuse_leaks(found)

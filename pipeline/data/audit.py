@@ -1,6 +1,7 @@
 """What a dataset is and what is wrong with it: rows that cannot be used, duplicates, leaks, counts, scarce classes, drift."""
 
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,10 @@ NOT_CHECKED = (
 )
 
 
-def check_losses(total: int, classes: Iterable[str], left: Iterable[str], lost: list[Problem], most: float) -> None:
-    """Raises ValueError if too large a share of the rows cannot be used, or all rows of a class; lists the first 20."""
+def check_losses(total: int, classes: Sequence[str], left: Iterable[str], lost: list[Problem], most: float) -> None:
+    """Raises ValueError if too many rows cannot be used, or all of a class, or if there is one class only; lists the first 20."""
+    if len(set(classes)) < 2:
+        raise ValueError(f"all rows are of one class, {listed(classes)}; a classifier needs two or more")
     first = "".join(f"\n  {p.file}: {p.code}, {p.remedy}" for p in lost[:20])
     if len(lost) > most * total:
         raise ValueError(
@@ -109,7 +112,7 @@ def count(table: pd.DataFrame, classes: tuple[str, ...]) -> dict[str, dict[str, 
 def check_classes(counts: Mapping[str, Mapping[str, int]], groups: Mapping[str, int]) -> list[str]:
     """Warnings for classes with few rows to be judged on. Raises ValueError for one that could have some and has none.
 
-    `groups` counts the groups of each class: one of fewer than three cannot be split and stays in train.
+    `groups` counts the groups of each class in train: of fewer than three none is given away.
     """
     found = []
     for s in ("val", "test"):
@@ -141,7 +144,9 @@ def drift(seen: pd.DataFrame, split: np.ndarray) -> list[dict[str, Any]]:
         train = seen[name][split == "train"].to_numpy(float)
         for s in ("val", "test"):
             other = seen[name][split == s].to_numpy(float)
-            test = ks_2samp(train, other)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)  # that an exact p was out of reach for so many rows
+                test = ks_2samp(train, other)
             means = {"train_mean": float(train.mean()), "split_mean": float(other.mean())}
             out.append({"what": name, "split": s, **means, "distance": float(test.statistic), "p": float(test.pvalue)})
     return out
@@ -159,9 +164,8 @@ def account(
     counts = count(table, classes)
     sizes = table["group"].map(table["group"].value_counts())
     found = leaks(table["split"].to_numpy(), table["group"].to_numpy(), table["source_path"].to_numpy())
-    warnings = check_classes(
-        counts, table.groupby("label")["group"].nunique().reindex(list(classes), fill_value=0).to_dict()
-    )
+    fit = table[table["split"] == "train"]
+    told = check_classes(counts, fit.groupby("label")["group"].nunique().reindex(list(classes), fill_value=0).to_dict())
     train = counts["train"].values()
     return {
         "counts": counts,
@@ -184,5 +188,5 @@ def account(
         "drift": drift(seen, table["split"].to_numpy()),
         "near_duplicates": data.near_duplicates,
         "not_checked": list(NOT_CHECKED),
-        "warnings": warnings,
+        "warnings": told,
     }

@@ -51,9 +51,9 @@ def find(thumbs: Thumbs, longest: np.ndarray, y: np.ndarray, seed: int) -> Found
     edges = np.concatenate([np.stack([np.repeat(np.arange(n), k.shape[1]), k.reshape(-1)], axis=1) for k in near])
     pairs = np.unique(np.sort(edges[edges[:, 0] != edges[:, 1]], axis=1), axis=0)
     unrelated = random_pairs(y, 2000, np.random.default_rng(seed))
-    both = np.concatenate([unrelated, pairs])
+    both, place = np.unique(np.sort(np.concatenate([unrelated, pairs]), axis=1), axis=0, return_inverse=True)
     jobs = [(thumbs, length, both[rows]) for rows in _parts(len(both))]
-    score = np.concatenate(processes.spread(register, jobs, processes.cores(), "compare pictures", len(both)))
+    score = np.concatenate(processes.spread(register, jobs, processes.cores(), "compare pictures", len(both)))[place]
     bound, typical = threshold(score[: len(unrelated)])
     score = score[len(unrelated) :]
     return Found(pairs[score > bound], score[score > bound], bound, typical)
@@ -82,9 +82,11 @@ def random_pairs(y: np.ndarray, count: int, rng: np.random.Generator) -> np.ndar
 def threshold(unrelated: np.ndarray) -> tuple[float, float]:
     """The bound on correlations and the median of unrelated pairs, from correlations (R,) of random pairs of one class.
 
-    Median and lower decile, so that duplicates among the random pairs cannot raise it.
+    Median and lower decile, so that duplicates among the random pairs cannot raise it. Pairs that no shift lays on one
+    another (upright beside across) say nothing about it.
     """
-    z = np.arctanh(np.clip(unrelated, -0.999, 0.9999))
+    laid = unrelated[unrelated > -1]
+    z = np.arctanh(np.clip(laid if len(laid) else np.zeros(1), -0.999, 0.9999))
     middle, low = np.quantile(z, [0.5, 0.1])
     return float(max(LEAST, np.tanh(middle + SIGMAS * (middle - low) / 1.2816))), float(np.tanh(middle))
 
@@ -190,7 +192,7 @@ def register(thumbs: Thumbs, length: np.ndarray, pairs: np.ndarray, report: proc
 
 
 def correlate(a: np.ndarray, b: np.ndarray) -> float:
-    """Largest normalised cross-correlation of two pictures over all shifts that leave OVERLAP of the smaller one."""
+    """Largest normalised cross-correlation of two pictures over all shifts that leave OVERLAP of the smaller one; -1 if none."""
     size = tuple(fft.next_fast_len(n + m - 1, real=True) for n, m in zip(a.shape, b.shape, strict=True))
     one_a, one_b, n = _masks(a.shape, b.shape, size)
     fa, fa2, fb, fb2 = fft.rfft2(_padded([a, a * a, b, b * b], size))

@@ -84,6 +84,7 @@ def look_at(
     rows, where, samples = [], [], np.full((len(refs), SAMPLE), np.nan, np.float32)
     with file.open("wb") as out:
         for i, ref in enumerate(refs):
+            report(1, "")
             try:
                 picture = load(ref)
             except Unreadable as error:
@@ -101,7 +102,6 @@ def look_at(
             digest.update(str((pixels.shape, str(pixels.dtype))).encode())
             size = (pixels.shape[0], pixels.shape[1], is_grey(pixels), digest.hexdigest(), " ".join(picture.notes))
             rows.append(("", "", *size, float(shown.mean()), float(shown.std()), deep))
-            report(1, "")
     columns = ["code", "remedy", "height", "width", "grey", "hash", "notes", "mean", "spread", "deep"]
     return pd.DataFrame(rows, columns=columns), np.array(where, np.int64).reshape(-1, 3), samples
 
@@ -184,6 +184,10 @@ def write(source: Source, rows: np.ndarray, file: Path, form: Form) -> np.ndarra
 def write_chunk(load: Callable, refs: Sequence, file: Path, start: int, form: Form, report: processes.Report) -> None:
     images = np.load(file, mmap_mode="r+", allow_pickle=False)
     for place, ref in enumerate(refs, start):
-        images[place] = square(to_bytes(load(ref), form.window), form.size, form.channels, form.fit)
+        try:
+            picture = load(ref)
+        except Unreadable as error:
+            raise ValueError(f"{ref} was readable at first: {error.code}; the source changed, run again") from None
+        images[place] = square(to_bytes(picture, form.window), form.size, form.channels, form.fit)
         report(1, "")
     images.flush()

@@ -1,90 +1,135 @@
-"""What cannot be read is listed, limited and never skipped in silence. Run: python -m pytest tests/data/test_audit.py"""
+"""What is wrong with a dataset is counted and said. Run: python -m pytest tests/data/test_audit.py"""
 
-from collections.abc import Callable
+import json
 
 import numpy as np
+import pandas as pd
 import pytest
-from PIL import Image
 
-from pipeline.data.audit import choose_size, decode_all, find_scarce, summary
-from pipeline.data.sources import Source, Unreadable
-from pipeline.params import Data, Scarce
+from pipeline.data.audit import (
+    SPLITS,
+    account,
+    check_classes,
+    check_losses,
+    conflict_problems,
+    conflicts,
+    count,
+    drift,
+    find_scarce,
+    leaking_rows,
+    leaks,
+    refuse_leaks,
+    resolution,
+)
+from pipeline.data.sources.base import Problem
+from pipeline.params import Scarce
 from pipeline.samples import table
 
 
-def source(labels: str, broken: set[int] = frozenset(), draw: Callable[[int], Image.Image] | None = None) -> Source:
-    """One grey picture of brightness i per letter; those in `broken` cannot be read."""
-
-    def pixels(i: int) -> Image.Image:
-        if i in broken:
-            raise Unreadable("truncated", "fetch it again")
-        return draw(i) if draw else Image.new("L", (12, 12), i)
-
-    paths = [f"{label}/{i}.png" for i, label in enumerate(labels)]
-    return Source(tuple(sorted(set(labels))), list(labels), [""] * len(labels), paths, pixels)
+def lost(n: int) -> list[Problem]:
+    return [Problem(f"a/{i}.png", "truncated", "fetch it again") for i in range(n)]
 
 
-@pytest.fixture
-def data(shipped) -> Callable[..., Data]:
-    return lambda **changes: shipped.data.model_copy(update=changes)
-
-
-def test_everything_readable_is_decoded_in_order(data):
-    images, rows, hashes, quarantine = decode_all(source("aabbb"), data())
-    assert images.shape == (5, 12, 12, 1) and images[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4]
-    assert rows.tolist() == [0, 1, 2, 3, 4] and len(set(hashes)) == 5 and len(quarantine) == 0
-
-
-def test_what_cannot_be_read_is_listed_with_its_code_and_left_out(data):
-    images, rows, hashes, quarantine = decode_all(source("aabbb", {1, 3}), data(max_quarantined=0.4))
-    assert rows.tolist() == [0, 2, 4] and images[:, 0, 0, 0].tolist() == [0, 2, 4] and len(hashes) == 3
-    assert quarantine.to_dict("records") == [
-        {"file": "a/1.png", "code": "truncated", "remedy": "fetch it again"},
-        {"file": "b/3.png", "code": "truncated", "remedy": "fetch it again"},
-    ]
-
-
-def test_the_limit_is_a_share_of_all_files_and_names_the_first(data):
-    decode_all(source("a" * 50 + "b" * 50, {0}), data(max_quarantined=0.01))
-    with pytest.raises(ValueError, match=r"2 of 100 .* data.max_quarantined = 0.01 (?s:.*)a/0.png: truncated"):
-        decode_all(source("a" * 50 + "b" * 50, {0, 1}), data(max_quarantined=0.01))
-
-
-def test_a_class_that_loses_all_rows_stops_the_run(data):
-    with pytest.raises(ValueError, match=r"no readable image is left in \['b'\](?s:.*)b/4.png"):
-        decode_all(source("aaaab", {4}), data(max_quarantined=1.0))
-
-
-def test_equal_pixels_have_equal_hashes_and_other_sizes_do_not(data):
-    pictures = [Image.new("L", (12, 12)), Image.new("L", (12, 12)), Image.new("L", (9, 16)), Image.new("RGB", (4, 12))]
-    _, _, hashes, _ = decode_all(source("aabb", draw=lambda i: pictures[i]), data())
-    assert hashes[0] == hashes[1] and len(set(hashes)) == 3
-
-
-def test_auto_channels_is_one_only_if_every_image_is_grey(data):
-    def draw(colours: dict[int, tuple[int, int, int]]) -> Callable[[int], Image.Image]:
-        return lambda i: Image.new("RGB", (12, 12), colours.get(i, (i, i, i)))
-
-    assert decode_all(source("aabb", draw=draw({})), data())[0].shape[3] == 1
-    assert decode_all(source("aabb", draw=draw({3: (9, 9, 8)})), data())[0].shape[3] == 3
-    assert decode_all(source("aabb", draw=draw({})), data(channels=3))[0].shape[3] == 3
-    assert decode_all(source("aabb", draw=draw({3: (9, 9, 8)})), data(channels=1))[0].shape[3] == 1
-
-
-def test_each_row_is_decoded_twice_and_counted_twice(data):
-    seen = []
-    decode_all(source("aabb", {0}), data(max_quarantined=1.0), lambda rows: (seen.append(i) or i for i in rows))
-    assert seen == [0, 1, 2, 3, 1, 2, 3]
+# Rows that cannot be used
 
 
 @pytest.mark.parametrize(
-    ("sides", "size"),
-    [([8], 8), ([3, 3, 3], 8), ([28, 28, 500], 28), ([30, 31], 28), ([32], 32), ([1000, 900], 32), ([10, 20, 90], 20)],
+    ("total", "bad", "most", "fine"),
+    [(100, 1, 0.01, True), (100, 2, 0.01, False), (99, 1, 0.01, False), (5, 0, 0.0, True), (5, 1, 0.0, False)],
 )
-def test_auto_size_is_the_median_short_side_in_fours(sides, size):
-    assert choose_size("auto", sides) == size
-    assert choose_size(50, sides) == 50
+def test_the_limit_is_a_share_of_all_rows(total, bad, most, fine):
+    if fine:
+        check_losses(total, ("a", "b"), ["a", "b"], lost(bad), most)
+    else:
+        with pytest.raises(ValueError, match=rf"{bad} of {total} .* data\.max_quarantined = {most:g}(?s:.*)a/0\.png"):
+            check_losses(total, ("a", "b"), ["a", "b"], lost(bad), most)
 
+
+def test_at_most_twenty_lost_rows_are_named():
+    with pytest.raises(ValueError) as error:
+        check_losses(100, ("a", "b"), ["a", "b"], lost(30), 0.1)
+    assert str(error.value).count("truncated") == 20 and "30 of 100" in str(error.value)
+
+
+def test_a_class_that_loses_all_rows_stops_the_run():
+    with pytest.raises(ValueError, match=r"no usable image is left in 'b', 'd'(?s:.*)a/0\.png: truncated, fetch it"):
+        check_losses(5, ("a", "b", "c", "d"), ["a", "c", "a"], lost(1), 1.0)
+
+
+@pytest.mark.parametrize("classes", [("a",), ()])
+def test_a_single_class_is_refused(classes):
+    with pytest.raises(ValueError, match="all rows are of one class"):
+        check_losses(5, classes, classes * 5, [], 1.0)
+
+
+# Equal pictures with different labels
+
+
+def rows(*triples: tuple[str, str, str]) -> pd.DataFrame:
+    return pd.DataFrame(triples, columns=["path", "hash", "label"])
+
+
+def test_conflicts_are_all_rows_of_a_hash_that_has_two_labels():
+    frame = rows(("1", "x", "a"), ("2", "y", "a"), ("3", "x", "b"), ("4", "y", "a"), ("5", "z", "b"), ("6", "x", "a"))
+    assert conflicts(frame["hash"], frame["label"]).tolist() == [True, False, True, False, False, True]
+
+
+def test_each_conflicting_row_names_its_label_and_the_others():
+    frame = rows(("1", "x", "a"), ("3", "x", "b"), ("6", "x", "a"), ("7", "w", "c"), ("8", "w", "b"))
+    told = {p.file: p for p in conflict_problems(frame)}
+    assert list(told) == ["1", "3", "6", "7", "8"] and {p.code for p in told.values()} == {"conflict"}
+    assert "'a'" in told["1"].remedy and "'3'" in told["1"].remedy and "'7'" not in told["1"].remedy
+    assert "'7'" in told["8"].remedy and "'8'" not in told["8"].remedy
+
+
+# Leaks
+
+
+def random_splits(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return rng.choice(SPLITS, 80), rng.choice([f"g{i}" for i in range(40)], 80), np.arange(80).astype(str)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_leaks_are_the_groups_of_several_splits_with_a_row_of_each(seed):
+    split, group, path = random_splits(seed)
+    found = leaks(split, group, path).set_index("group")
+    assert set(found.index) == {g for g in group if len(set(split[group == g])) > 1}
+    for name, r in found.iterrows():
+        assert r["splits"] == [s for s in SPLITS if s in split[group == name]] and r["rows"] == (group == name).sum()
+        assert [split[int(p)] for p in r["paths"]] == r["splits"] and {group[int(p)] for p in r["paths"]} == {name}
+
+
+def test_groups_within_one_split_are_no_leak():
+    found = leaks(np.array(["train", "train", "test"]), np.array(["g", "g", "h"]), np.array(["1", "2", "3"]))
+    assert len(found) == 0 and list(found) == ["group", "splits", "rows", "paths"]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_rows_given_up_leave_no_leak_and_never_the_last_split(seed):
+    split, group, path = random_splits(seed)
+    gone = leaking_rows(split, group)
+    assert len(leaks(split[~gone], group[~gone], path[~gone])) == 0
+    for name in set(group):
+        last = max(SPLITS.index(s) for s in split[group == name])
+        assert (gone[group == name] == (split[group == name] != SPLITS[last])).all()
+
+
+def test_refusing_names_pairs_splits_and_ways_out():
+    split, group, path = random_splits(0)
+    found = leaks(split, group, path)
+    with pytest.raises(ValueError, match=rf"share {len(found)} groups or \(near\) duplicate images") as error:
+        refuse_leaks(found)
+    said = str(error.value)
+    assert (
+        f"{found['rows'].sum()} rows" in said and "data.drop_leaks: true" in said and "data.allow_leaks: true" in said
+    )
+    assert len(said.splitlines()) == 1 + min(20, len(found))
+    first = found.iloc[0]
+    assert f"{' = '.join(map(repr, first['paths']))} ({', '.join(first['splits'])})" in said
+
+
+# Scarce classes
 
 COUNTS = {"a": 100, "b": 50, "c": 49, "d": 10, "e": 4}
 
@@ -112,44 +157,138 @@ def test_a_listed_class_that_does_not_exist_is_refused_with_those_that_do():
         find_scarce(COUNTS, Scarce(classes=["z", "a", "x"], below=0.5, of="largest"))
 
 
-def rows(spec: list[tuple[str, str, int]], groups: list[str] | None = None) -> object:
-    """A table with so many rows of each (label, split)."""
-    label = [name for name, _, n in spec for _ in range(n)]
-    split = [where for _, where, n in spec for _ in range(n)]
+# Classes that nothing can be said of
+
+
+def per_split(**counts: tuple[int, int, int]) -> dict[str, dict[str, int]]:
+    return {s: {c: n[i] for c, n in counts.items()} for i, s in enumerate(SPLITS)}
+
+
+def test_plenty_of_rows_give_no_warning():
+    assert check_classes(per_split(a=(50, 5, 9), b=(6, 5, 5)), {"a": 50, "b": 6}) == []
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_a_class_with_training_groups_to_spare_and_none_in_a_split_is_refused(split):
+    counts = per_split(a=(50, 5, 9), b=(3, 5, 5))
+    counts[split]["b"] = 0
+    with pytest.raises(ValueError, match=rf"class 'b' has no row in {split}, .*train 3, val \d, test \d"):
+        check_classes(counts, {"a": 50, "b": 3})
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_a_class_of_too_few_groups_is_told_to_be_not_evaluable(groups):
+    told = check_classes(per_split(a=(50, 5, 9), b=(2, 0, 0)), {"a": 50, "b": groups})
+    assert len(told) == 2
+    assert all("class b" in w and "not evaluable" in w and s in w for w, s in zip(told, ("val", "test"), strict=True))
+
+
+def test_few_rows_in_a_split_are_warned_of_with_their_number():
+    told = check_classes(per_split(a=(50, 4, 9), b=(20, 5, 1)), {"a": 50, "b": 20})
+    assert len(told) == 2 and "class a" in told[0] and "4" in told[0] and "val" in told[0]
+    assert "class b" in told[1] and "1" in told[1] and "test" in told[1]
+
+
+# How finely test resolves
+
+
+@pytest.mark.parametrize(("classes", "n", "recall"), [(2, 50, 0.8), (5, 20, 0.8), (3, 200, 0.6), (1, 30, 0.9)])
+def test_resolution_of_equal_classes_is_that_of_one_proportion(classes, n, recall):
+    expected = 1.96 * np.sqrt(recall * (1 - recall) / (n * classes))
+    assert resolution({str(c): n for c in range(classes)}, recall) == pytest.approx(expected)
+
+
+def test_resolution_agrees_with_a_simulation_of_unequal_classes():
+    counts = {"a": 200, "b": 40, "c": 8}
+    drawn = np.random.default_rng(0).binomial(list(counts.values()), 0.8, (20000, 3)) / list(counts.values())
+    assert resolution(counts) == pytest.approx(1.96 * drawn.mean(axis=1).std(), rel=0.03)
+
+
+def test_classes_without_test_rows_are_left_out_of_the_resolution():
+    assert resolution({"a": 20, "b": 0, "c": 20}) == resolution({"a": 20, "c": 20}) > resolution({"a": 40, "c": 40})
+    assert resolution({"a": 0}) == 0
+
+
+# Drift
+
+
+def facts(**columns: np.ndarray) -> pd.DataFrame:
+    n = len(next(iter(columns.values())))
+    plain = {name: np.ones(n) for name in ("mean", "spread", "height", "width")}
+    return pd.DataFrame(plain | columns)
+
+
+def test_drift_is_none_for_equal_and_whole_for_disjoint_values():
+    split = np.repeat(SPLITS, 40)
+    mean = np.concatenate([np.arange(40), np.arange(40), np.arange(40) + 100])
+    told = {(d["what"], d["split"]): d for d in drift(facts(mean=mean), split)}
+    assert set(told) == {(w, s) for w in ("mean", "spread", "height", "width") for s in ("val", "test")}
+    assert told["mean", "val"]["distance"] == 0 and told["mean", "val"]["p"] == pytest.approx(1)
+    assert told["mean", "test"]["distance"] == 1 and told["mean", "test"]["p"] < 1e-6
+    assert told["mean", "test"]["train_mean"] == 19.5 and told["mean", "test"]["split_mean"] == 119.5
+    assert told["width", "test"]["distance"] == 0
+
+
+def test_drift_grows_with_the_shift():
+    rng, split = np.random.default_rng(0), np.repeat(SPLITS, 200)
+    x = rng.normal(size=600)
+    distances = [drift(facts(spread=x + s * (split == "test")), split)[3]["distance"] for s in (0, 0.5, 1, 2)]
+    assert distances == sorted(distances) and distances[0] < 0.15 < 0.6 < distances[-1]
+
+
+# The whole account
+
+
+def whole(shipped, groups: list[str] | None = None, **changes: tuple[int, int, int]) -> dict:
+    per_class = {"a": (8, 5, 6), "b": (4, 5, 5)} | changes
+    label, split = zip(
+        *[(c, s) for c, n in per_class.items() for s, k in zip(SPLITS, n, strict=True) for _ in range(k)], strict=True
+    )
     ids = [str(i) for i in range(len(label))]
-    return table(id=ids, group=groups or ids, label=label, split=split, origin=["real"] * len(ids))
+    frame = table(id=ids, group=groups or ids, label=label, split=split, origin=["real"] * len(ids), source_path=ids)
+    rng = np.random.default_rng(0)
+    seen = facts(mean=rng.normal(100, 5, len(ids))).assign(hash=ids, notes="")
+    seen.loc[:1, "notes"], seen.loc[2, "hash"] = ["alpha deep", "alpha"], "1"
+    return account(frame, seen, tuple(per_class), ("b",), groups is not None, shipped.data)
 
 
-FULL = [("a", "train", 8), ("b", "train", 2), ("a", "val", 5), ("b", "val", 5), ("a", "test", 6), ("b", "test", 5)]
+def test_the_account_counts_and_says_nothing_where_all_is_well(shipped):
+    told = whole(shipped)
+    assert told["counts"] == {"train": {"a": 8, "b": 4}, "val": {"a": 5, "b": 5}, "test": {"a": 6, "b": 5}}
+    assert told["imbalance_ratio"] == 2 and told["scarce"] == ["b"] and told["warnings"] == []
+    assert (told["leaking_groups"], told["leaking_rows"], told["rows_in_groups"], told["largest_group"]) == (0, 0, 0, 1)
+    assert told["notes"] == {"alpha": 2, "deep": 1} and told["exact_duplicates"] == 1
+    assert not told["group_column"] and told["groups"] == 33 and told["not_checked"]
+    assert told["statistics"]["height"] == {"min": 1, "mean": 1, "max": 1}
+    assert told["test_resolution"] == resolution({"a": 6, "b": 5})
 
 
-def test_summary_counts_and_says_nothing_where_all_is_well():
-    told = summary(rows(FULL), ("a", "b"), ("b",))
-    assert told["counts"] == {"train": {"a": 8, "b": 2}, "val": {"a": 5, "b": 5}, "test": {"a": 6, "b": 5}}
-    assert told["imbalance_ratio"] == 4 and told["scarce"] == ["b"]
-    assert told["rows_shared_between_splits"] == 0 and told["warnings"] == []
+def test_the_account_finds_leaks_and_groups(shipped):
+    groups = [str(i) for i in range(33)]
+    groups[0] = groups[1] = groups[9] = groups[14] = "same"  # two rows of train, one of val, one of test
+    told = whole(shipped, groups)
+    assert (told["leaking_groups"], told["leaking_rows"]) == (1, 4) and told["group_column"]
+    assert told["leaks"] == [
+        {"group": "same", "splits": ["train", "val", "test"], "rows": 4, "paths": ["0", "9", "14"]}
+    ]
+    assert (told["groups"], told["rows_in_groups"], told["largest_group"]) == (30, 4, 4)
 
 
-def test_summary_warns_of_thin_classes_and_of_pixels_in_two_splits():
-    thin = [("a", "train", 8), ("b", "train", 2), ("a", "val", 5), ("b", "val", 4), ("a", "test", 6)]
-    groups = [str(i) for i in range(25)]
-    groups[8] = groups[10] = groups[0] = "same"
-    told = summary(rows(thin, groups), ("a", "b"), ("b",))
-    assert told["rows_shared_between_splits"] == 3
-    assert len(told["warnings"]) == 3
-    for warning, words in zip(
-        told["warnings"], (("b", "4 rows", "val"), ("b", "0 rows", "test"), ("3 rows",)), strict=True
-    ):
-        assert all(word in warning for word in words), warning
+@pytest.mark.parametrize(("b", "fine"), [((2, 0, 1), True), ((2, 5, 0), True), ((3, 0, 5), False), ((3, 5, 0), False)])
+def test_only_training_groups_excuse_a_class_that_a_split_lacks(shipped, b, fine):
+    if fine:
+        assert any("class b" in w and "not evaluable" in w for w in whole(shipped, b=b)["warnings"])
+    else:
+        with pytest.raises(ValueError, match="class 'b' has no row in"):
+            whole(shipped, b=b)
 
 
-def test_summary_is_plain_json():
-    import json
+def test_the_account_is_plain_json(shipped):
+    groups = [str(i // 2) for i in range(33)]
+    told = whole(shipped, groups)
+    assert json.loads(json.dumps(told, allow_nan=False)) == told
 
-    told = summary(rows(FULL), ("a", "b"), ("b",))
-    assert json.loads(json.dumps(told)) == told
 
-
-def test_images_are_as_large_as_asked(data):
-    images, *_ = decode_all(source("aabb", draw=lambda i: Image.new("L", (10 + i, 30))), data(image_size=5))
-    assert images.shape == (4, 5, 5, 1) and images.dtype == np.uint8
+def test_counts_name_every_class_in_every_split():
+    frame = table(id=["1"], group=["1"], label=["b"], split=["val"], origin=["real"])
+    assert count(frame, ("a", "b")) == {"train": {"a": 0, "b": 0}, "val": {"a": 0, "b": 1}, "test": {"a": 0, "b": 0}}

@@ -1,5 +1,6 @@
 """Formats in. A format is one file here: `accepts(path)` knows it by its look, `read(path, data, scratch)` lists its rows."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline.data.sources import digits, folder, idx, manifest, named, npz, parquet
@@ -13,10 +14,12 @@ EMBEDDED, NONE = "digits.yaml", "none.yaml"
 def read(data: Data, block: Digits, seed: int, scratch: Path) -> Source:
     """Open what `data.source` names; `scratch` is an empty folder for unpacked archives, needed as long as the source is.
 
-    Raises ValueError that lists what was expected.
+    Raises ValueError that lists what was expected, or the labels that are none of data.classes.
     """
     path = locate(data.source, "data.source")
-    return digits.read_digits(block, seed) if path.name == EMBEDDED else open_source(path, data, scratch)
+    source = digits.read_digits(block, seed) if path.name == EMBEDDED else open_source(path, data, scratch)
+    _, classes = manifest.check_labels(source.rows.set_index("path")["label"], path.name, data, "rows")
+    return source if data.classes == "auto" else replace(source, classes=classes)
 
 
 def open_source(path: Path, data: Data, scratch: Path) -> Source:

@@ -5,6 +5,7 @@ import struct
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -21,6 +22,15 @@ SUFFIXES = {
     **{".png": "PNG", ".bmp": "BMP", ".webp": "WEBP", ".gif": "GIF"},
     **dict.fromkeys((".dcm", ".dicom"), "DICOM"),
 }
+TURNS = {  # EXIF orientation -> how the stored pixels become upright
+    2: lambda raw: raw[:, ::-1],
+    3: lambda raw: raw[::-1, ::-1],
+    4: lambda raw: raw[::-1],
+    5: lambda raw: raw.swapaxes(0, 1),
+    6: lambda raw: np.rot90(raw, -1),
+    7: lambda raw: raw[::-1, ::-1].swapaxes(0, 1),
+    8: lambda raw: np.rot90(raw),
+}
 
 
 @dataclass(frozen=True)
@@ -36,16 +46,10 @@ class Files:
 
 def decode(file: Path | bytes, name: str, data: Data) -> Picture:
     """The pixels of an image file, upright; `name` only serves to notice a wrong ending. Raises Unreadable."""
-    if isinstance(file, Path):
-        if not file.is_file():
-            raise Unreadable("not_a_file", "remove it; only regular files are read")
-        size = file.stat().st_size
-    else:
-        size = len(file)
-    if size == 0:
-        raise Unreadable("empty", "the file has no bytes; fetch it again")
-    with file.open("rb") if isinstance(file, Path) else io.BytesIO(file) as stream:
+    with _open(file) as stream:
         head = stream.read(132)
+        if not head:
+            raise Unreadable("empty", "the file has no bytes; fetch it again")
         stream.seek(0)
         if dicom.accepts(head, name):
             picture, kind = dicom.decode(stream, data), "DICOM"
@@ -58,35 +62,59 @@ def decode(file: Path | bytes, name: str, data: Data) -> Picture:
     return picture
 
 
-def _decode(stream: io.IOBase, head: bytes, data: Data) -> tuple[Picture, str]:
+def _open(file: Path | bytes) -> BinaryIO:
+    """Only regular files are opened: a pipe would wait for ever. Raises Unreadable."""
+    try:
+        if isinstance(file, Path) and not file.is_file():
+            raise Unreadable("not_a_file", "remove it; only regular files are read")
+        return file.open("rb") if isinstance(file, Path) else io.BytesIO(file)
+    except OSError as error:
+        raise Unreadable("unreadable", f"{error.strerror}; check its name and permissions") from None
+
+
+def _decode(stream: BinaryIO, head: bytes, data: Data) -> tuple[Picture, str]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own cap is stricter
             with Image.open(stream, formats=FORMATS) as image:
                 if image.width * image.height > data.max_pixels:
                     raise Unreadable("too_large", f"{image.width}x{image.height} is above data.max_pixels")
-                frames = getattr(image, "n_frames", 1)
-                if frames > 1 and data.frames == "refuse":
+                several = _several(image)
+                if several and data.frames == "refuse":
                     raise Unreadable(
-                        "frames", f"{frames} frames in one file; store the one to use, or set data.frames: first"
+                        "frames", "several frames in one file; store the one to use, or set data.frames: first"
                     )
-                notes = ("first_frame",) if frames > 1 else ()
-                image.seek(0)
+                notes = ("first_frame",) if several else ()
+                kind = "JPEG" if image.format == "MPO" else image.format  # a photograph with a preview behind it
+                orientation = image.getexif().get(274, 1)
+                notes += ("turned",) if orientation in TURNS else ()
                 if _is_deep(image, head):
-                    return _deep(image, stream, notes, data), image.format
+                    return _deep(image, stream, orientation, notes, data), kind
                 image.load()
-                turned = ImageOps.exif_transpose(image)
-                notes += ("turned",) if turned.size != image.size or image.getexif().get(274, 1) not in (0, 1) else ()
-                plain, more = _plain(turned, data.background)
-                return Picture(_pixels(plain), notes + more), image.format
+                plain, more = _plain(ImageOps.exif_transpose(image), data.background)
+                return Picture(_pixels(plain), notes + more), kind
     except UnidentifiedImageError:
-        raise Unreadable("unreadable", f"no image format; begins with {head[:8]!r}") from None
+        raise Unreadable("unreadable", f"no image, or of a kind that is not read; begins with {head[:8]!r}") from None
     except Image.DecompressionBombError:
         raise Unreadable("too_large", "the header claims far more than data.max_pixels") from None
     except (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, OverflowError, struct.error) as error:
         # all that Pillow raises for bad bytes
         code = "truncated" if isinstance(error, OSError | EOFError) else "broken"
         raise Unreadable(code, f"{error}; fetch it again") from None
+
+
+def _several(image: Image.Image) -> bool:
+    """Whether there are more frames than one; the pages of a TIFF are not counted, for that walks the whole chain."""
+    if image.format != "TIFF":
+        several = getattr(image, "n_frames", 1) > 1
+    else:
+        try:
+            image.seek(1)
+            several = True
+        except EOFError:
+            several = False
+    image.seek(0)
+    return several
 
 
 def _is_deep(image: Image.Image, head: bytes) -> bool:
@@ -96,51 +124,89 @@ def _is_deep(image: Image.Image, head: bytes) -> bool:
     if image.format == "TIFF":
         bits = image.tag_v2.get(258, (8,))
         return max(bits if isinstance(bits, tuple) else (bits,)) > 8
+    if image.format == "PPM" and image.mode == "RGB":
+        most = image.tile[0].args
+        if isinstance(most, tuple) and most[-1] > 255:
+            raise Unreadable("depth", "more than 8 bits a channel in a colour PPM; convert it to PNG or TIFF")
     return image.mode.startswith(("I", "F"))
 
 
-def _deep(image: Image.Image, stream: io.IOBase, notes: tuple[str, ...], data: Data) -> Picture:
-    stream.seek(0)
-    if image.format == "TIFF":
-        import tifffile
-
-        with tifffile.TiffFile(stream) as file:
-            raw = file.pages[0].asarray()
-    elif image.mode.startswith(("I", "F")):
-        image.load()
-        raw = np.asarray(image)
+def _deep(image: Image.Image, stream: BinaryIO, orientation: int, notes: tuple[str, ...], data: Data) -> Picture:
+    """Grey through Pillow, colour through OpenCV, once Pillow has read all of it: OpenCV is silent about what is cut off."""
+    tags = image.tag_v2 if image.format == "TIFF" else {}
+    if image.mode == "CMYK" or (tags.get(284) == 2 and "R" in image.getbands()):
+        raise Unreadable("layout", "more than 8 bits a channel in CMYK or in planes; convert it to interleaved RGB")
+    clear = "A" in image.getbands() or "transparency" in image.info
+    image.load()
+    if image.mode.startswith(("I", "F")):
+        raw = np.asarray(ImageOps.exif_transpose(image))
+        if image.format == "PPM" and image.mode == "I":
+            raw = raw.astype(np.uint16)
+        if tags.get(258) == (32,) and tags.get(339, (1,)) == (1,):
+            raw = raw.view(np.uint32)
     else:
+        stream.seek(0)
         raw = _opencv(stream.read())
-    if raw.ndim == 3 and raw.shape[2] in (2, 4):
-        raw, notes = raw[..., : raw.shape[2] - 1], (*notes, "alpha_dropped")
+        if image.format == "PNG" and orientation in TURNS:
+            raw = TURNS[orientation](raw)
+    if tags.get(262) == 0:  # white is zero
+        if raw.dtype.kind != "u":
+            raise Unreadable("layout", "signed or float pixels in which white is zero; convert it to black is zero")
+        raw = (1 << max(tags[258])) - 1 - raw
+    if raw.ndim == 3 and raw.shape[2] == 4:
+        if clear:
+            raw, notes = _on(raw, data.background, tags.get(338) == (1,)), (*notes, "alpha")
+        else:
+            raw, notes = raw[..., :3], (*notes, "fourth_dropped")
     if raw.ndim not in (2, 3) or (raw.ndim == 3 and raw.shape[2] not in (1, 3)):
         raise Unreadable("layout", f"pixels of shape {raw.shape}; expected one or three channels")
     if raw.dtype.kind not in "uif":
         raise Unreadable("depth", f"pixels of type {raw.dtype}; convert it to 8 or 16 bits")
-    if raw.dtype.kind == "f" and not np.isfinite(raw).all():
-        raise Unreadable("non_finite", "some pixels are NaN or infinite; mend or remove the file")
     return deep(raw, (*notes, "deep"), None, data)
 
 
-def deep(raw: np.ndarray, notes: tuple[str, ...], tagged: tuple[float, float] | None, data: Data) -> Picture:
-    """A picture of raw values (H, W) or (H, W, C) with the window that `data.deep` asks for; `tagged` is the file's own."""
+def _on(raw: np.ndarray, background: int, multiplied: bool) -> np.ndarray:
+    """Deep RGBA over the background, both by the full range of the type; `multiplied`: alpha is in the colours already."""
+    most = np.iinfo(raw.dtype).max
+    share = raw[..., 3:] / most
+    colour = raw[..., :3] * (1 if multiplied else share)
+    return np.clip(np.round(colour + background / 255 * most * (1 - share)), 0, most).astype(raw.dtype)
+
+
+def deep(
+    raw: np.ndarray,
+    notes: tuple[str, ...],
+    tagged: tuple[float, float] | None,
+    data: Data,
+    full: tuple[float, float] | None = None,
+) -> Picture:
+    """A picture of raw values (H, W) or (H, W, C) with the window that `data.deep` asks for.
+
+    `tagged` is the file's own window, `full` the range of its type where that is not the range of the array's type.
+    """
     rule = data.deep
     window = tagged if rule.scale == "auto" else rule.window if rule.scale == "window" else None
     if rule.scale == "full":
-        if raw.dtype.kind == "f":
+        if full is None and raw.dtype.kind == "f":
             raise Unreadable(
                 "range", "data.deep.scale is full, but the pixels are floats, which have no full range; use a window"
             )
-        limits = np.iinfo(raw.dtype)
-        window = (float(limits.min), float(limits.max))
-    pixels = raw.reshape(*raw.shape[:2], -1).astype(np.float32)
+        limits = None if full else np.iinfo(raw.dtype)
+        window = full or (float(limits.min), float(limits.max))
+    with np.errstate(over="ignore"):
+        pixels = raw.reshape(*raw.shape[:2], -1).astype(np.float32)
+    if not np.isfinite(pixels).all():
+        raise Unreadable("non_finite", "some pixels are NaN or infinite; mend or remove the file")
     return Picture(pixels, notes, window)
 
 
 def _opencv(data: bytes) -> np.ndarray:
     import cv2
 
-    raw = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    try:
+        raw = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        raw = None
     if raw is None:
         raise Unreadable("broken", "OpenCV cannot read it; fetch it again")
     return raw if raw.ndim == 2 else raw[..., [2, 1, 0, 3][: raw.shape[2]]]
@@ -148,18 +214,15 @@ def _opencv(data: bytes) -> np.ndarray:
 
 def _plain(image: Image.Image, background: int) -> tuple[Image.Image, tuple[str, ...]]:
     """Any 8-bit mode as L or RGB; transparency is laid on the background."""
-    if image.mode in ("L", "RGB"):
+    clear = "A" in image.getbands() or "transparency" in image.info
+    if image.mode in ("L", "RGB") and not clear:
         return image, ()
-    if image.mode == "1":
-        return image.convert("L"), ("bilevel",)
-    notes = (image.mode.lower(),) if image.mode in ("P", "CMYK") else ()
-    grey = image.mode == "LA"
-    if "A" in image.getbands() or "transparency" in image.info:
+    notes = {"1": ("bilevel",), "P": ("palette",), "CMYK": ("cmyk",)}.get(image.mode, ())
+    grey = image.mode in ("1", "L", "LA")
+    if clear:
         rgba = image.convert("RGBA")
-        image, notes = (
-            Image.alpha_composite(Image.new("RGBA", rgba.size, (background,) * 3 + (255,)), rgba),
-            (*notes, "alpha"),
-        )
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, (background,) * 3 + (255,)), rgba)
+        notes += ("alpha",)
     return image.convert("L" if grey else "RGB"), notes
 
 

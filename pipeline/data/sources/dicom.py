@@ -1,15 +1,20 @@
-"""DICOM files: rescale slope and intercept applied, MONOCHROME1 turned round, one frame, no tag but the window kept."""
+"""DICOM files: rescale slope and intercept applied, MONOCHROME1 inverted, one frame, no tag but the window kept."""
 
+import io
+import warnings
 from typing import Any, BinaryIO
 
 import numpy as np
+from PIL import Image, UnidentifiedImageError
 
 from pipeline.data.sources.base import Picture, Unreadable
 from pipeline.params import Data
 
 
 def accepts(head: bytes, name: str) -> bool:
-    return head[128:132] == b"DICM" or name.lower().endswith((".dcm", ".dicom"))
+    """Without the usual preamble a file must be named like DICOM and begin with one of its first groups of tags."""
+    groups = (b"\x02\0", b"\x08\0", b"\0\x02", b"\0\x08")
+    return head[128:132] == b"DICM" or (name.lower().endswith((".dcm", ".dicom")) and head[:2] in groups)
 
 
 def decode(stream: BinaryIO, data: Data) -> Picture:
@@ -17,6 +22,7 @@ def decode(stream: BinaryIO, data: Data) -> Picture:
     import pydicom
 
     try:
+        check_syntax(stream)
         file = pydicom.dcmread(stream, force=True)
         check(file, data)
         return picture(file, data)
@@ -26,13 +32,26 @@ def decode(stream: BinaryIO, data: Data) -> Picture:
         raise Unreadable("broken", f"{type(error).__name__}: {error}; fetch it again") from None
 
 
+def check_syntax(stream: BinaryIO) -> None:
+    """A deflated file is not opened, for pydicom would inflate all of it, whatever its size."""
+    from pydicom.filereader import _read_file_meta_info, read_preamble
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+    read_preamble(stream, True)
+    if _read_file_meta_info(stream).get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+        raise Unreadable("codec", f"compressed as {DeflatedExplicitVRLittleEndian.name}; store it uncompressed")
+    stream.seek(0)
+
+
 def check(file: Any, data: Data) -> None:
     if "PixelData" not in file or "Rows" not in file:
         raise Unreadable("no_pixels", "the DICOM file holds no image; remove it")
     if int(file.Rows) * int(file.Columns) > data.max_pixels:
         raise Unreadable("too_large", f"{file.Columns}x{file.Rows} is above data.max_pixels")
-    if int(file.get("NumberOfFrames", 1) or 1) > 1:
-        raise Unreadable("frames", f"{file.NumberOfFrames} frames in one file; store the one to use")
+    if int(file.get("NumberOfFrames", 1) or 1) > 1 and data.frames == "refuse":
+        raise Unreadable(
+            "frames", f"{file.NumberOfFrames} frames in one file; store the one to use, or set data.frames: first"
+        )
     syntax = file.file_meta.get("TransferSyntaxUID") if hasattr(file, "file_meta") else None
     if syntax is None:
         from pydicom.uid import ImplicitVRLittleEndian
@@ -41,6 +60,26 @@ def check(file: Any, data: Data) -> None:
     elif syntax.is_compressed and not decodable(syntax):
         raise Unreadable(
             "codec", f"compressed as {syntax.name}, for which no decoder is installed; store it uncompressed"
+        )
+    elif syntax.is_compressed:
+        check_frame(file)
+
+
+def check_frame(file: Any) -> None:
+    """A decoder unpacks what the compressed frame itself claims to be, whatever the tags say: both must agree."""
+    from pydicom.encaps import get_frame
+
+    frame = get_frame(file.PixelData, 0, number_of_frames=int(file.get("NumberOfFrames", 1) or 1))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(frame), formats=("JPEG", "JPEG2000")) as image:
+                width, height = image.size
+    except UnidentifiedImageError:
+        return  # of another codec, whose decoder looks for itself
+    if (width, height) != (file.Columns, file.Rows):
+        raise Unreadable(
+            "broken", f"its frame is {width}x{height}, its tags say {file.Columns}x{file.Rows}; fetch it again"
         )
 
 
@@ -54,27 +93,41 @@ def decodable(syntax: Any) -> bool:
 
 
 def picture(file: Any, data: Data) -> Picture:
+    from pydicom.pixels import pixel_array
+
     from pipeline.data.sources.decode import deep
 
-    raw = file.pixel_array
+    raw = pixel_array(file, index=0)
     kind = str(file.get("PhotometricInterpretation", "MONOCHROME2"))
+    notes: tuple[str, ...] = ("dicom",)
+    if int(file.get("NumberOfFrames", 1) or 1) > 1:
+        notes += ("first_frame",)
     if raw.ndim == 3:
         if raw.dtype != np.uint8 or raw.shape[2] != 3:
             raise Unreadable("layout", f"colour pixels {raw.dtype} {raw.shape}; expected 8-bit RGB")
-        if kind.startswith("YBR"):
-            from pydicom.pixels import convert_color_space
-
-            raw = convert_color_space(raw, kind, "RGB")
-        return Picture(raw)
-    values = raw.astype(np.float64) * float(file.get("RescaleSlope", 1) or 1) + float(
-        file.get("RescaleIntercept", 0) or 0
-    )
-    window = None
-    if file.get("WindowCenter") is not None and file.get("WindowWidth") is not None:
-        centre, width = (float(np.atleast_1d(file[tag].value)[0]) for tag in ("WindowCenter", "WindowWidth"))
-        window = (centre - width / 2, centre + width / 2)
-    notes: tuple[str, ...] = ("dicom",)
+        return Picture(raw, notes)  # pydicom has made RGB of it
+    if kind not in ("MONOCHROME1", "MONOCHROME2"):
+        raise Unreadable("layout", f"pixels are {kind}; convert it to MONOCHROME2 or RGB")
+    slope, intercept = float(file.get("RescaleSlope", 1) or 1), float(file.get("RescaleIntercept", 0) or 0)
+    low, high = sorted(value * slope + intercept for value in stored_range(file))
+    shown = deep(raw * slope + intercept, notes, window(file), data, (low, high))
     if kind == "MONOCHROME1":
-        values, window = -values, (-window[1], -window[0]) if window else None
-        notes += ("inverted",)
-    return deep(values, notes, window, data)
+        black, white = shown.window or (low, high)
+        turned = (low + high - white, low + high - black) if shown.window else None
+        shown = Picture((low + high - shown.pixels).astype(np.float32), (*notes, "inverted"), turned)
+    return shown
+
+
+def stored_range(file: Any) -> tuple[int, int]:
+    """The least and the greatest value that the file's type can store."""
+    bits, signed = int(file.BitsStored), bool(file.PixelRepresentation)
+    return (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if signed else (0, (1 << bits) - 1)
+
+
+def window(file: Any) -> tuple[float, float] | None:
+    """The file's own black and white; None where it gives none, or one that means nothing."""
+    centre, width = (np.atleast_1d(file.get(tag)) for tag in ("WindowCenter", "WindowWidth"))
+    if not (centre.size and width.size) or centre[0] is None or width[0] is None:
+        return None
+    black, white = float(centre[0]) - float(width[0]) / 2, float(centre[0]) + float(width[0]) / 2
+    return (black, white) if np.isfinite([black, white]).all() and black < white else None

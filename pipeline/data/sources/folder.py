@@ -1,5 +1,6 @@
 """A folder with one folder of images per class, with or without train, val and test folders above them."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +14,7 @@ def accepts(path: Path) -> bool:
 
 
 def read(root: Path, data: Data, scratch: Path) -> Source:
-    top = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-    split_of = {p: SPLITS.get(p.name.lower(), "") for p in top}
+    split_of = {p: SPLITS.get(p.name.lower(), "") for p in _folders(root)}
     parts = [("", root)] if not any(split_of.values()) else [(s, p) for p, s in split_of.items()]
     if any(split_of.values()) and not all(split_of.values()):
         odd = sorted(p.name for p, s in split_of.items() if not s)
@@ -22,6 +22,8 @@ def read(root: Path, data: Data, scratch: Path) -> Source:
             f"data.source: {root.name} has split folders and also {odd}; expected either only "
             "train, val and test (with class folders in them) or only class folders"
         )
+    for part in dict.fromkeys([root, *(p for _, p in parts)]):
+        _check_loose(part, root)
     rows = [row for split, part in parts for row in _classes(part, split, root)]
     if not rows:
         raise ValueError(
@@ -32,16 +34,29 @@ def read(root: Path, data: Data, scratch: Path) -> Source:
     return Source(tuple(sorted(set(label))), table(label=label, split=split, path=path), path, Files(root, data))
 
 
-def _classes(part: Path, split: str, root: Path) -> Iterator[tuple[str, str, str]]:
-    """(class, split, path) of every image below the class folders of one part."""
-    folders = sorted(p for p in part.iterdir() if p.is_dir() and not p.name.startswith("."))
-    loose = [f.name for f in sorted(part.iterdir()) if f.suffix.lower() in SUFFIXES and not f.is_dir()]
-    if loose and folders:
+def _folders(part: Path) -> list[Path]:
+    return sorted(p for p in part.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def _check_loose(part: Path, root: Path) -> None:
+    """Raises ValueError for images in no class folder, and for a split folder without class folders."""
+    loose = [
+        f.name
+        for f in sorted(part.iterdir())
+        if f.suffix.lower() in SUFFIXES and not f.name.startswith(".") and not f.is_dir()
+    ]
+    if loose and (part != root or _folders(part)):
         raise ValueError(
             f"data.source: {len(loose)} images lie beside the class folders of {part.name}, in no class "
-            f"({loose[0]}, ...); move or remove them"
+            f"({listed(loose, 1)}); move or remove them"
         )
-    for folder in folders:
+    if part != root and not _folders(part):
+        raise ValueError(f"data.source: the split folder {part.name} has no class folders; fill it, or remove it")
+
+
+def _classes(part: Path, split: str, root: Path) -> Iterator[tuple[str, str, str]]:
+    """(class, split, path) of every image below the class folders of one part."""
+    for folder in _folders(part):
         files = list(image_files(folder, root))
         if not files:
             raise ValueError(
@@ -52,12 +67,24 @@ def _classes(part: Path, split: str, root: Path) -> Iterator[tuple[str, str, str
 
 
 def image_files(folder: Path, root: Path) -> Iterator[str]:
-    """Paths, relative to the root, of everything below a folder that is named like an image. Links must not lead out."""
-    inside, out = root.resolve(), []
+    """Paths, relative to the root, of everything below a folder that is named like an image, hidden names left out.
+
+    Raises ValueError for links that lead out of the root or to a folder, and for names that are no UTF-8.
+    """
+    inside, out, odd = os.path.realpath(root), [], []
     for file in sorted(folder.rglob("*")):
-        if file.suffix.lower() in SUFFIXES:
-            if not file.resolve().is_relative_to(inside):
-                out.append(str(file.relative_to(root)))
-            yield str(file.relative_to(root))
+        if any(part.startswith(".") for part in file.relative_to(folder).parts):
+            continue
+        name, linked = str(file.relative_to(root)), file.is_symlink() and file.is_dir()
+        if linked or file.suffix.lower() in SUFFIXES:
+            if linked or not Path(os.path.realpath(file)).is_relative_to(inside):
+                out.append(name)
+            if name != name.encode(errors="replace").decode():
+                odd.append(name)
+            yield name
     if out:
-        raise ValueError(f"data.source: {listed(out)}: links out of the source's folder; copy the files instead")
+        raise ValueError(
+            f"data.source: {listed(out)}: links out of the source's folder, or to a folder; copy the files instead"
+        )
+    if odd:
+        raise ValueError(f"data.source: {listed(odd)}: names that are no UTF-8; rename the files or their folders")

@@ -1,15 +1,17 @@
 """IDX files as MNIST and Fashion-MNIST come, gzipped or not: a folder with train- and t10k-images-idx3-ubyte, and labels."""
 
+import errno
 import gzip
 import math
 import struct
 import zlib
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from pipeline.data.sources.base import Source, table
-from pipeline.data.sources.npz import Arrays
+from pipeline.data.sources.npz import MOST_RATIO, SMALL, Arrays
 from pipeline.params import Data
 
 PARTS = {"train": "train", "t10k": "test"}
@@ -32,8 +34,11 @@ def accepts(path: Path) -> bool:
 
 
 def read(path: Path, data: Data, scratch: Path) -> Source:
-    """Raises ValueError for a missing part, or a file whose header and length disagree."""
+    """Raises ValueError for a missing part, a link out of the folder, or a file whose header and length disagree."""
     files = find(path)
+    for file in files.values():
+        if not file.resolve().is_relative_to(path.resolve()):
+            raise ValueError(f"data.source: {file.name} is a link out of the source's folder; copy the file instead")
     for split in ("train", "test"):
         for kind in ("images", "labels"):
             if (split, kind) not in files and (
@@ -65,24 +70,30 @@ def read(path: Path, data: Data, scratch: Path) -> Source:
 def unpack(file: Path, dimensions: int, out: Path) -> Path:
     """One IDX file of unsigned bytes as .npy, as many bytes as its header describes and not one more."""
     try:
-        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
-            magic = stream.read(4)
-            if magic != bytes((0, 0, 8, dimensions)):
-                raise ValueError(f"begins with {magic!r}; expected unsigned bytes in {dimensions} dimension(s)")
-            shape = struct.unpack(f">{dimensions}I", stream.read(4 * dimensions))
-            size, packed = math.prod(shape), file.stat().st_size
-            if size > 1100 * packed:
+        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream, out.open("wb") as plain:
+            shape, packed = _shape(stream, dimensions), file.stat().st_size
+            left = size = math.prod(shape)
+            if size > (MOST_RATIO * max(packed, SMALL) if file.suffix == ".gz" else packed):
                 raise ValueError(f"its header claims {size:,} bytes from {packed:,}")
-            array = np.lib.format.open_memmap(out, "w+", np.uint8, shape)
-            flat, done = array.reshape(-1), 0
-            while part := stream.read(min(1 << 20, size - done)):
-                flat[done : done + len(part)] = np.frombuffer(part, np.uint8)
-                done += len(part)
-            if done != size or stream.read(1):
+            np.lib.format.write_array_header_1_0(plain, {"descr": "|u1", "fortran_order": False, "shape": shape})
+            while part := stream.read(min(1 << 20, left)):
+                left -= plain.write(part)
+            if left or stream.read(1):
                 raise ValueError(
-                    f"its header describes {size:,} bytes, but it holds {'more' if done == size else f'{done:,}'}"
+                    f"its header describes {size:,} bytes, but it holds {f'{size - left:,}' if left else 'more'}"
                 )
-            array.flush()
     except (ValueError, OSError, EOFError, struct.error, zlib.error) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise
         raise ValueError(f"data.source: {file.name} cannot be read as an IDX file: {error}") from None
     return out
+
+
+def _shape(stream: BinaryIO, dimensions: int) -> tuple[int, ...]:
+    magic = stream.read(4)
+    if magic != bytes((0, 0, 8, dimensions)):
+        raise ValueError(f"begins with {magic!r}; expected unsigned bytes in {dimensions} dimension(s)")
+    shape = struct.unpack(f">{dimensions}I", stream.read(4 * dimensions))
+    if 0 in shape:
+        raise ValueError(f"its header describes no data, shape {shape}")
+    return shape

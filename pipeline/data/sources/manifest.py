@@ -1,8 +1,11 @@
 """A table of images, .csv, .tsv or .parquet: a path and a label each, and perhaps a group, a split and a weight."""
 
+import csv
 import os
+import unicodedata
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,6 +13,7 @@ import pandas as pd
 from pipeline.data.sources.base import SPLITS, Problem, Source, listed
 from pipeline.data.sources.base import table as rows_table
 from pipeline.data.sources.decode import Files
+from pipeline.data.sources.npz import MOST_RATIO, SMALL
 from pipeline.params import Data
 
 USUAL = {"path": "path", "label": "label", "group": "group", "split": "split", "weight": "weight"}
@@ -24,36 +28,83 @@ def read(path: Path, data: Data, scratch: Path) -> Source:
     return source(load(path), path, data)
 
 
-def load(path: Path) -> pd.DataFrame:
-    """The table as text, byte for byte: a class may be called NA or 001."""
+def load(path: Path, key: str = "data.source") -> pd.DataFrame:
+    """The table as text, byte for byte: a class may be called NA or 001. The index counts lines, the header being the first.
+
+    Raises ValueError that begins with the params key which named the table.
+    """
     try:
-        if path.suffix.lower() == ".parquet":
-            return pd.read_parquet(path).astype(object).where(lambda t: t.notna(), "").astype(str)
-        separator = "\t" if path.suffix.lower() == ".tsv" else _separator(path)
-        return pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (ValueError, OSError, UnicodeDecodeError) as error:  # pandas' parser errors are ValueErrors
-        raise ValueError(f"data.source: {path.name} cannot be read as a table: {error}") from None
+        return _stored(path) if path.suffix.lower() == ".parquet" else _written(path)
+    except (ValueError, OSError, csv.Error) as error:  # those of Arrow and of Unicode are ValueErrors too
+        raise ValueError(f"{key}: {path.name} cannot be read as a table: {error}") from None
 
 
-def _separator(path: Path) -> str:
-    """A comma, or a semicolon where the header has more of those."""
-    with path.open(encoding="utf-8-sig") as file:
-        head = file.readline()
+def _stored(path: Path) -> pd.DataFrame:
+    import pyarrow as pa
+
+    try:
+        table = open_parquet(path).read().to_pandas(ignore_metadata=True, integer_object_nulls=True)
+        frame = table.astype(object).where(table.notna(), "").astype(str)
+    except pa.ArrowException as error:
+        raise ValueError(error) from None
+    return frame.set_axis(range(2, len(frame) + 2))
+
+
+def open_parquet(path: Path) -> Any:
+    """A Parquet file, not yet read. Raises ValueError for one that claims to unpack to far more than it is."""
+    import pyarrow.parquet as pq
+
+    file, packed = pq.ParquetFile(path), path.stat().st_size
+    size = sum(file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups))
+    if size > MOST_RATIO * max(packed, SMALL):
+        raise ValueError(f"it claims {size:,} bytes from {packed:,}")
+    return file
+
+
+def _written(path: Path) -> pd.DataFrame:
+    """Blank lines are passed over; a value may hold line breaks."""
+    rows, lines, start = [], [], 1
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        separator = "\t" if path.suffix.lower() == ".tsv" else _separator(file.readline())
+        file.seek(0)
+        reader = csv.reader(file, delimiter=separator, strict=True)
+        try:
+            for row in reader:
+                if row:
+                    rows.append(row)
+                    lines.append(start)
+                start = reader.line_num + 1
+        except csv.Error as error:
+            raise ValueError(f"line {start}: {error}") from None
+    if not rows:
+        raise ValueError("it is empty")
+    header, rows, lines = rows[0], rows[1:], lines[1:]
+    odd = [f"line {i} has {len(row)}" for row, i in zip(rows, lines, strict=True) if len(row) != len(header)]
+    if odd:
+        raise ValueError(
+            f"the header has {len(header)} columns, {header}, but {', '.join(odd[:20])}"
+            f"{f' and so have {len(odd) - 20} more' if len(odd) > 20 else ''}"
+        )
+    return pd.DataFrame(rows, index=lines, columns=header, dtype=str)
+
+
+def _separator(head: str) -> str:
+    """A comma, or a semicolon or a tab where the header has more of those."""
     return max(",;\t", key=head.count)
 
 
 def source(frame: pd.DataFrame, path: Path, data: Data) -> Source:
     names = _columns(frame, path.name, data)
     text = {key: frame[column].astype(str) for key, column in names.items()}
-    labels, classes = _labels(text["label"], path.name, data)
-    columns = {"label": labels, "path": text["path"].tolist()}
+    check_paths(text["path"], path)
+    labels, classes = check_labels(text["label"], path.name, data)
+    columns = {"label": labels, "path": [os.path.normpath(p) for p in text["path"]]}
     if "split" in text:
         columns["split"] = _splits(text["split"], path.name)
     if "group" in text:
         columns["group"] = _groups(text["group"], path.name)
     if "weight" in text:
         columns["weight"] = _weights(text["weight"], path.name)
-    check_paths(text["path"], path)
     rows, problems = _once(rows_table(**columns), path.name)
     load = Files(path.parent, data)
     return Source(classes, rows, rows["path"].tolist(), load, problems, grouped="group" in text)
@@ -61,102 +112,122 @@ def source(frame: pd.DataFrame, path: Path, data: Data) -> Source:
 
 def _columns(frame: pd.DataFrame, name: str, data: Data) -> dict[str, str]:
     """Which column holds what. A name that params changed must exist, also for the columns that may be missing."""
-    asked = data.manifest.model_dump()
-    gone = [f"{key} ({column!r})" for key, column in asked.items() if column not in frame]
-    needed = [
-        g for g in gone if g.split(" ")[0] in ("path", "label") or asked[g.split(" ")[0]] != USUAL[g.split(" ")[0]]
-    ]
-    if needed:
+    asked = {key: getattr(data.manifest, key) for key in USUAL}
+    needed = [key for key in asked if key in ("path", "label") or asked[key] != USUAL[key]]
+    gone = [f"{key} ({asked[key]!r})" for key in needed if asked[key] not in frame]
+    if gone:
         raise ValueError(
-            f"data.source: {name} lacks the columns for {', '.join(needed)}; it has {list(frame)}. "
+            f"data.source: {name} lacks the columns for {', '.join(gone)}; it has {list(frame)}. "
             "Name them under data.manifest"
         )
+    twice = [column for column in asked.values() if list(frame).count(column) > 1]
+    if twice:
+        raise ValueError(f"data.source: {name} has several columns called {listed(twice)}; it has {list(frame)}")
     if not len(frame):
         raise ValueError(f"data.source: {name} has no rows")
     return {key: column for key, column in asked.items() if column in frame}
 
 
-def _lines(where: np.ndarray) -> str:
-    """Row numbers as an editor counts them, the header being line 1."""
-    return listed([int(i) + 2 for i in np.flatnonzero(where)]).replace("'", "")
+def _lines(where: pd.Series) -> str:
+    """The line numbers for which `where` is true."""
+    return listed(str(line) for line in where.index[where]).replace("'", "")
 
 
-def _labels(text: pd.Series, name: str, data: Data) -> tuple[list[str], tuple[str, ...]]:
-    """Labels as they stand and the classes. A second spelling of a class is an error, never a class of its own."""
-    counts, wrong = text.value_counts(), []
+def spelling(label: str) -> str:
+    """What two labels have in common that differ in case, spaces or the encoding of accents alone."""
+    return " ".join(unicodedata.normalize("NFKC", label).casefold().split())
+
+
+def check_labels(text: pd.Series, name: str, data: Data, rows: str = "lines") -> tuple[list[str], tuple[str, ...]]:
+    """Labels as they stand and the classes. A second spelling of a class is an error, never a class of its own.
+
+    The index of `text` says where each label stands; `rows` is what the message calls such places.
+    """
+    counts, auto = text.value_counts(), data.classes == "auto"
     order = sorted(counts.index, key=lambda label: (label != label.strip(), -counts[label], label))
-    known = list(dict.fromkeys(order)) if data.classes == "auto" else list(data.classes)
+    known = order if auto else list(data.classes)
     first: dict[str, str] = {}
     for label in known:
-        first.setdefault(label.strip().casefold(), label.strip())
-    for label in sorted(counts.index):
-        meant = first.get(label.strip().casefold()) or next(iter(get_close_matches(label, known, 1)), "")
-        if not label.strip():
-            wrong.append(f"lines {_lines(text == label)}: no label")
-        elif label not in (known if data.classes != "auto" else [meant]):
-            hint = f"; did you mean {meant!r}?" if meant else f"; data.classes has {known}"
-            wrong.append(f"lines {_lines(text == label)}: label {label!r}{hint}")
+        first.setdefault(spelling(label), label.strip())
+    right = set(first.values()) if auto else set(known)
+    wrong = [label for label in sorted(counts.index) if label not in right or not label.strip()]
     if wrong:
-        raise ValueError(f"data.source: {name} has labels that cannot stand:\n  " + "\n  ".join(wrong[:20]))
-    return text.tolist(), tuple(sorted(known) if data.classes == "auto" else known)
+        said = "".join(f"\n  {rows} {_amiss(label, text, known, first)}" for label in wrong[:20])
+        more = f"\n  and {len(wrong) - 20} more" if len(wrong) > 20 else ""
+        way = "two classes of like names must be listed there" if auto else f"it lists {known}"
+        raise ValueError(f"data.source: {name} has labels that cannot stand (data.classes: {way}):{said}{more}")
+    return text.tolist(), tuple(sorted(known) if auto else known)
+
+
+def _amiss(label: str, text: pd.Series, known: list[str], first: dict[str, str]) -> str:
+    if not label.strip():
+        return f"{_lines(text == label)}: no label"
+    meant = first.get(spelling(label)) or next(iter(get_close_matches(label, known, 1)), "")
+    return f"{_lines(text == label)}: label {label!r}{f'; did you mean {meant!r}?' if meant else ''}"
 
 
 def _splits(text: pd.Series, name: str) -> list[str]:
     split = text.str.strip().str.lower().map(SPLITS)
     if split.isna().any():
         raise ValueError(
-            f"data.source: {name}, lines {_lines(split.isna().to_numpy())}: no split, or one of another name than "
+            f"data.source: {name}, lines {_lines(split.isna())}: no split, or one of another name than "
             f"{', '.join(SPLITS)}; fill the column, or drop it to have splits cut"
         )
     return split.tolist()
 
 
 def _groups(text: pd.Series, name: str) -> list[str]:
-    if (text.str.strip() == "").any():
+    group = text.str.strip()
+    if (group == "").any():
         raise ValueError(
-            f"data.source: {name}, lines {_lines((text.str.strip() == '').to_numpy())}: no group. Name the patient or object "
-            "of each row; a row that belongs to nothing else gets a name of its own"
+            f"data.source: {name}, lines {_lines(group == '')}: no group. Name the patient or object of each row; "
+            "a row that belongs to nothing else gets a name of its own"
         )
-    return text.tolist()
+    return group.tolist()
 
 
 def _weights(text: pd.Series, name: str) -> list[float]:
-    weight = pd.to_numeric(text, errors="coerce").to_numpy(float)
+    weight = pd.to_numeric(text, errors="coerce").astype(float)
     bad = ~np.isfinite(weight) | (weight < 0)
     if bad.any():
         raise ValueError(f"data.source: {name}, lines {_lines(bad)}: a weight must be a number of at least 0")
     return weight.tolist()
 
 
-def check_paths(text: pd.Series, path: Path) -> None:
+def check_paths(text: pd.Series, path: Path, key: str = "data.source") -> None:
     """Raises ValueError for every path that leads out of the table's folder; such a row is never skipped."""
-    root, out, seen = path.parent.resolve(), [], {}
-    for i, name in enumerate(text):
+    root, out, inside = os.path.realpath(path.parent), [], {}
+    for line, name in text.items():
         folder = os.path.dirname(name)
-        if folder not in seen:
-            seen[folder] = _inside(Path(folder), path.parent, root)
-        if not (seen[folder] and name and _inside(Path(name), path.parent, root)):
-            out.append(f"line {i + 2}: {name!r}")
+        if folder not in inside:
+            inside[folder] = _inside(folder, path.parent, root)
+        if not (name and inside[folder] and _inside(name, path.parent, root, linked=False)):
+            out.append(f"line {line}: {name!r}")
     if out:
         raise ValueError(
-            f"data.source: {path.name} has paths that leave its folder, which is never followed: "
-            f"{'; '.join(out[:20])}{f' and {len(out) - 20} more' if len(out) > 20 else ''}"
+            f"{key}: {path.name} has paths that leave its folder, which is never followed: {'; '.join(out[:20])}"
+            f"{f' and {len(out) - 20} more' if len(out) > 20 else ''}. Write paths relative to that folder, with /, "
+            "and copy what links lead to"
         )
 
 
-def _inside(name: Path, folder: Path, root: Path) -> bool:
-    text = str(name)
-    if name.is_absolute() or ".." in name.parts or text.startswith(("~", "file:")) or "\\" in text or "\0" in text:
+def _inside(name: str, folder: Path, root: str, linked: bool = True) -> bool:
+    """Whether a path stays below `root`; not `linked` says that only its last part can be a link that leads out."""
+    if name.startswith(("/", "~")) or name.lower().startswith("file:") or "\\" in name or "\0" in name:
         return False
-    return (folder / name).resolve().is_relative_to(root)
+    whole = os.path.join(folder, name)
+    if ".." in name.split("/"):
+        return False
+    return not (linked or os.path.islink(whole)) or Path(os.path.realpath(whole)).is_relative_to(root)
 
 
 def _once(rows: pd.DataFrame, name: str) -> tuple[pd.DataFrame, list[Problem]]:
-    """Every path once: repeated rows go to the quarantine list, a path with two labels is an error."""
-    labels = rows.groupby("path")["label"].nunique()
-    two = sorted(labels.index[labels > 1])
-    if two:
-        raise ValueError(f"data.source: {name} gives two labels to one path: {listed(two)}")
+    """Every path once: repeated rows go to the quarantine list, rows that say different things of one path are an error."""
+    for key in ("label", "split", "group", "weight"):
+        values = rows.groupby("path")[key].nunique()
+        two = sorted(values.index[values > 1])
+        if two:
+            raise ValueError(f"data.source: {name} gives two {key}s to one path: {listed(two)}")
     again = rows["path"].duplicated()
     problems = [Problem(p, "repeated", "the same path stands twice in the table") for p in rows["path"][again]]
     return rows[~again].reset_index(drop=True), problems

@@ -1,6 +1,7 @@
 """A named public set: a .yaml file says where its files are, their sums and their licence. Fetched once, resumed, checked."""
 
 import hashlib
+import http.client
 import logging
 import shutil
 import urllib.error
@@ -23,7 +24,7 @@ LAYOUTS = {"npz": npz, "idx": idx}
 
 class File(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-    name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,100}$")
+    name: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$")
     url: str = Field(pattern=r"^https?://")
     bytes: int = Field(20_000_000_000, gt=0, le=20_000_000_000)  # at most so many are read
     sum: str = Field(pattern=r"^(sha256:[0-9a-f]{64}|md5:[0-9a-f]{32})$")
@@ -70,7 +71,7 @@ def fetch(file: File, place: Path) -> None:
     part = place.with_name(place.name + ".part")
     try:
         _download(file, part)
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
         raise OSError(
             f"{file.url} cannot be fetched ({getattr(error, 'reason', error)}). With a network, run again: what has "
             f"arrived is kept. Without one, fetch the file elsewhere and put it at {place}"
@@ -80,11 +81,18 @@ def fetch(file: File, place: Path) -> None:
 
 
 def _download(file: File, part: Path) -> None:
+    """Raises OSError or HTTPException where the connection ends before the file does."""
     have = part.stat().st_size if part.exists() else 0
     if have >= file.bytes:
         return
     request = urllib.request.Request(file.url, headers={"Range": f"bytes={have}-"} if have else {})
-    with urllib.request.urlopen(request, timeout=60) as answer:
+    try:
+        answer = urllib.request.urlopen(request, timeout=60)
+    except urllib.error.HTTPError as error:
+        if have and error.code == 416:  # there is nothing behind what we have; the sum tells whether it is the file
+            return
+        raise
+    with answer:
         carry_on = have and answer.status == 206  # a server that knows no ranges sends all of it again
         with (
             part.open("ab" if carry_on else "wb") as out,
@@ -94,6 +102,8 @@ def _download(file: File, part: Path) -> None:
             while left > 0 and (block := answer.read(min(1 << 16, left))):
                 bar.write(block)
                 left -= len(block)
+        if left > 0 and answer.length:
+            raise ConnectionError(f"the connection ended {answer.length:,} bytes early")
 
 
 def check(file: File, place: Path) -> None:

@@ -1,12 +1,15 @@
 """Parquet as Hugging Face stores image sets: a column of {bytes, path} or plain bytes and a column of labels."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.data.sources.base import SPLITS, Picture, Source, table
 from pipeline.data.sources.decode import decode
+from pipeline.data.sources.manifest import USUAL, open_parquet
+from pipeline.data.sources.npz import MOST_RATIO, SMALL
 from pipeline.params import Data
 
 IMAGES, LABELS = ("image", "img", "jpg", "png"), ("label", "labels", "fine_label", "class")
@@ -40,38 +43,44 @@ def accepts(path: Path) -> bool:
 
 def read(path: Path, data: Data, scratch: Path) -> Source:
     """File names that begin with train, validation or test give the splits. Raises ValueError for columns that are missing."""
-    import pyarrow.parquet as pq
-
-    files, labels, splits, refs, names = parts(path), [], [], [], []
+    files, labels, splits, refs, names, known = parts(path), [], [], [], [], {}
     root = (path if path.is_dir() else path.parent).resolve()
+    most = MOST_RATIO * max(sum(f.stat().st_size for f in files), SMALL)
     with (scratch / "images.bin").open("wb") as out:
         for file in files:
             if not file.resolve().is_relative_to(root):
                 raise ValueError(
                     f"data.source: {file.name} is a link out of the source's folder; copy the file instead"
                 )
-            image, label, classes = _columns(file, data)
+            image, label, known[file.name] = _columns(file, data)
             split = SPLITS.get(file.stem.split("-")[0].lower(), "")
-            row = 0
-            for batch in pq.ParquetFile(file).iter_batches(batch_size=1000, columns=[image, label]):
-                for picture, value in zip(batch.column(image), batch.column(label), strict=True):
-                    content = _bytes(picture.as_py(), file.name, row)
-                    name = f"{file.stem}/{row}"
-                    refs.append((out.tell(), len(content), name))
-                    out.write(content)
-                    labels.append(_label(value.as_py(), classes, file.name, row))
-                    splits.append(split)
-                    names.append(name)
-                    row += 1
+            for row, (picture, value) in enumerate(_rows(file, image, label)):
+                content = _bytes(picture, file.name, row)
+                name = f"{file.stem}/{row}"
+                refs.append((out.tell(), len(content), name))
+                out.write(content)
+                if out.tell() > most:
+                    raise ValueError(
+                        f"data.source: {file.name} unpacks to more than {most:,} bytes, {MOST_RATIO} times what {path.name} has"
+                    )
+                labels.append(_label(value, known[file.name], file.name, row))
+                splits.append(split)
+                names.append(name)
     if not labels:
         raise ValueError(f"data.source: {path.name} has no rows")
     if "" in splits and set(splits) != {""}:
         raise ValueError(
             f"data.source: some files of {path.name} are named after a split and some are not: {[f.name for f in files]}"
         )
-    known = classes or sorted(set(labels), key=lambda c: (len(c), c) if c.isdigit() else (0, c))
+    classes = known[files[0].name]
+    for name in known:
+        if known[name] != classes:
+            raise ValueError(
+                f"data.source: {files[0].name} and {name} name their classes differently: {classes} and {known[name]}"
+            )
+    classes = classes or sorted(set(labels), key=lambda c: (len(c), c) if c.isdigit() else (0, c))
     frame = table(label=labels, split=splits, path=names)
-    return Source(tuple(c for c in known if c in set(labels)), frame, refs, Packed(scratch / "images.bin", data))
+    return Source(tuple(c for c in classes if c in set(labels)), frame, refs, Packed(scratch / "images.bin", data))
 
 
 def _schema(file: Path) -> Any:
@@ -80,7 +89,18 @@ def _schema(file: Path) -> Any:
 
     try:
         return pq.read_schema(file)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise ValueError(f"data.source: {file.name} cannot be read as Parquet: {error}") from None
+
+
+def _rows(file: Path, image: str, label: str) -> Iterator[tuple[Any, Any]]:
+    """(picture, label) of each row, a few at a time. Raises ValueError for a file that is broken or too large inside."""
+    import pyarrow as pa
+
+    try:
+        for batch in open_parquet(file).iter_batches(batch_size=100, columns=[image, label]):
+            yield from zip(batch.column(image).to_pylist(), batch.column(label).to_pylist(), strict=True)
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         raise ValueError(f"data.source: {file.name} cannot be read as Parquet: {error}") from None
 
 
@@ -100,15 +120,20 @@ def _columns(file: Path, data: Data) -> tuple[str, str, list[str]]:
     """The image column, the label column, and class names where the file's metadata gives them."""
     schema = _schema(file)
     image = _image_column(schema)
-    label = next((n for n in (data.manifest.label, *LABELS) if n in schema.names), None)
+    asked = data.manifest.label
+    wanted = (asked, *LABELS) if asked == USUAL["label"] else (asked,)
+    label = next((n for n in wanted if n in schema.names), None)
     if image is None or label is None:
         raise ValueError(
-            f"data.source: {file.name} needs a column of image bytes and one of labels (data.manifest.label); it has {schema.names}"
+            f"data.source: {file.name} needs a column of image bytes and one of labels (data.manifest.label: {asked!r}); "
+            f"it has {schema.names}"
         )
+    if schema.names.count(image) + schema.names.count(label) > 2:
+        raise ValueError(f"data.source: {file.name} has two columns of one name; it has {schema.names}")
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
         return image, label, [str(n) for n in features[label]["names"]]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         return image, label, []  # most files carry no class names
 
 
@@ -120,7 +145,7 @@ def _bytes(value: Any, name: str, row: int) -> bytes:
 
 
 def _label(value: Any, classes: list[str], name: str, row: int) -> str:
-    if value is None or isinstance(value, list | dict | float) or value == "":
+    if value is None or isinstance(value, list | dict | float | bytes) or not str(value).strip():
         raise ValueError(f"data.source: {name}, row {row}: expected one label, a whole number or text, got {value!r}")
     if classes and isinstance(value, int):
         if not 0 <= value < len(classes):

@@ -14,12 +14,12 @@ def read(path: Path, data: Data) -> Source:
     if path.is_dir():
         root, paths = path, list(image_files(path, path))
     elif manifest.accepts(path):
-        root, frame = path.parent, manifest.load(path)
+        root, frame = path.parent, manifest.load(path, "data.unlabelled")
         if data.manifest.path not in frame:
             raise ValueError(
                 f"data.unlabelled: {path.name} lacks the column {data.manifest.path!r}; it has {list(frame)}"
             )
-        manifest.check_paths(frame[data.manifest.path], path)
+        manifest.check_paths(frame[data.manifest.path], path, "data.unlabelled")
         paths = list(dict.fromkeys(frame[data.manifest.path]))
     else:
         raise ValueError(

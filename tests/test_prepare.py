@@ -1,0 +1,480 @@
+"""The stage prepare: what goes into the splits, what stays out, and what is refused. Run: python -m pytest tests/test_prepare.py"""
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from pipeline import processes
+from pipeline.params import Params
+from pipeline.samples import Samples
+from stages.prepare import main
+
+REAL_SPREAD = processes.spread
+OUTPUTS = ("train", "val", "test", "unlabelled", "quarantine.csv", "about")
+SPLITS = ("train", "val", "test")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def inline() -> Iterator[None]:
+    """Jobs are done in this process, which is faster for so few; one run below uses real processes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(processes, "spread", lambda f, jobs, *_: [f(*job, report=lambda *_: None) for job in jobs])
+        yield
+
+
+def picture(seed: int, side: int = 20) -> np.ndarray:
+    """A texture unlike that of any other seed."""
+    x = cv2.GaussianBlur(np.random.default_rng(seed).normal(size=(side, side)).astype(np.float32), (0, 0), 1.2)
+    return np.clip(128 + 45 * x / x.std(), 0, 255).astype(np.uint8)
+
+
+def faded(pixels: np.ndarray) -> np.ndarray:
+    return (pixels * 0.6 + 50).astype(np.uint8)
+
+
+def row(name: str, label: str, pixels: np.ndarray | bytes, **more: object) -> dict:
+    return {"path": f"{name}.png", "label": label, "pixels": pixels, **more}
+
+
+def base(n: int = 24, **more: object) -> list[dict]:
+    """Rows of classes a and b in turn; `more` columns are functions of the row's number."""
+    return [row(str(i), "ab"[i % 2], picture(i), **{k: f(i) for k, f in more.items()}) for i in range(n)]
+
+
+def given(i: int) -> str:
+    return ("train", "train", "val", "test")[i // 2 % 4]
+
+
+def stored(folder: Path, rows: list[dict]) -> Path:
+    """The rows as a table beside their files; later rows of one path do not write it again."""
+    folder.mkdir()
+    for r in rows:
+        file, pixels = folder / r["path"], r["pixels"]
+        if not file.exists():
+            file.parent.mkdir(exist_ok=True)
+            file.write_bytes(pixels) if isinstance(pixels, bytes) else Image.fromarray(pixels).save(file)
+    pd.DataFrame([{k: v for k, v in r.items() if k != "pixels"} for r in rows]).to_csv(folder / "rows.csv", index=False)
+    return folder / "rows.csv"
+
+
+@dataclass
+class Result:
+    folder: Path
+    train: Samples
+    val: Samples
+    test: Samples
+    unlabelled: Samples
+    quarantine: pd.DataFrame
+    audit: dict
+
+    @property
+    def split(self) -> dict[str, str]:
+        """The split of each path."""
+        return {p: s for s in SPLITS for p in getattr(self, s).table["source_path"]}
+
+    @property
+    def rows(self) -> pd.DataFrame:
+        return pd.concat([getattr(self, s).table for s in SPLITS])
+
+    @property
+    def codes(self) -> dict[str, str]:
+        return dict(zip(self.quarantine["file"], self.quarantine["code"], strict=True))
+
+
+def prepared(params: Params, source: Path, out: Path, **changes: object) -> Result:
+    out.mkdir()
+    data = params.data.model_copy(update={"source": str(source), **changes})
+    main(params.model_copy(update={"data": data}), *(out / name for name in OUTPUTS))
+    return Result(
+        out,
+        *(Samples.load(out / name) for name in OUTPUTS[:4]),
+        pd.read_csv(out / "quarantine.csv", dtype=str, keep_default_na=False),
+        json.loads((out / "about" / "audit.json").read_text()),
+    )
+
+
+@pytest.fixture
+def prepare(shipped, tmp_path) -> Callable[..., Result]:
+    """Prepares rows, or a table that is already there."""
+
+    def run(rows: list[dict] | Path, **changes: object) -> Result:
+        number = len(list(tmp_path.iterdir()))
+        source = stored(tmp_path / f"set{number}", rows) if isinstance(rows, list) else rows
+        return prepared(shipped, source, tmp_path / f"out{number}", **changes)
+
+    return run
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()}
+
+
+# One run over a set with a little of everything, and a pool
+
+
+@dataclass
+class Whole:
+    one: Result
+    two: Result
+    rows: dict[str, dict]
+    untouched: bool
+
+
+@pytest.fixture(scope="module")
+def whole(shipped, tmp_path_factory) -> Whole:
+    """Groups of one to three rows, weights, a rare class, copies, conflicts, broken files; twice, once in processes."""
+    folder, rng = tmp_path_factory.mktemp("prepare"), np.random.default_rng(0)
+    rows, group = [], 0
+    while len(rows) < 72:
+        label = rng.choice(["a", "b"], p=[0.6, 0.4])
+        for _ in range(rng.integers(1, 4)):
+            i = len(rows)
+            rows.append(row(f"x/{i}", label, picture(i), group=f"patient{group}", weight=round(0.1 + i / 50, 2)))
+        group += 1
+    more = [row(f"rare{i}", "rare", picture(500 + i), group=f"rare{i}", weight=1) for i in range(2)]
+    for i in range(0, 30, 3):  # near copies, said to be of other patients
+        more.append(row(f"near{i}", rows[i]["label"], faded(rows[i]["pixels"]), group=f"other{i}", weight=1))
+    more.append(row("equal", rows[1]["label"], rows[1]["pixels"], group="another", weight=1))
+    more.append(row("torn1", "a", picture(600), group="torn1", weight=1))
+    more.append(row("torn2", "b", picture(600), group="torn2", weight=1))
+    more.append(row("broken", "a", b"no picture", group="broken", weight=1))
+    rows += [*more, rows[0]]
+    table, allowed = stored(folder / "set", rows), {"max_quarantined": 0.1}
+    first = prepared(shipped, table, folder / "first", **allowed)
+    pool = folder / "pool"
+    (pool / "deeper").mkdir(parents=True)
+    for i in range(5):
+        Image.fromarray(picture(700 + i)).save(pool / f"new{i}.png")
+    for s in ("val", "test", "train"):
+        pixels = np.array(getattr(first, s).images[0, ..., 0])
+        Image.fromarray(pixels).save(pool / "deeper" / f"{s}_equal.png")
+        Image.fromarray(faded(pixels)).save(pool / f"{s}_near.png")
+    (pool / "broken.jpg").write_bytes(b"")
+    allowed["unlabelled"] = str(pool)
+    before = content(folder / "set") | content(pool), [f.stat().st_mtime_ns for f in sorted(folder.rglob("*/*.png"))]
+    one = prepared(shipped, table, folder / "one", **allowed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(processes, "spread", REAL_SPREAD)
+        two = prepared(shipped, table, folder / "two", **allowed)
+    after = content(folder / "set") | content(pool), [f.stat().st_mtime_ns for f in sorted(folder.rglob("*/*.png"))]
+    return Whole(one, two, {r["path"]: r for r in rows}, before == after)
+
+
+def test_the_same_source_gives_the_same_bytes_in_one_process_and_in_several(whole):
+    one, two = content(whole.one.folder), content(whole.two.folder)
+    assert one.keys() == two.keys() and [name for name in one if one[name] != two[name]] == []
+
+
+def test_the_originals_are_not_touched(whole):
+    assert whole.untouched
+
+
+def test_nothing_but_the_outputs_is_left(whole):
+    assert sorted(p.name for p in whole.one.folder.iterdir()) == sorted(OUTPUTS)
+
+
+def test_every_row_is_in_one_split_or_in_quarantine(whole):
+    kept = whole.one.rows["source_path"].tolist()
+    assert len(set(kept)) == len(kept) and not set(kept) & {"torn1.png", "torn2.png", "broken.png"}
+    assert set(kept) | {"torn1.png", "torn2.png", "broken.png"} == set(whole.rows)
+
+
+def test_labels_weights_and_pixels_arrive(whole):
+    for s in SPLITS:
+        part = getattr(whole.one, s)
+        assert set(part.table["split"]) == {s} and part.shape == (20, 20, 1)
+        for r, image in zip(part.table.itertuples(), part.images, strict=True):
+            assert (r.label, r.weight) == (whole.rows[r.source_path]["label"], whole.rows[r.source_path]["weight"])
+            assert np.array_equal(image[..., 0], whole.rows[r.source_path]["pixels"])
+
+
+def test_ids_are_unique_and_equal_pixels_have_related_ones(whole):
+    ids = dict(zip(whole.one.rows["source_path"], whole.one.rows["id"], strict=True))
+    assert len(set(ids.values())) == len(ids)
+    assert ids["equal.png"] == ids["x/1.png"] + "-2"
+
+
+def test_the_quarantine_list_names_file_code_and_remedy(whole):
+    kept_out = whole.one.quarantine
+    assert list(kept_out) == ["file", "code", "remedy"] and kept_out["remedy"].str.len().min() > 10
+    own = {f: c for f, c in whole.one.codes.items() if c != "leak" and f != "broken.jpg"}
+    assert own == {
+        "torn1.png": "conflict",
+        "torn2.png": "conflict",
+        "x/0.png": "repeated",
+        "broken.png": "unreadable",
+    }
+    assert "torn2.png" in kept_out.set_index("file")["remedy"]["torn1.png"]
+
+
+def test_patients_and_copies_stand_in_one_split(whole):
+    split = whole.one.split
+    for name, r in whole.rows.items():
+        if name.startswith("x/"):
+            mates = {split[m] for m, other in whole.rows.items() if other["group"] == r["group"]}
+            assert mates == {split[name]}
+    together = [split[f"near{i}.png"] == split[f"x/{i}.png"] for i in range(0, 30, 3)]
+    assert all(together) and split["equal.png"] == split["x/1.png"]
+    assert whole.one.rows.groupby("group")["split"].nunique().max() == 1
+
+
+def test_every_split_has_about_its_share(whole):
+    sizes = pd.Series(whole.one.split).value_counts()
+    assert sizes["test"] / sizes.sum() == pytest.approx(0.25, abs=0.07)
+    assert sizes["val"] / sizes.sum() == pytest.approx(0.15 * 0.75, abs=0.06)
+
+
+def test_a_rare_class_stays_in_train_and_is_told_to_be_not_evaluable(whole):
+    assert whole.one.split["rare0.png"] == whole.one.split["rare1.png"] == "train"
+    assert sum("class rare" in w and "not evaluable" in w for w in whole.one.audit["warnings"]) == 2
+    assert "rare" in whole.one.audit["scarce"] and "rare" in whole.one.train.facts.scarce
+
+
+def test_the_audit_counts_what_was_found(whole):
+    about = whole.one.audit
+    assert about["quarantined"] == len(whole.one.quarantine) == sum(about["quarantine"].values())
+    assert about["exact_duplicates"] == 1 and about["near_pairs"] == 10 and about["leaking_groups"] == 0
+    assert {s: sum(n.values()) for s, n in about["counts"].items()} == {s: len(getattr(whole.one, s)) for s in SPLITS}
+    assert about["group_column"] and about["unlabelled"] == len(whole.one.unlabelled)
+    assert about["source"] == "rows.csv"
+
+
+def test_no_output_holds_an_absolute_path(whole):
+    for name, data in content(whole.one.folder).items():
+        assert str(whole.one.folder.parent).encode() not in data, name
+
+
+def test_the_pool_is_kept_apart_without_labels(whole):
+    pool = whole.one.unlabelled
+    assert set(pool.table["split"]) == {"unlabelled"} and set(pool.table["label"]) == {""}
+    assert pool.facts == whole.one.train.facts and pool.shape == whole.one.train.shape
+    new = np.flatnonzero(pool.table["source_path"] == "new3.png")
+    assert np.array_equal(pool.images[new[0], ..., 0], picture(703))
+
+
+def test_pool_rows_that_show_a_validation_or_test_row_are_left_out(whole):
+    expected = {f"new{i}.png" for i in range(5)} | {"deeper/train_equal.png", "train_near.png"}
+    assert set(whole.one.unlabelled.table["source_path"]) == expected
+    shown = ("deeper/val_equal.png", "deeper/test_equal.png", "val_near.png", "test_near.png")
+    assert [whole.one.codes[name] for name in shown] == ["leak"] * 4
+    assert whole.one.codes["broken.jpg"] == "empty"
+
+
+# Splits that the source gives
+
+
+def leaking() -> list[dict]:
+    """Given splits; row 4 (val) has the pixels of row 0 (train), and row 6 (test) those of row 4."""
+    rows = base(24, split=given)
+    rows[4]["pixels"] = rows[6]["pixels"] = rows[0]["pixels"]
+    return rows
+
+
+@pytest.fixture(scope="module")
+def leak(tmp_path_factory) -> Path:
+    return stored(tmp_path_factory.mktemp("leak") / "set", leaking())
+
+
+@pytest.mark.parametrize("near", ["group", "ignore"])
+def test_equal_pictures_in_two_given_splits_are_refused_by_name(prepare, leak, near):
+    with pytest.raises(
+        ValueError, match=r"share 1 groups .*, 3 rows(?s:.*)'0\.png' = '4\.png' = '6\.png' \(train, val, test"
+    ):
+        prepare(leak, near_duplicates=near)
+
+
+def test_drop_leaks_takes_rows_from_the_earlier_splits(prepare, leak):
+    done = prepare(leak, drop_leaks=True)
+    assert done.codes == {"0.png": "leak", "4.png": "leak"} and done.split["6.png"] == "test"
+    assert done.split == {f"{i}.png": given(i) for i in range(24) if i not in (0, 4)}
+    assert done.audit["leaking_groups"] == 0
+
+
+def test_allow_leaks_goes_on_and_records_them(prepare, leak, caplog):
+    with caplog.at_level(logging.WARNING):
+        done = prepare(leak, allow_leaks=True)
+    assert done.split == {f"{i}.png": given(i) for i in range(24)} and len(done.quarantine) == 0
+    assert (done.audit["leaking_groups"], done.audit["leaking_rows"]) == (1, 3)
+    assert done.audit["leaks"][0]["paths"] == ["0.png", "4.png", "6.png"]
+    assert any("1 groups stand in more than one split" in r.message for r in caplog.records)
+
+
+def test_dropping_leaks_may_not_drop_a_class(prepare):
+    rows = base(24, split=given, group=str)
+    rows[0]["label"], rows[0]["group"] = "c", rows[6]["group"]
+    with pytest.raises(ValueError, match=r"data\.drop_leaks leaves no row of classes \['c'\]"):
+        prepare(rows, drop_leaks=True)
+
+
+def test_a_group_in_two_given_splits_is_refused(prepare):
+    rows = base(24, split=given, group=lambda i: f"g{i}")
+    rows[7]["group"] = "g0"
+    with pytest.raises(ValueError, match=r"share 1 groups (?s:.*)'0\.png' = '7\.png' \(train, test\)"):
+        prepare(rows, near_duplicates="ignore")
+
+
+@pytest.fixture(scope="module")
+def near(tmp_path_factory) -> Path:
+    """Given splits; row 6 (test) is a faded copy of row 0 (train)."""
+    rows = base(24, split=given)
+    rows[6]["pixels"] = faded(rows[0]["pixels"])
+    return stored(tmp_path_factory.mktemp("near") / "set", rows)
+
+
+@pytest.mark.parametrize(("mode", "says"), [("group", r"share 1 groups"), ("error", r"1 pairs of images are")])
+def test_near_copies_in_two_given_splits_are_refused(prepare, near, mode, says):
+    with pytest.raises(ValueError, match=says + r"(?s:.*)'0\.png' = '6\.png'"):
+        prepare(near, near_duplicates=mode)
+
+
+def test_near_copies_can_be_warned_of_only(prepare, near):
+    done = prepare(near, near_duplicates="warn")
+    assert done.audit["near_pairs"] == 1 and 0.7 <= done.audit["near_bound"] < 1
+    assert any("1 pairs of near duplicates" in w for w in done.audit["warnings"])
+    assert done.split["0.png"] == "train" and done.split["6.png"] == "test" and done.audit["leaking_groups"] == 0
+
+
+def test_near_copies_can_be_ignored(prepare, near):
+    done = prepare(near, near_duplicates="ignore")
+    assert done.audit["near_pairs"] == 0 and done.audit["near_bound"] is None
+    assert not any("duplicates" in w for w in done.audit["warnings"])
+
+
+def test_near_duplicates_error_also_refuses_equal_pictures_of_one_split(prepare):
+    rows = base(24, split=given)
+    rows[8]["pixels"] = rows[0]["pixels"]
+    with pytest.raises(ValueError, match=r"1 pairs of images are equal or near (?s:.*)'0\.png' = '8\.png'"):
+        prepare(rows, near_duplicates="error")
+
+
+def test_a_class_without_test_rows_in_given_splits_is_refused(prepare):
+    rows = base(24, split=given)
+    for r in rows:
+        r["label"] = "a" if r["split"] == "test" else r["label"]
+    with pytest.raises(ValueError, match=r"class 'b' has no row in test, .*Rows: train 6, val 3, test 0"):
+        prepare(rows, near_duplicates="ignore")
+
+
+def test_test_pictures_decide_nothing_about_the_others(prepare):
+    """Other test pictures, deeper by far, leave every byte of train and val as it was."""
+    plain = base(24, split=given)
+    for r in plain:
+        r["pixels"] = r["pixels"].astype(np.uint16) * 20
+    odd = [
+        r | {"pixels": picture(900 + i).astype(np.uint16) * 250} if r["split"] == "test" else r
+        for i, r in enumerate(plain)
+    ]
+    one, two = prepare(plain), prepare(odd)
+    for name in ("train", "val"):
+        assert content(one.folder / name) == content(two.folder / name)
+    assert one.train.images.std() > 40 and not np.array_equal(one.test.images, two.test.images)
+
+
+# Copies in numbers
+
+
+def test_near_copies_are_found_also_among_crowds_of_equal_pictures(prepare):
+    rows = [
+        row(f"{i}_{k}_{kind}", "ab"[i % 2], change(picture(i)))
+        for i in range(12)
+        for k in range(9)
+        for kind, change in (("plain", np.asarray), ("faded", faded))
+    ]
+    done = prepare(rows)
+    assert done.audit["groups"] == 12 and done.audit["largest_group"] == 18
+    assert (done.audit["near_pairs"], done.audit["exact_duplicates"]) == (12, 12 * 16)
+
+
+# What cannot be used
+
+
+@pytest.fixture(scope="module")
+def torn(tmp_path_factory) -> Path:
+    """Rows 4 and 5 have equal pixels and different labels."""
+    rows = base(24)
+    rows[5]["pixels"] = rows[4]["pixels"]
+    return stored(tmp_path_factory.mktemp("torn") / "set", rows)
+
+
+def test_conflicts_are_dropped_and_listed(prepare, torn):
+    done = prepare(torn, conflicts="drop", max_quarantined=0.1, near_duplicates="ignore")
+    assert done.codes == {"4.png": "conflict", "5.png": "conflict"} and len(done.rows) == 22
+    assert "'5.png'" in done.quarantine["remedy"][0] and done.audit["quarantine"] == {"conflict": 2}
+
+
+def test_conflicts_count_as_losses(prepare, torn):
+    with pytest.raises(ValueError, match=r"2 of 24 .* data\.max_quarantined = 0\.01(?s:.*)4\.png: conflict"):
+        prepare(torn, conflicts="drop")
+
+
+def test_conflicts_can_be_refused(prepare, torn):
+    with pytest.raises(
+        ValueError, match=r"2 rows have the pixels of a row with another label(?s:.*)4\.png: labelled 'a'"
+    ):
+        prepare(torn, conflicts="error", max_quarantined=1.0)
+
+
+def test_broken_files_stop_the_run_above_the_limit_and_are_listed_below_it(prepare, tmp_path):
+    rows = base(40)
+    rows[3]["pixels"] = rows[10]["pixels"] = b"no picture"
+    table = stored(tmp_path / "set", rows)
+    with pytest.raises(ValueError, match=r"2 of 40 images cannot be used(?s:.*)3\.png: unreadable(?s:.*)10\.png"):
+        prepare(table, max_quarantined=0.04)
+    done = prepare(table, max_quarantined=0.05, near_duplicates="ignore")
+    assert set(done.codes) == {"3.png", "10.png"} and len(done.rows) == 38
+
+
+@pytest.mark.parametrize("pixels", [b"", np.full((20, 20), 7, np.uint8)])
+def test_a_class_that_loses_all_rows_is_refused(prepare, pixels):
+    rows = [*base(24), row("x", "c", pixels), row("y", "c", b"also no picture")]
+    with pytest.raises(ValueError, match=r"no usable image is left in 'c'(?s:.*)x\.png"):
+        prepare(rows, max_quarantined=0.5)
+
+
+def test_a_set_of_one_class_is_refused(prepare):
+    with pytest.raises(ValueError, match=r"all rows are of one class, 'a'"):
+        prepare([r | {"label": "a"} for r in base(12)])
+
+
+# Small classes, odd pictures
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+def test_a_class_of_very_few_rows_keeps_one_for_training_and_is_no_fault(prepare, n):
+    rows = base(30) + [row(f"c{i}", "c", picture(900 + i)) for i in range(n)]
+    done = prepare(rows, near_duplicates="ignore")
+    counts = {s: done.audit["counts"][s]["c"] for s in SPLITS}
+    assert counts["train"] >= min(n, 2) and sum(counts.values()) == n
+    told = [w for w in done.audit["warnings"] if "class c" in w]
+    assert len(told) == 2 and sum("not evaluable" in w for w in told) == sum(counts[s] == 0 for s in ("val", "test"))
+    if n < 3:
+        assert counts["train"] == n
+
+
+@pytest.mark.parametrize(("colourful", "asked", "channels"), [(0, "auto", 1), (1, "auto", 3), (1, 1, 1), (0, 3, 3)])
+def test_channels_are_one_only_if_every_picture_is_grey(prepare, colourful, asked, channels):
+    rows = base(24)
+    rows[7]["pixels"] = np.repeat(rows[7]["pixels"][..., None], 3, axis=2)
+    rows[7]["pixels"][0, 0, 0] ^= 64 * colourful
+    done = prepare(rows, channels=asked, near_duplicates="ignore")
+    assert done.train.shape == (20, 20, channels) and done.audit["channels"] == channels
+
+
+@pytest.mark.parametrize("what", ["pool of broken files", "pool of test rows"])
+def test_a_pool_of_which_nothing_is_left_is_empty(prepare, tmp_path, what):
+    table, pool = stored(tmp_path / "set", base(24, split=given)), tmp_path / "pool"
+    pool.mkdir()
+    if what == "pool of broken files":
+        (pool / "x.png").write_bytes(b"no picture")
+    else:
+        Image.fromarray(picture(6)).save(pool / "x.png")
+    done = prepare(table, unlabelled=str(pool))
+    assert len(done.unlabelled) == 0 and done.unlabelled.shape == (20, 20, 1) and set(done.codes) == {"x.png"}
