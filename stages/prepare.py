@@ -186,6 +186,7 @@ def describe(samples: Samples, rows: pd.DataFrame, source: Source, data: Data) -
         "channels": samples.shape[2],
         "flips": list(samples.facts.flips),
         "classes": list(samples.classes),
+        "skipped": source.skipped,
     }
     return chosen | audit.account(samples.table, rows, samples.classes, samples.facts.scarce, source.grouped, data)
 

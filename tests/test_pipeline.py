@@ -144,9 +144,11 @@ def test_rows_carry_their_history(project: Path) -> None:
     assert ((rows["reason"] == "") == rows["keep"]).all() and rows["distance"].notna().all()
     copies = pd.read_parquet(project / "data" / "selected" / "duplicate" / "table.parquet")
     assert (copies["reason"] == "copy").all()
+    reports = project / "reports"
     audit, looks = (json.loads((reports / name).read_text()) for name in ("data.json", "test_opened.json"))
     assert audit["quarantine"] == {"unreadable": 1} and audit["leaking_groups"] == 0 and audit["not_checked"]
-    assert list(looks) == [verdict["test"]["fingerprint"]] and len(looks[verdict["test"]["fingerprint"]]) == 1
+    fingerprint = json.loads((reports / "verdict.json").read_text())["test"]["fingerprint"]
+    assert list(looks) == [fingerprint] and len(looks[fingerprint]) == 1
     quarantine = pd.read_csv(project / "data" / "real" / "quarantine.csv")
     assert list(quarantine["file"]) == ["train/down/broken.png"] and list(quarantine["code"]) == ["unreadable"]
 

@@ -57,18 +57,12 @@ def conflict_problems(rows: pd.DataFrame) -> list[Problem]:
 
 def leaks(split: np.ndarray, group: np.ndarray, path: np.ndarray) -> pd.DataFrame:
     """One row per group that stands in several splits: group, splits, rows, and one path of each split."""
-    frame = pd.DataFrame({"split": split, "group": group, "path": path})
+    frame = pd.DataFrame({"split": pd.Categorical(split, ("", *SPLITS)), "group": group, "path": path})
     wide = frame[frame.groupby("group")["split"].transform("nunique") > 1]
-    found = [
-        {
-            "group": name,
-            "splits": [s for s in SPLITS if s in set(rows["split"])],
-            "rows": len(rows),
-            "paths": [rows["path"][rows["split"] == s].iloc[0] for s in SPLITS if s in set(rows["split"])],
-        }
-        for name, rows in wide.groupby("group", sort=False)
-    ]
-    return pd.DataFrame(found, columns=["group", "splits", "rows", "paths"])
+    rows = wide.groupby("group", sort=False).size().rename("rows")
+    first = wide.drop_duplicates(["group", "split"]).sort_values("split", kind="stable").groupby("group")
+    found = first.agg(splits=("split", list), paths=("path", list)).join(rows).reindex(rows.index)
+    return found.reset_index()[["group", "splits", "rows", "paths"]]
 
 
 def refuse_leaks(found: pd.DataFrame) -> None:

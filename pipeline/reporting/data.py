@@ -43,6 +43,7 @@ def checks_table(about: Mapping) -> pd.DataFrame:
     bound = about["near_bound"]
     rows = {
         "rows left out (quarantine.csv)": quarantine,
+        "files not named like images": ", ".join(f"{n} {ending}" for ending, n in about["skipped"].items()) or "none",
         "group column": "yes"
         if about["group_column"]
         else "no: rows are taken to be independent unless found to be duplicates",

@@ -100,8 +100,10 @@ def test_leaks_are_the_groups_of_several_splits_with_a_row_of_each(seed):
         assert [split[int(p)] for p in r["paths"]] == r["splits"] and {group[int(p)] for p in r["paths"]} == {name}
 
 
-def test_groups_within_one_split_are_no_leak():
-    found = leaks(np.array(["train", "train", "test"]), np.array(["g", "g", "h"]), np.array(["1", "2", "3"]))
+@pytest.mark.parametrize("split", [["train", "train", "test"], ["", "", ""], []])
+def test_groups_within_one_split_or_without_splits_are_no_leak(split):
+    columns = (np.array(c[: len(split)], dtype=object) for c in (split, ["g", "g", "h"], ["1", "2", "3"]))
+    found = leaks(*columns)
     assert len(found) == 0 and list(found) == ["group", "splits", "rows", "paths"]
 
 

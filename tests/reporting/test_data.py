@@ -8,6 +8,7 @@ ABOUT = {
     "classes": ["cat", "dog"],
     "scarce": ["dog"],
     "counts": {"train": {"cat": 9, "dog": 2}, "val": {"cat": 3, "dog": 1}, "test": {"cat": 4, "dog": 4}},
+    "skipped": {".heic": 4},
     "quarantine": {"empty": 2, "leak": 1},
     "group_column": False,
     "exact_duplicates": 3,
@@ -36,6 +37,7 @@ def test_the_checks_say_what_was_found():
     found = data.checks_table(ABOUT).set_index("check")["found"].astype(str)
     for words in (
         "empty 2, leak 1",
+        "4 .heic",
         "taken to be independent",
         "7 pairs with a correlation above 0.71",
         "±5.5 points",

@@ -60,6 +60,7 @@ class Source:
     load: Callable[[Any], Picture]
     problems: list[Problem] = field(default_factory=list)
     grouped: bool = False  # whether the source says which rows belong together
+    skipped: dict[str, int] = field(default_factory=dict)  # files that are not named like images, by their ending
 
     def __post_init__(self) -> None:
         assert len(self.rows) == len(self.refs) and set(self.rows) == set(COLUMNS), list(self.rows)

@@ -1,6 +1,7 @@
 """A folder with one folder of images per class, with or without train, val and test folders above them."""
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,7 +32,19 @@ def read(root: Path, data: Data, scratch: Path) -> Source:
             f"class with files ending in {', '.join(sorted(SUFFIXES))}"
         )
     label, split, path = (list(column) for column in zip(*rows, strict=True))
-    return Source(tuple(sorted(set(label))), table(label=label, split=split, path=path), path, Files(root, data))
+    rows = table(label=label, split=split, path=path)
+    return Source(tuple(sorted(set(label))), rows, path, Files(root, data), skipped=skipped(root))
+
+
+def skipped(root: Path) -> dict[str, int]:
+    """How many files below the folders of the root are not named like images, by their ending; hidden ones left out."""
+    count: Counter[str] = Counter()
+    for folder, folders, files in os.walk(root):
+        folders[:] = [f for f in folders if not f.startswith(".")]
+        if folder != str(root):
+            endings = [Path(f).suffix.lower() for f in files if not f.startswith(".")]
+            count.update(e or "none" for e in endings if e not in SUFFIXES)
+    return dict(sorted(count.items()))
 
 
 def _folders(part: Path) -> list[Path]:

@@ -315,3 +315,12 @@ def test_the_source_itself_may_be_a_link(tmp_path, read):
     (tmp_path / "link").symlink_to("real")
     source = read(tmp_path / "link")
     assert source.refs == ["cat/1.png", "dog/1.png"] and source.load("cat/1.png").pixels.shape == (10, 12, 3)
+
+
+def test_files_that_are_not_named_like_images_are_counted_by_their_ending(tmp_path):
+    from pipeline.data.sources.folder import skipped
+
+    for name in ("a/x.png", "a/notes.txt", "a/deep/y.HEIC", "b/z.heic", "b/Makefile", "b/.hidden", "manifest.csv"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    assert skipped(tmp_path) == {".heic": 2, ".txt": 1, "none": 1}

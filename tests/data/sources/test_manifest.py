@@ -526,7 +526,9 @@ def test_numbers_and_gaps_in_parquet_become_the_text_one_would_write(tmp_path, d
     assert source.classes == ("1", "20") and source.rows["group"].tolist() == ["7", "8", "9"]
     frame["label"] = pd.array([1, None, 1], "Int64")
     frame.to_parquet(tmp_path / "set.parquet")
-    assert refused(tmp_path / "set.parquet", data).splitlines()[1:] == ["  lines 3: no label"]
+    for listed in ("auto", ["1", "20"]):
+        said = refused(tmp_path / "set.parquet", data.model_copy(update={"classes": listed}))
+        assert said.splitlines()[1:] == ["  lines 3: no label"]
 
 
 def test_an_index_and_a_selection_of_rows_do_not_disturb_a_parquet_table(tmp_path, data):

@@ -291,7 +291,7 @@ def test_a_file_of_another_kind_is_refused(tmp_path, refused, content):
 
 
 def test_a_broken_image_in_a_sound_file_is_quarantined(tmp_path, read):
-    images = [encoded(0), b"", b"no image", encoded(1)[:-20]]
+    images = [encoded(0), b"", b"no image", encoded(1)[: len(encoded(1)) // 2]]
     source = read(stored(tmp_path / "x.parquet", struct(*images), ["a"] * 4))
     assert np.array_equal(source.load(source.refs[0]).pixels, pixels(0))
     for ref in source.refs[1:]:
