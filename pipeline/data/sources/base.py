@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from pipeline.params import Data
+
 SPLITS = {
     "train": "train",
     "training": "train",
@@ -76,3 +78,14 @@ def listed(names: Iterable[str], most: int = 20) -> str:
     """Names for an error message, the first `most` of them."""
     names = list(names)
     return ", ".join(repr(n) for n in names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def check_shape(pixels: np.ndarray, data: Data) -> None:
+    """Raises Unreadable for a picture that is too small, too long, or of one value all over."""
+    height, width = pixels.shape[:2]
+    if min(height, width) < data.min_side:
+        raise Unreadable("too_small", f"{width}x{height}; data.min_side asks for {data.min_side} pixels a side")
+    if max(height, width) > data.max_aspect * min(height, width):
+        raise Unreadable("aspect", f"{width}x{height} is longer than data.max_aspect allows; crop it")
+    if pixels.min() == pixels.max():
+        raise Unreadable("blank", f"every pixel is {pixels.flat[0]:g}; remove it, or find out why")

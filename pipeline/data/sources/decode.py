@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pipeline.data.sources import dicom
-from pipeline.data.sources.base import Picture, Unreadable
+from pipeline.data.sources.base import Picture, Unreadable, check_shape
 from pipeline.params import Data
 
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
@@ -58,7 +58,7 @@ def decode(file: Path | bytes, name: str, data: Data) -> Picture:
     suffix = Path(name).suffix.lower()
     if suffix in SUFFIXES and SUFFIXES[suffix] != kind:
         picture = picture._replace(notes=(*picture.notes, "wrong_extension"))
-    _check_shape(picture.pixels, data)
+    check_shape(picture.pixels, data)
     return picture
 
 
@@ -228,14 +228,3 @@ def _plain(image: Image.Image, background: int) -> tuple[Image.Image, tuple[str,
 
 def _pixels(image: Image.Image) -> np.ndarray:
     return np.asarray(image, dtype=np.uint8).reshape(image.height, image.width, -1)
-
-
-def _check_shape(pixels: np.ndarray, data: Data) -> None:
-    """Raises Unreadable for a picture that is too small, too long, or of one value all over."""
-    height, width = pixels.shape[:2]
-    if min(height, width) < data.min_side:
-        raise Unreadable("too_small", f"{width}x{height}; data.min_side asks for {data.min_side} pixels a side")
-    if max(height, width) > data.max_aspect * min(height, width):
-        raise Unreadable("aspect", f"{width}x{height} is longer than data.max_aspect allows; crop it")
-    if pixels.min() == pixels.max():
-        raise Unreadable("blank", f"every pixel is {pixels.flat[0]:g}; remove it, or find out why")

@@ -64,7 +64,7 @@ def read(path: Path, data: Data, scratch: Path) -> Source:
         path=[f"{s}/{i}" for s, i in refs],
     )
     classes = tuple(str(c) for c in np.unique(np.concatenate(list(labels.values()))))
-    return Source(classes, frame, refs, Arrays({s: arrays[s, "images"] for s in splits}))
+    return Source(classes, frame, refs, Arrays({s: arrays[s, "images"] for s in splits}, data))
 
 
 def unpack(file: Path, dimensions: int, out: Path) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.data.sources.base import Picture, Source, table
+from pipeline.data.sources.base import Picture, Source, check_shape, table
 from pipeline.params import Data
 
 NAMES = ("train", "val", "test")
@@ -24,6 +24,7 @@ class Arrays:
     """Loads row i of the array of one split; arrays stay on disk, memory-mapped, and are opened once in each process."""
 
     files: Mapping[str, Path]
+    data: Data
     open: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __call__(self, ref: tuple[str, int]) -> Picture:
@@ -31,10 +32,12 @@ class Arrays:
         if split not in self.open:
             self.open[split] = np.load(self.files[split], mmap_mode="r", allow_pickle=False)
         pixels = np.array(self.open[split][row])
-        return Picture(pixels.reshape(*pixels.shape[:2], -1))
+        pixels = pixels.reshape(*pixels.shape[:2], -1)
+        check_shape(pixels, self.data)
+        return Picture(pixels)
 
     def __getstate__(self) -> dict:
-        return {"files": self.files, "open": {}}
+        return {"files": self.files, "data": self.data, "open": {}}
 
 
 def accepts(path: Path) -> bool:
@@ -61,7 +64,7 @@ def read(path: Path, data: Data, scratch: Path) -> Source:
         split=[s for s, _ in refs],
         path=[f"{s}/{i}" for s, i in refs],
     )
-    return Source(classes, frame, refs, Arrays({s: files[f"{s}_images"] for s in splits}))
+    return Source(classes, frame, refs, Arrays({s: files[f"{s}_images"] for s in splits}, data))
 
 
 def unpack(path: Path, scratch: Path) -> dict[str, Path]:
