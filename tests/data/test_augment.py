@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.data.augment import Views, augmented, choose_flips, choose_policy, policy, views_per_row, write_views
-from pipeline.data.sources import read_digits
+from pipeline.data.sources.digits import read_digits
 from pipeline.params import Digits
 
 POLICIES = ("none", "safe", "glyph", "texture")
@@ -127,9 +127,9 @@ def test_auto_allows_the_flip_that_keeps_the_classes_and_refuses_the_other(axis,
 
 def test_auto_refuses_flips_of_digits():
     source = read_digits(Digits(commonest=60, rarest=20, val_rows=10, test_rows=10), 0)
-    rows = [i for i, split in enumerate(source.splits) if split == "train"]
-    images = np.stack([np.asarray(source.pixels(i))[..., None] for i in rows])
-    y = np.array([int(source.labels[i]) for i in rows])
+    rows = [i for i, split in enumerate(source.rows["split"]) if split == "train"]
+    images = np.stack([source.load(source.refs[i]).pixels for i in rows])
+    y = np.array([int(source.rows["label"][i]) for i in rows])
     assert choose_flips("auto", images, y, np.arange(len(y)), 0.03) == ()
 
 
