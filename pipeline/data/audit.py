@@ -34,7 +34,8 @@ def check_losses(total: int, classes: Sequence[str], left: Iterable[str], lost: 
         )
     gone = sorted(set(classes) - set(left))
     if gone:
-        raise ValueError(f"no usable image is left in {listed(gone)}. The first that cannot be used:{first}")
+        said = f"no usable image is left in {listed(gone)}. The first that cannot be used:{first}"
+        raise ValueError(said if lost else f"there is no image of {listed(gone)}; correct data.classes or add some")
 
 
 def conflicts(hashes: pd.Series, labels: pd.Series) -> np.ndarray:

@@ -24,10 +24,11 @@ def read(data: Data, block: Digits, seed: int, scratch: Path) -> Source:
 
 def open_source(path: Path, data: Data, scratch: Path) -> Source:
     if path.is_dir() and data.manifest.file != "none":
-        path = path / data.manifest.file
-        if not manifest.accepts(path):
+        inside, path = path.resolve(), path / data.manifest.file
+        if not manifest.accepts(path) or not path.resolve().is_relative_to(inside):
             raise ValueError(
-                f"data.manifest.file: {path} is no .csv, .tsv or .parquet file; set it to none to read class folders"
+                f"data.manifest.file: {path} is no .csv, .tsv or .parquet file inside the source's folder; "
+                "set it to none to read class folders"
             )
     for kind in FORMATS:
         if kind.accepts(path):

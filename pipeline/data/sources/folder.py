@@ -79,7 +79,7 @@ def _classes(part: Path, split: str, root: Path) -> Iterator[tuple[str, str, str
         yield from ((folder.name, split, file) for file in files)
 
 
-def image_files(folder: Path, root: Path) -> Iterator[str]:
+def image_files(folder: Path, root: Path, key: str = "data.source") -> Iterator[str]:
     """Paths, relative to the root, of everything below a folder that is named like an image, hidden names left out.
 
     Raises ValueError for links that lead out of the root or to a folder, and for names that are no UTF-8.
@@ -97,7 +97,7 @@ def image_files(folder: Path, root: Path) -> Iterator[str]:
             yield name
     if out:
         raise ValueError(
-            f"data.source: {listed(out)}: links out of the source's folder, or to a folder; copy the files instead"
+            f"{key}: {listed(out)}: links out of the source's folder, or to a folder; copy the files instead"
         )
     if odd:
-        raise ValueError(f"data.source: {listed(odd)}: names that are no UTF-8; rename the files or their folders")
+        raise ValueError(f"{key}: {listed(odd)}: names that are no UTF-8; rename the files or their folders")

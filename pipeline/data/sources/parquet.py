@@ -43,7 +43,7 @@ def accepts(path: Path) -> bool:
 
 def read(path: Path, data: Data, scratch: Path) -> Source:
     """File names that begin with train, validation or test give the splits. Raises ValueError for columns that are missing."""
-    files, labels, splits, refs, names, known = parts(path), [], [], [], [], {}
+    files, labels, splits, groups, refs, names, known = parts(path), [], [], [], [], [], {}
     root = (path if path.is_dir() else path.parent).resolve()
     most = MOST_RATIO * max(sum(f.stat().st_size for f in files), SMALL)
     with (scratch / "images.bin").open("wb") as out:
@@ -53,8 +53,9 @@ def read(path: Path, data: Data, scratch: Path) -> Source:
                     f"data.source: {file.name} is a link out of the source's folder; copy the file instead"
                 )
             image, label, known[file.name] = _columns(file, data)
+            group = _group_column(file, data)
             split = SPLITS.get(file.stem.split("-")[0].lower(), "")
-            for row, (picture, value) in enumerate(_rows(file, image, label)):
+            for row, (picture, value, owner) in enumerate(_rows(file, image, label, group or label)):
                 content = _bytes(picture, file.name, row)
                 name = f"{file.stem}/{row}"
                 refs.append((out.tell(), len(content), name))
@@ -65,6 +66,7 @@ def read(path: Path, data: Data, scratch: Path) -> Source:
                     )
                 labels.append(_label(value, known[file.name], file.name, row))
                 splits.append(split)
+                groups.append(_owner(owner, file.name, row) if group else "")
                 names.append(name)
     if not labels:
         raise ValueError(f"data.source: {path.name} has no rows")
@@ -79,8 +81,13 @@ def read(path: Path, data: Data, scratch: Path) -> Source:
                 f"data.source: {files[0].name} and {name} name their classes differently: {classes} and {known[name]}"
             )
     classes = classes or sorted(set(labels), key=lambda c: (len(c), c) if c.isdigit() else (0, c))
-    frame = table(label=labels, split=splits, path=names)
-    return Source(tuple(c for c in classes if c in set(labels)), frame, refs, Packed(scratch / "images.bin", data))
+    if "" in groups and set(groups) != {""}:
+        raise ValueError(
+            f"data.source: some files of {path.name} have the column {data.manifest.group!r} and some have not"
+        )
+    frame = table(label=labels, split=splits, group=groups, path=names)
+    load = Packed(scratch / "images.bin", data)
+    return Source(tuple(c for c in classes if c in set(labels)), frame, refs, load, grouped="" not in groups)
 
 
 def _schema(file: Path) -> Any:
@@ -93,13 +100,13 @@ def _schema(file: Path) -> Any:
         raise ValueError(f"data.source: {file.name} cannot be read as Parquet: {error}") from None
 
 
-def _rows(file: Path, image: str, label: str) -> Iterator[tuple[Any, Any]]:
-    """(picture, label) of each row, a few at a time. Raises ValueError for a file that is broken or too large inside."""
+def _rows(file: Path, *columns: str) -> Iterator[tuple[Any, ...]]:
+    """These columns of each row, a few at a time. Raises ValueError for a file that is broken or too large inside."""
     import pyarrow as pa
 
     try:
-        for batch in open_parquet(file).iter_batches(batch_size=100, columns=[image, label]):
-            yield from zip(batch.column(image).to_pylist(), batch.column(label).to_pylist(), strict=True)
+        for batch in open_parquet(file).iter_batches(batch_size=100, columns=list(dict.fromkeys(columns))):
+            yield from zip(*(batch.column(c).to_pylist() for c in columns), strict=True)
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         raise ValueError(f"data.source: {file.name} cannot be read as Parquet: {error}") from None
 
@@ -135,6 +142,26 @@ def _columns(file: Path, data: Data) -> tuple[str, str, list[str]]:
         return image, label, [str(n) for n in features[label]["names"]]
     except (KeyError, TypeError, ValueError, RecursionError):
         return image, label, []  # most files carry no class names
+
+
+def _group_column(file: Path, data: Data) -> str:
+    """The column that says which rows belong together; empty where there is none. A column that params name must exist."""
+    names, asked = _schema(file).names, data.manifest
+    gone = [c for key in ("group", "split", "weight") if (c := getattr(asked, key)) != USUAL[key] and c not in names]
+    if gone:
+        raise ValueError(f"data.source: {file.name} lacks the columns {gone} of data.manifest; it has {names}")
+    if asked.split in names or asked.weight in names:
+        raise ValueError(
+            f"data.source: {file.name} has a column for split or weight, which is not read beside image bytes; name the "
+            "files after their splits (train-..., test-...), or write a table of paths"
+        )
+    return asked.group if asked.group in names else ""
+
+
+def _owner(value: Any, name: str, row: int) -> str:
+    if value is None or not str(value).strip():
+        raise ValueError(f"data.source: {name}, row {row}: no group; name the patient or object of each row")
+    return str(value).strip()
 
 
 def _bytes(value: Any, name: str, row: int) -> bytes:

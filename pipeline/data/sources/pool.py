@@ -12,7 +12,7 @@ from pipeline.params import Data
 def read(path: Path, data: Data) -> Source:
     """Rows without a label. Raises ValueError if there is nothing to read."""
     if path.is_dir():
-        root, paths = path, list(image_files(path, path))
+        root, paths = path, list(image_files(path, path, "data.unlabelled"))
     elif manifest.accepts(path):
         root, frame = path.parent, manifest.load(path, "data.unlabelled")
         if data.manifest.path not in frame:

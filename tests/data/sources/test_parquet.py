@@ -343,3 +343,41 @@ def test_one_value_that_stands_for_many_is_not_written_out_for_ever(tmp_path, re
     assert size < 30_000
     assert "unpacks to more than" in refused(path)
     assert sum(f.stat().st_size for f in scratch.iterdir()) <= 201 * size
+
+
+def with_columns(tmp_path, **columns):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from PIL import Image
+
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 8, 8), dtype=np.uint8)
+    cells = []
+    for x in pixels:
+        buffer = io.BytesIO()
+        Image.fromarray(x).save(buffer, "PNG")
+        cells.append(buffer.getvalue())
+    path = tmp_path / "set.parquet"
+    pq.write_table(pa.table({"image": cells, "label": ["a", "b", "a", "b"], **columns}), path)
+    return path
+
+
+def test_a_group_column_keeps_rows_together(tmp_path, shipped):
+    path = with_columns(tmp_path, patient=[7, 7, 8, 9])
+    named = shipped.data.manifest.model_copy(update={"group": "patient"})
+    source = parquet.read(path, shipped.data.model_copy(update={"manifest": named}), tmp_path)
+    assert source.grouped and source.rows["group"].tolist() == ["7", "7", "8", "9"]
+    assert not parquet.read(with_columns(tmp_path), shipped.data, tmp_path).grouped
+
+
+@pytest.mark.parametrize(
+    ("columns", "manifest", "says"),
+    [
+        ({"group": ["x", "", "y", "z"]}, {}, "row 1: no group"),
+        ({}, {"group": "patient"}, "lacks the columns .'patient'"),
+        ({"split": ["train"] * 4}, {}, "name the files after their splits"),
+    ],
+)
+def test_columns_that_cannot_be_followed_are_refused(tmp_path, shipped, columns, manifest, says):
+    data = shipped.data.model_copy(update={"manifest": shipped.data.manifest.model_copy(update=manifest)})
+    with pytest.raises(ValueError, match=says):
+        parquet.read(with_columns(tmp_path, **columns), data, tmp_path)
