@@ -244,7 +244,7 @@ def test_a_table_that_is_missing_or_none_is_refused(tmp_path, data, read, name):
     class_folders(tmp_path / "x")
     (tmp_path / "x" / "notes.txt").write_text("path,label\n")
     with pytest.raises(
-        ValueError, match=r"^data\.manifest\.file: .* is no \.csv, \.tsv or \.parquet file; set it to none"
+        ValueError, match=r"^data\.manifest\.file: .* is no \.csv, \.tsv or \.parquet file inside .*; set it to none"
     ):
         read(data(tmp_path / "x", name))
 
@@ -269,3 +269,10 @@ def test_a_missing_picture_is_left_to_the_quarantine(tmp_path, data, read):
     with pytest.raises(Unreadable) as error:
         source.load(source.refs[2])
     assert error.value.code == "not_a_file" and len(source.refs) == len(LABELS)
+
+
+def test_a_table_outside_the_sources_folder_is_not_followed(tmp_path, data, read):
+    class_folders(tmp_path / "x")
+    (tmp_path / "table.csv").write_text("path,label\nx/0/0.png,0\n")
+    with pytest.raises(ValueError, match="inside the source's folder"):
+        read(data(tmp_path / "x", "../table.csv"))
