@@ -80,6 +80,33 @@ def listed(names: Iterable[str], most: int = 20) -> str:
     return ", ".join(repr(n) for n in names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
+def deep(
+    raw: np.ndarray,
+    notes: tuple[str, ...],
+    tagged: tuple[float, float] | None,
+    data: Data,
+    full: tuple[float, float] | None = None,
+) -> Picture:
+    """A picture of raw values (H, W) or (H, W, C) with the window that `data.deep` asks for.
+
+    `tagged` is the file's own window, `full` the range of its type where that is not the range of the array's type.
+    """
+    rule = data.deep
+    window = tagged if rule.scale == "auto" else rule.window if rule.scale == "window" else None
+    if rule.scale == "full":
+        if full is None and raw.dtype.kind == "f":
+            raise Unreadable(
+                "range", "data.deep.scale is full, but the pixels are floats, which have no full range; use a window"
+            )
+        limits = None if full else np.iinfo(raw.dtype)
+        window = full or (float(limits.min), float(limits.max))
+    with np.errstate(over="ignore"):
+        pixels = raw.reshape(*raw.shape[:2], -1).astype(np.float32)
+    if not np.isfinite(pixels).all():
+        raise Unreadable("non_finite", "some pixels are NaN or infinite; mend or remove the file")
+    return Picture(pixels, notes, window)
+
+
 def check_shape(pixels: np.ndarray, data: Data) -> None:
     """Raises Unreadable for a picture that is too small, too long, or of one value all over."""
     height, width = pixels.shape[:2]

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pipeline.data.sources import dicom
-from pipeline.data.sources.base import Picture, Unreadable, check_shape
+from pipeline.data.sources.base import Picture, Unreadable, check_shape, deep
 from pipeline.params import Data
 
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
@@ -171,33 +171,6 @@ def _on(raw: np.ndarray, background: int, multiplied: bool) -> np.ndarray:
     share = raw[..., 3:] / most
     colour = raw[..., :3] * (1 if multiplied else share)
     return np.clip(np.round(colour + background / 255 * most * (1 - share)), 0, most).astype(raw.dtype)
-
-
-def deep(
-    raw: np.ndarray,
-    notes: tuple[str, ...],
-    tagged: tuple[float, float] | None,
-    data: Data,
-    full: tuple[float, float] | None = None,
-) -> Picture:
-    """A picture of raw values (H, W) or (H, W, C) with the window that `data.deep` asks for.
-
-    `tagged` is the file's own window, `full` the range of its type where that is not the range of the array's type.
-    """
-    rule = data.deep
-    window = tagged if rule.scale == "auto" else rule.window if rule.scale == "window" else None
-    if rule.scale == "full":
-        if full is None and raw.dtype.kind == "f":
-            raise Unreadable(
-                "range", "data.deep.scale is full, but the pixels are floats, which have no full range; use a window"
-            )
-        limits = None if full else np.iinfo(raw.dtype)
-        window = full or (float(limits.min), float(limits.max))
-    with np.errstate(over="ignore"):
-        pixels = raw.reshape(*raw.shape[:2], -1).astype(np.float32)
-    if not np.isfinite(pixels).all():
-        raise Unreadable("non_finite", "some pixels are NaN or infinite; mend or remove the file")
-    return Picture(pixels, notes, window)
 
 
 def _opencv(data: bytes) -> np.ndarray:

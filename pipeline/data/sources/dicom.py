@@ -7,7 +7,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from pipeline.data.sources.base import Picture, Unreadable
+from pipeline.data.sources.base import Picture, Unreadable, deep
 from pipeline.params import Data
 
 
@@ -94,8 +94,6 @@ def decodable(syntax: Any) -> bool:
 
 def picture(file: Any, data: Data) -> Picture:
     from pydicom.pixels import pixel_array
-
-    from pipeline.data.sources.decode import deep
 
     raw = pixel_array(file, index=0)
     kind = str(file.get("PhotometricInterpretation", "MONOCHROME2"))
