@@ -82,11 +82,11 @@ def grouped(
     same = np.stack([order[:-1][equal], order[1:][equal]], axis=1)
     if data.near_duplicates == "ignore":
         return duplicates.groups(names, same), 0, None
-    one = rows.loc[~rows["hash"].duplicated()]  # equal pictures would crowd all others out of a picture's neighbours
-    y = pd.Categorical(one["label"]).codes.astype(np.int64)
-    longest = one[["height", "width"]].max(axis=1).to_numpy()
-    found = duplicates.find(seen.thumbs.take(one["place"].to_numpy()), longest, y, seed)
-    near = one.index.to_numpy()[found.pairs]
+    locked = rows["split"].to_numpy() == "test"  # must not sway what is found among the others
+    near, found = near_pairs(rows[~locked], seen, seed)
+    if locked.any():
+        more, _ = near_pairs(rows, seen, seed, found.bound)
+        near = np.concatenate([near, more[locked[more].any(axis=1)]])
     log.info(
         "%d pairs of near duplicates, correlation above %.2f (typical: %.2f)", len(near), found.bound, found.typical
     )
@@ -97,6 +97,17 @@ def grouped(
             f"{len(every)} pairs of images are equal or near duplicates (data.near_duplicates: error). The first:{first}"
         )
     return duplicates.groups(names, every if data.near_duplicates == "group" else same), len(near), found.bound
+
+
+def near_pairs(
+    rows: pd.DataFrame, seen: intake.Seen, seed: int, bound: float | None = None
+) -> tuple[np.ndarray, duplicates.Found]:
+    """Pairs of near duplicates by their index in `rows`, int (P, 2), and how they were found."""
+    one = rows.loc[~rows["hash"].duplicated()]  # equal pictures would crowd all others out of a picture's neighbours
+    y = pd.Categorical(one["label"]).codes.astype(np.int64)
+    longest = one[["height", "width"]].max(axis=1).to_numpy()
+    found = duplicates.find(seen.thumbs.take(one["place"].to_numpy()), longest, y, seed, bound)
+    return one.index.to_numpy()[found.pairs], found
 
 
 def split(rows: pd.DataFrame, data: Data, seed: int) -> tuple[pd.DataFrame, list[Problem]]:
@@ -119,12 +130,12 @@ def split(rows: pd.DataFrame, data: Data, seed: int) -> tuple[pd.DataFrame, list
 
 def chosen_form(rows: pd.DataFrame, seen: intake.Seen, data: Data) -> intake.Form:
     """Size, channels, and the range of deep pixels, which only training rows decide."""
-    train = rows["place"].to_numpy()[rows["split"].to_numpy() == "train"]
+    rows = rows[rows["split"] == "train"]
     return intake.Form(
         size=intake.choose_size(data.image_size, rows[["height", "width"]].min(axis=1).tolist()),
         channels=(1 if rows["grey"].all() else 3) if data.channels == "auto" else data.channels,
         fit=data.fit,
-        window=intake.common_range(seen.samples[train], data.deep.percentiles),
+        window=intake.common_range(seen.samples[rows["place"].to_numpy()], data.deep.percentiles),
     )
 
 

@@ -36,10 +36,10 @@ class Found:
     typical: float
 
 
-def find(thumbs: Thumbs, longest: np.ndarray, y: np.ndarray, seed: int) -> Found:
+def find(thumbs: Thumbs, longest: np.ndarray, y: np.ndarray, seed: int, bound: float | None = None) -> Found:
     """Near duplicates among pictures whose longest sides were `longest` (N,) and class indices are y (N,).
 
-    Time grows like N^1.5 at most.
+    The bound comes from these pictures unless it is given. Time grows like N^1.5 at most.
     """
     n = len(y)
     if n < 3:
@@ -54,7 +54,8 @@ def find(thumbs: Thumbs, longest: np.ndarray, y: np.ndarray, seed: int) -> Found
     both, place = np.unique(np.sort(np.concatenate([unrelated, pairs]), axis=1), axis=0, return_inverse=True)
     jobs = [(thumbs, length, both[rows]) for rows in _parts(len(both))]
     score = np.concatenate(processes.spread(register, jobs, processes.cores(), "compare pictures", len(both)))[place]
-    bound, typical = threshold(score[: len(unrelated)])
+    own, typical = threshold(score[: len(unrelated)])
+    bound = own if bound is None else bound
     score = score[len(unrelated) :]
     return Found(pairs[score > bound], score[score > bound], bound, typical)
 
