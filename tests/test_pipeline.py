@@ -257,7 +257,13 @@ def test_the_test_split_reaches_nothing_before_evaluate(project: Path, tmp_path:
     changed = {name for name in hashes[0] if hashes[0][name] != hashes[1][name]}
     assert changed == {"prepare", "evaluate", "report"}
     prepared = [{out["path"]: out["md5"] for out in both["prepare"]} for both in hashes]
-    assert {path for path in prepared[0] if prepared[0][path] != prepared[1][path]} == {"data/real/test"}
+    differ = {path for path in prepared[0] if prepared[0][path] != prepared[1][path]}
+    assert differ == {
+        "data/real/test",
+        "data/real/about",
+    }  # the audit describes all splits, and only the report reads it
+    readers = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"].items()
+    assert [name for name, stage in readers if "data/real/about" in stage.get("do", stage)["deps"]] == ["report"]
 
 
 @pytest.mark.slow
