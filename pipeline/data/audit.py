@@ -30,7 +30,7 @@ def check_losses(total: int, classes: Sequence[str], left: Iterable[str], lost: 
     if len(lost) > most * total:
         raise ValueError(
             f"{len(lost)} of {total} images cannot be used, more than data.max_quarantined = {most:g} allows. "
-            f"Mend or remove them, or raise it. The first:{first}"
+            f"Mend or remove them, or raise it, and all of them stand in quarantine.csv. The first:{first}"
         )
     gone = sorted(set(classes) - set(left))
     if gone:

@@ -88,7 +88,7 @@ def decodable(syntax: Any) -> bool:
 
     try:
         return get_decoder(syntax).is_available
-    except NotImplementedError:
+    except NotImplementedError:  # pydicom's word for a syntax that it has never heard of
         return False
 
 
