@@ -26,38 +26,49 @@ def main(
     with tempfile.TemporaryDirectory(dir=train.parent, prefix="unpacked-") as folder:
         scratch = Path(folder)
         source = sources.read(data, params.sources.digits, derive(params.seed, "digits"), scratch)
-        seen = intake.look(source, scratch)
+        seen = intake.look(source, scratch / "source")
         rows, lost = usable(source, seen, data)
-        rows["group"], near, bound = grouped(rows, source, seen, data, derive(params.seed, "duplicates"))
+        extra = pool.read(Path(data.unlabelled), data)
+        seen_extra = intake.look(extra, scratch / "pool")
+        spare, broken = readable(extra, seen_extra)
+        thumbs = seen.thumbs.take(rows["place"].to_numpy()) + seen_extra.thumbs.take(spare["place"].to_numpy())
+        near = find_near(rows, spare, thumbs, data, derive(params.seed, "duplicates"))
+        among = near.pairs[(near.pairs < len(rows)).all(axis=1)]
+        rows["group"] = grouped(rows, among, data)
+        joined = join_pool(rows, spare, near.pairs)
+        rows, spare = rows.assign(joined=joined[: len(rows)]), spare.assign(group=joined[len(rows) :])
         rows, leaked = split(rows, data, derive(params.seed, "splits"))
-        lost += leaked
         form = chosen_form(rows, seen, data)
         samples = written(rows, source, form, scratch / "squares.npy", params)
         for name, out in (("train", train), ("val", val), ("test", test)):
             samples.take(rows["split"].to_numpy() == name).save(out)
-        spare, kept_out = unlabelled_rows(rows, seen, samples.facts, form, data, scratch)
-        spare.save(unlabelled)
-        lost += kept_out
+        spare, held = left_over(spare, rows)
+        images = intake.write(extra, spare["place"].to_numpy(), scratch / "pool.npy", form)
+        Samples(as_table(pd.concat([rows, spare])).iloc[len(rows) :], images, samples.facts).save(unlabelled)
+        lost += leaked + broken + held
         about.mkdir(parents=True)
-        record = describe(samples, rows, source, data) | {
-            "near_pairs": near,
-            "near_bound": bound,
-            "unlabelled": len(spare),
-        }
-        if near and data.near_duplicates == "warn":
-            record["warnings"].append(f"{near} pairs of near duplicates may stand in two splits (data.near_duplicates)")
+        record = describe(samples, rows, source, data) | {"near_pairs": len(among), "unlabelled": len(spare)}
+        record["near_bound"] = None if data.near_duplicates == "ignore" else near.bound
+        if len(among) and data.near_duplicates == "warn":
+            warning = f"{len(among)} pairs of near duplicates may stand in two splits (data.near_duplicates)"
+            record["warnings"].append(warning)
     pd.DataFrame(lost, columns=audit.QUARANTINE).to_csv(quarantine, index=False)
     record |= {"quarantined": len(lost), "quarantine": pd.Series([p.code for p in lost]).value_counts().to_dict()}
     (about / "audit.json").write_text(json.dumps(record, indent=1))
     say(record, lost)
 
 
-def usable(source: Source, seen: intake.Seen, data: Data) -> tuple[pd.DataFrame, list[Problem]]:
-    """The rows whose pictures can be used, with what was seen of them and their `place` in the source, and the others."""
+def readable(source: Source, seen: intake.Seen) -> tuple[pd.DataFrame, list[Problem]]:
+    """The rows whose pictures can be read, with what was seen of them and their `place` in the source, and the others."""
     rows = pd.concat([source.rows, seen.table], axis=1).assign(place=np.arange(len(source.refs)))
     bad = rows[rows["code"] != ""]
     lost = source.problems + [Problem(*r) for r in bad[["path", "code", "remedy"]].itertuples(index=False)]
-    rows = rows[rows["code"] == ""].reset_index(drop=True)
+    return rows[rows["code"] == ""].reset_index(drop=True), lost
+
+
+def usable(source: Source, seen: intake.Seen, data: Data) -> tuple[pd.DataFrame, list[Problem]]:
+    """The readable rows without those whose labels conflict; raises ValueError if too many are lost."""
+    rows, lost = readable(source, seen)
     torn = audit.conflicts(rows["hash"], rows["label"])
     if torn.any():
         problems = audit.conflict_problems(rows[torn])
@@ -72,42 +83,42 @@ def usable(source: Source, seen: intake.Seen, data: Data) -> tuple[pd.DataFrame,
     return rows, lost
 
 
-def grouped(
-    rows: pd.DataFrame, source: Source, seen: intake.Seen, data: Data, seed: int
-) -> tuple[list[str], int, float | None]:
-    """A group name for each row, how many pairs of near duplicates were found, and the correlation that made them so."""
-    names = rows["group"].where(rows["group"] != "", rows["hash"]).tolist()
-    order = np.argsort(rows["hash"].to_numpy(), kind="stable")
-    equal = rows["hash"].to_numpy()[order[1:]] == rows["hash"].to_numpy()[order[:-1]]
-    same = np.stack([order[:-1][equal], order[1:][equal]], axis=1)
+def find_near(
+    rows: pd.DataFrame, spare: pd.DataFrame, thumbs: intake.Thumbs, data: Data, seed: int
+) -> duplicates.Found:
+    """Near duplicates among the rows of both tables, the second's counted on from the first's; thumbs in that order.
+
+    A given test split and the pool sway nothing that is found among the others.
+    """
     if data.near_duplicates == "ignore":
-        return duplicates.groups(names, same), 0, None
-    locked = rows["split"].to_numpy() == "test"  # must not sway what is found among the others
-    near, found = near_pairs(rows[~locked], seen, seed)
-    if locked.any():
-        more, _ = near_pairs(rows, seen, seed, found.bound)
-        near = np.concatenate([near, more[locked[more].any(axis=1)]])
-    log.info(
-        "%d pairs of near duplicates, correlation above %.2f (typical: %.2f)", len(near), found.bound, found.typical
-    )
+        return duplicates.NOTHING
+    both = pd.concat([rows.assign(apart=rows["split"] == "test"), spare.assign(apart=True)], ignore_index=True)
+    one = both.sort_values("apart", kind="stable")
+    one = one[~one["hash"].duplicated()]  # equal pictures would crowd all others out of a picture's neighbours
+    longest, y = one[["height", "width"]].max(axis=1).to_numpy(), pd.Categorical(one["label"]).codes.astype(np.int64)
+    found = duplicates.find(thumbs.take(one.index.to_numpy()), longest, y, one["apart"].to_numpy(), seed)
+    log.info("%d pairs of near duplicates, correlation above %.2f (typical: %.2f)", len(found.pairs), *found[2:])
+    return found._replace(pairs=one.index.to_numpy()[found.pairs])
+
+
+def grouped(rows: pd.DataFrame, near: np.ndarray, data: Data) -> list[str]:
+    """A group name for each row, of rows that belong together, are equal, or show the same: pairs int (P, 2)."""
+    names = rows["group"].where(rows["group"] != "", rows["hash"]).tolist()
+    same = equal(rows["hash"])
     every = np.concatenate([same, near])
     if data.near_duplicates == "error" and len(every):
         first = "".join(f"\n  {rows['path'][i]!r} = {rows['path'][j]!r}" for i, j in every[:20])
         raise ValueError(
             f"{len(every)} pairs of images are equal or near duplicates (data.near_duplicates: error). The first:{first}"
         )
-    return duplicates.groups(names, every if data.near_duplicates == "group" else same), len(near), found.bound
+    return duplicates.groups(names, every if data.near_duplicates == "group" else same)
 
 
-def near_pairs(
-    rows: pd.DataFrame, seen: intake.Seen, seed: int, bound: float | None = None
-) -> tuple[np.ndarray, duplicates.Found]:
-    """Pairs of near duplicates by their index in `rows`, int (P, 2), and how they were found."""
-    one = rows.loc[~rows["hash"].duplicated()]  # equal pictures would crowd all others out of a picture's neighbours
-    y = pd.Categorical(one["label"]).codes.astype(np.int64)
-    longest = one[["height", "width"]].max(axis=1).to_numpy()
-    found = duplicates.find(seen.thumbs.take(one["place"].to_numpy()), longest, y, seed, bound)
-    return one.index.to_numpy()[found.pairs], found
+def equal(hashes: pd.Series) -> np.ndarray:
+    """Pairs int (P, 2) that join all rows of equal hash."""
+    order = np.argsort(hashes.to_numpy(), kind="stable")
+    same = hashes.to_numpy()[order[1:]] == hashes.to_numpy()[order[:-1]]
+    return np.stack([order[:-1][same], order[1:][same]], axis=1)
 
 
 def split(rows: pd.DataFrame, data: Data, seed: int) -> tuple[pd.DataFrame, list[Problem]]:
@@ -161,32 +172,17 @@ def as_table(rows: pd.DataFrame) -> pd.DataFrame:
     return table(id=ids.tolist(), origin=["real"] * len(rows), source_path=rows["path"].tolist(), **columns)
 
 
-def unlabelled_rows(
-    rows: pd.DataFrame, seen: intake.Seen, facts: Facts, form: intake.Form, data: Data, scratch: Path
-) -> tuple[Samples, list[Problem]]:
-    """The pool without what cannot be used, and without what shows the same as a row of validation or test."""
-    path, empty = Path(data.unlabelled), np.empty((0, form.size, form.size, form.channels), np.uint8)
-    if path.name == sources.NONE:
-        return Samples(as_table(rows.iloc[:0]), empty, facts), []
-    source = pool.read(path, data)
-    found = intake.look(source, scratch / "pool")
-    frame = pd.concat([source.rows, found.table], axis=1).assign(place=np.arange(len(source.refs)), split="unlabelled")
-    lost = [Problem(*r) for r in frame[frame["code"] != ""][["path", "code", "remedy"]].itertuples(index=False)]
-    frame = frame[frame["code"] == ""].reset_index(drop=True)
-    held = rows[rows["split"] != "train"]
-    both = pd.concat([held, frame], ignore_index=True)
-    thumbs = seen.thumbs.take(held["place"].to_numpy()) + found.thumbs.take(frame["place"].to_numpy())
-    longest, y = both[["height", "width"]].max(axis=1).to_numpy(), np.zeros(len(both), np.int64)
-    near = (
-        duplicates.find(thumbs, longest, y, 0).pairs if data.near_duplicates != "ignore" else np.empty((0, 2), np.int64)
-    )
-    groups = np.array(duplicates.groups(both["hash"].tolist(), near))
-    leaking = np.isin(groups[len(held) :], groups[: len(held)])
-    remedy = "shows the same as a row of validation or test"
-    lost += [Problem(p, "leak", remedy) for p in frame["path"][leaking]]
-    frame = frame[~leaking].assign(group=groups[len(held) :][~leaking]).reset_index(drop=True)
-    images = intake.write(source, frame["place"].to_numpy(), scratch / "pool.npy", form) if len(frame) else empty
-    return Samples(as_table(frame), images, facts), lost
+def join_pool(rows: pd.DataFrame, spare: pd.DataFrame, near: np.ndarray) -> list[str]:
+    """Groups of the rows of both tables, in this order, by the groups of the first, equal pictures and the pairs (P, 2)."""
+    names = rows["group"].tolist() + spare["hash"].tolist()
+    return duplicates.groups(names, np.concatenate([equal(pd.concat([rows["hash"], spare["hash"]])), near]))
+
+
+def left_over(spare: pd.DataFrame, rows: pd.DataFrame) -> tuple[pd.DataFrame, list[Problem]]:
+    """The rows of the pool that show nothing of validation and test, and the others."""
+    held = spare["group"].isin(rows["joined"][rows["split"] != "train"])
+    problems = [Problem(p, "leak", "shows the same as a row of validation or test") for p in spare["path"][held]]
+    return spare[~held].assign(split="unlabelled"), problems
 
 
 def describe(samples: Samples, rows: pd.DataFrame, source: Source, data: Data) -> dict:

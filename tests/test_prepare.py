@@ -268,6 +268,31 @@ def test_pool_rows_that_show_a_validation_or_test_row_are_left_out(whole):
     assert whole.one.codes["broken.jpg"] == "empty"
 
 
+def test_no_id_of_the_pool_is_that_of_a_labelled_row(whole):
+    ids = [set(s.table["id"]) for s in (whole.one.train, whole.one.val, whole.one.test, whole.one.unlabelled)]
+    assert len(set.union(*ids)) == sum(map(len, ids))
+
+
+def test_a_pool_row_equal_to_training_rows_shares_their_group(whole):
+    groups = whole.one.unlabelled.table.set_index("source_path")["group"]
+    train = whole.one.train.table
+    assert {groups["deeper/train_equal.png"], groups["train_near.png"]} <= set(train["group"])
+    assert not {groups[f"new{i}.png"] for i in range(5)} & set(train["group"])
+
+
+def test_a_pool_changes_no_split(prepare, tmp_path):
+    rows, pool = base(24), tmp_path / "pool"
+    table = stored(tmp_path / "set", rows)
+    pool.mkdir()
+    for i in range(24):
+        Image.fromarray(faded(rows[i]["pixels"])).save(pool / f"{i}.png")
+    without, done = prepare(table), prepare(table, unlabelled=str(pool))
+    for one, other in zip((without.train, without.val, without.test), (done.train, done.val, done.test), strict=True):
+        assert one.table.equals(other.table) and np.array_equal(one.images, other.images)
+    kept = {p.removesuffix(".png") for p in done.unlabelled.table["source_path"]}
+    assert {rows[int(i)]["path"] for i in kept} == set(done.train.table["source_path"])
+
+
 # Splits that the source gives
 
 

@@ -7,8 +7,8 @@ data, for chest X-rays are all alike and photographs are not: the bound lies `SI
 pairs of one class, on Fisher's z scale.
 """
 
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from scipy import fft
@@ -24,10 +24,10 @@ LEAST = 0.7  # never call two pictures near duplicates below this correlation
 OVERLAP = 0.6  # least share of the smaller picture that a shift must leave
 NEIGHBOURS = 6
 EXACT = 4000  # up to so many rows neighbours are searched among all
+PROBES = 6  # cells that are searched beyond
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(NamedTuple):
     """Pairs of rows int (P, 2) above the bound, their correlations (P,), the bound, and the median of unrelated pairs."""
 
     pairs: np.ndarray
@@ -36,26 +36,29 @@ class Found:
     typical: float
 
 
-def find(thumbs: Thumbs, longest: np.ndarray, y: np.ndarray, seed: int, bound: float | None = None) -> Found:
+NOTHING = Found(np.empty((0, 2), np.int64), np.empty(0), 1.0, 0.0)
+
+
+def find(thumbs: Thumbs, longest: np.ndarray, y: np.ndarray, apart: np.ndarray, seed: int) -> Found:
     """Near duplicates among pictures whose longest sides were `longest` (N,) and class indices are y (N,).
 
-    The bound comes from these pictures unless it is given. Time grows like N^1.5 at most.
+    Rows that stand `apart`, bool (N,), are found beside the others and sway neither the bound nor any pair without them;
+    their classes do not count. Time grows like N^1.5 at most.
     """
-    n = len(y)
-    if n < 3:
-        return Found(np.empty((0, 2), np.int64), np.empty(0), 1.0, 0.0)
-    length = longest * min(1.0, SIDE / np.median(longest))  # of every picture, at the scale of comparison
+    n, known = len(y), np.flatnonzero(~apart)
+    if len(known) < 3:
+        return NOTHING
+    length = longest * min(1.0, SIDE / np.median(longest[known]))  # of every picture, at the scale of comparison
     jobs = [(thumbs.take(rows), length[rows]) for rows in _parts(n)]
     parts = processes.spread(describe, jobs, processes.cores(), "describe pictures", n)
-    near = [neighbours(np.concatenate(p), NEIGHBOURS, seed) for p in zip(*parts, strict=True)]
+    near = [neighbours(np.concatenate(p), apart, NEIGHBOURS, seed) for p in zip(*parts, strict=True)]
     edges = np.concatenate([np.stack([np.repeat(np.arange(n), k.shape[1]), k.reshape(-1)], axis=1) for k in near])
     pairs = np.unique(np.sort(edges[edges[:, 0] != edges[:, 1]], axis=1), axis=0)
-    unrelated = random_pairs(y, 2000, np.random.default_rng(seed))
+    unrelated = known[random_pairs(y[known], 2000, np.random.default_rng(seed))]
     both, place = np.unique(np.sort(np.concatenate([unrelated, pairs]), axis=1), axis=0, return_inverse=True)
     jobs = [(thumbs, length, both[rows]) for rows in _parts(len(both))]
     score = np.concatenate(processes.spread(register, jobs, processes.cores(), "compare pictures", len(both)))[place]
-    own, typical = threshold(score[: len(unrelated)])
-    bound = own if bound is None else bound
+    bound, typical = threshold(score[: len(unrelated)])
     score = score[len(unrelated) :]
     return Found(pairs[score > bound], score[score > bound], bound, typical)
 
@@ -131,49 +134,57 @@ def _unit(x: np.ndarray) -> np.ndarray:
     return flat / (np.linalg.norm(flat) + 1e-9)
 
 
-def neighbours(features: np.ndarray, k: int, seed: int) -> np.ndarray:
-    """The k nearest rows of each row by cosine, int (N, k), after principal components; a row may stand among its own."""
+def neighbours(features: np.ndarray, apart: np.ndarray, k: int, seed: int) -> np.ndarray:
+    """The k nearest rows of each row by cosine, int (N, k), after principal components; a row may stand among its own.
+
+    Rows `apart`, bool (N,), are nobody's neighbours but each other's.
+    """
     from sklearn.decomposition import PCA
 
-    n = len(features)
-    k = min(k, n - 1)
-    sample = np.random.default_rng(seed).permutation(n)[:5000]
+    n, known = len(features), np.flatnonzero(~apart)
+    sample = known[np.random.default_rng(seed).permutation(len(known))[:5000]]
     pca = PCA(min(64, len(sample), features.shape[1]), random_state=seed % 2**32).fit(
         features[sample].astype(np.float32)
     )
     x = np.concatenate([pca.transform(features[rows].astype(np.float32)) for rows in _parts(n, 4096)])
     x /= np.linalg.norm(x, axis=1, keepdims=True) + 1e-9
-    if n <= EXACT:
-        return np.concatenate([_best(x[rows] @ x.T, rows, np.arange(n), k) for rows in _parts(n)])
-    return _among_cells(x, k, seed)
+    out = np.tile(np.arange(n)[:, None], (1, min(k, n - 1)))
+    _search(x, known, known, out, seed)
+    _search(x, np.flatnonzero(apart), np.arange(n), out, seed)
+    return out
 
 
-def _best(likeness: np.ndarray, rows: np.ndarray, columns: np.ndarray, k: int) -> np.ndarray:
-    """For each of `rows` the k of `columns` with the largest likeness (rows, columns), itself left out."""
-    likeness[rows[:, None] == columns] = -np.inf
-    k = min(k, likeness.shape[1])
-    return columns[np.argpartition(-likeness, k - 1, axis=1)[:, :k]]
+def _search(x: np.ndarray, asking: np.ndarray, answering: np.ndarray, out: np.ndarray, seed: int) -> None:
+    """Writes the nearest of the rows `answering` into out (N, k) for the rows `asking`.
 
-
-def _among_cells(x: np.ndarray, k: int, seed: int, probes: int = 6) -> np.ndarray:
-    """As above, looking only into the `probes` cells of a k-means whose centres are nearest to a row."""
+    Above EXACT rows it looks only into those cells of a k-means whose centres are nearest.
+    """
     from sklearn.cluster import MiniBatchKMeans
 
-    n = len(x)
-    means = MiniBatchKMeans(round(np.sqrt(n)), random_state=seed % 2**32, n_init=1, batch_size=4096).fit(x)
-    cell, centres = means.labels_, means.cluster_centers_
-    members = [np.flatnonzero(cell == c) for c in range(len(centres))]
-    probed = np.concatenate(
-        [np.argpartition(-(x[rows] @ centres.T), probes - 1, axis=1)[:, :probes] for rows in _parts(n, 4096)]
+    centres = x[:1]
+    if len(answering) > EXACT and len(asking):
+        means = MiniBatchKMeans(round(np.sqrt(len(answering))), random_state=seed % 2**32, n_init=1, batch_size=4096)
+        centres = means.fit(x[answering]).cluster_centers_
+    nearest = np.concatenate([_best(x[rows] @ centres.T, PROBES) for rows in _parts(len(x), 4096)])
+    members = [answering[nearest[answering, 0] == c] for c in range(len(centres))]
+    for c in range(len(centres)):
+        own = asking[nearest[asking, 0] == c]
+        for start in range(0, len(own), 256):
+            rows = own[start : start + 256]
+            columns = np.concatenate([members[p] for p in np.unique(nearest[rows])])
+            likeness = x[rows] @ x[columns].T
+            likeness[rows[:, None] == columns] = -np.inf
+            best = columns[_best(likeness, out.shape[1])]
+            out[rows, : best.shape[1]] = best
+
+
+def _best(likeness: np.ndarray, k: int) -> np.ndarray:
+    """The columns of the k largest values of each row, int (rows, k), the largest first."""
+    k = min(k, likeness.shape[1])
+    best = np.argpartition(-likeness, k - 1, axis=1)[:, :k]
+    return np.take_along_axis(
+        best, np.argsort(-np.take_along_axis(likeness, best, axis=1), axis=1, kind="stable"), axis=1
     )
-    out = np.tile(np.arange(n)[:, None], (1, k))
-    for c, own in enumerate(members):
-        if len(own):
-            columns = np.concatenate([members[p] for p in np.unique(np.append(probed[own].reshape(-1), c))])
-            for rows in np.array_split(own, range(256, len(own), 256)):
-                best = _best(x[rows] @ x[columns].T, rows, columns, k)
-                out[rows, : best.shape[1]] = best
-    return out
 
 
 def register(thumbs: Thumbs, length: np.ndarray, pairs: np.ndarray, report: processes.Report) -> np.ndarray:

@@ -68,7 +68,7 @@ def look(source: Source, scratch: Path) -> Seen:
     """The first pass over all rows; thumbnails are written to the folder `scratch`."""
     n = len(source.refs)
     scratch.mkdir(exist_ok=True)
-    chunks = [range(start, min(start + CHUNK, n)) for start in range(0, n, CHUNK)]
+    chunks = [range(start, min(start + CHUNK, n)) for start in range(0, max(n, 1), CHUNK)]
     files = [scratch / f"{k}.bin" for k in range(len(chunks))]
     jobs = [(source.load, [source.refs[i] for i in rows], file) for rows, file in zip(chunks, files, strict=True)]
     parts = processes.spread(look_at, jobs, processes.cores(), "look at pictures", n)
@@ -103,7 +103,8 @@ def look_at(
             size = (pixels.shape[0], pixels.shape[1], is_grey(pixels), digest.hexdigest(), " ".join(picture.notes))
             rows.append(("", "", *size, float(shown.mean()), float(shown.std()), deep))
     columns = ["code", "remedy", "height", "width", "grey", "hash", "notes", "mean", "spread", "deep"]
-    return pd.DataFrame(rows, columns=columns), np.array(where, np.int64).reshape(-1, 3), samples
+    kinds = {"height": int, "width": int, "grey": bool, "mean": float, "spread": float, "deep": bool}
+    return pd.DataFrame(rows, columns=columns).astype(kinds), np.array(where, np.int64).reshape(-1, 3), samples
 
 
 def own_range(picture: Picture) -> tuple[float, float]:

@@ -75,14 +75,22 @@ COPIES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-def searched(pictures: list[np.ndarray], folder: Path, y: np.ndarray | None = None, seed: int = 0) -> Found:
+def searched(
+    pictures: list[np.ndarray],
+    folder: Path,
+    y: np.ndarray | None = None,
+    seed: int = 0,
+    apart: np.ndarray | None = None,
+) -> Found:
     folder.mkdir(exist_ok=True)
     small = [thumbnail(np.ascontiguousarray(p)[..., None]) for p in pictures]
     (folder / "0.bin").write_bytes(b"".join(s.tobytes() for s in small))
     start = np.cumsum([0] + [s.size for s in small])
     where = np.array([(0, b, *s.shape) for b, s in zip(start, small, strict=False)], np.int64).reshape(-1, 4)
     longest = np.array([max(p.shape) for p in pictures], np.int64)
-    return find(Thumbs([folder / "0.bin"], where), longest, np.zeros(len(pictures), np.int64) if y is None else y, seed)
+    y = np.zeros(len(pictures), np.int64) if y is None else y
+    apart = np.zeros(len(pictures), bool) if apart is None else apart
+    return find(Thumbs([folder / "0.bin"], where), longest, y, apart, seed)
 
 
 def grouped(found: Found, n: int) -> np.ndarray:
@@ -341,6 +349,10 @@ def test_random_pairs_of_classes_of_one_row_each_are_any_two_rows():
 # Neighbours
 
 
+def nearest(x: np.ndarray, k: int, seed: int = 0, apart: np.ndarray | None = None) -> np.ndarray:
+    return neighbours(x, np.zeros(len(x), bool) if apart is None else apart, k, seed)
+
+
 def scattered(n: int, seed: int = 0) -> np.ndarray:
     """Unit features in loose clusters, as descriptors of real pictures are."""
     rng = np.random.default_rng(seed)
@@ -350,7 +362,7 @@ def scattered(n: int, seed: int = 0) -> np.ndarray:
 
 def test_neighbours_are_the_nearest_rows_by_cosine():
     x = scattered(50)[:, :40]
-    near = neighbours(x, 3, 0)
+    near = nearest(x, 3)
     centred = x.astype(float) - x.astype(float).mean(axis=0)
     centred /= np.linalg.norm(centred, axis=1, keepdims=True)
     likeness = centred @ centred.T - 3 * np.eye(50)
@@ -361,9 +373,9 @@ def test_neighbours_are_the_nearest_rows_by_cosine():
 
 def test_neighbours_among_cells_agree_with_a_search_among_all(monkeypatch):
     x = scattered(1500)
-    among_all = neighbours(x, 6, 0)
+    among_all = nearest(x, 6)
     monkeypatch.setattr(duplicates, "EXACT", 100)
-    among_cells, again = neighbours(x, 6, 0), neighbours(x, 6, 0)
+    among_cells, again = nearest(x, 6), nearest(x, 6)
     assert np.array_equal(among_cells, again) and among_cells.shape == (1500, 6)
     shared = [len(set(a) & set(b)) / 6 for a, b in zip(among_all, among_cells, strict=True)]
     assert 0.9 <= np.mean(shared) < 1
@@ -373,13 +385,13 @@ def test_a_near_copy_is_always_found_among_cells(monkeypatch):
     monkeypatch.setattr(duplicates, "EXACT", 100)
     x = scattered(800)
     near = x[:40] + np.random.default_rng(1).normal(0, 0.005, (40, 80))
-    found = neighbours(np.concatenate([x, near]).astype(np.float16), 6, 0)
+    found = nearest(np.concatenate([x, near]).astype(np.float16), 6)
     assert np.mean([800 + i in found[i] for i in range(40)]) >= 0.95
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 9])
 def test_fewer_rows_than_neighbours_give_all_the_others(n):
-    near = neighbours(scattered(n), 6, 0)
+    near = nearest(scattered(n), 6)
     assert near.shape == (n, min(6, n - 1))
     if n <= 7:
         assert all(set(row) == set(range(n)) - {i} for i, row in enumerate(near))
@@ -387,7 +399,37 @@ def test_fewer_rows_than_neighbours_give_all_the_others(n):
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning:sklearn")
 def test_rows_that_are_all_equal_have_neighbours_too():
-    assert neighbours(np.ones((8, 20), np.float16), 3, 0).shape == (8, 3)
+    assert nearest(np.ones((8, 20), np.float16), 3).shape == (8, 3)
+
+
+def test_rows_apart_sway_no_neighbour_of_the_others_and_see_all(monkeypatch):
+    for exact in (4000, 100):
+        monkeypatch.setattr(duplicates, "EXACT", exact)
+        x, apart = scattered(900), np.arange(900) >= 600
+        x[600:700] = x[:100]
+        near = nearest(x, 6, apart=apart)
+        assert np.array_equal(near[:600], nearest(x[:600], 6))
+        assert (near[600:700] == np.arange(100)[:, None]).any(axis=1).mean() >= 0.95
+        assert (near[700:] >= 600).any() and (near[700:] < 600).any()
+
+
+def test_pictures_apart_are_found_and_sway_nothing_among_the_others(tmp_path):
+    rng = np.random.default_rng(8)
+    own = [texture(rng) for _ in range(30)]
+    own.append(encoded(own[3]))
+    one = [encoded(own[7]), encoded(own[9]), *(texture(rng) for _ in range(10))]
+    other = [grey(smooth(rng, 300, 200, 2)) for _ in range(25)]
+    alone = searched(own, tmp_path / "alone")
+    assert alone.pairs.tolist() == [[3, 30]]
+    for k, more in enumerate((one, other)):
+        found = searched([*more, *own], tmp_path / str(k), apart=np.arange(len(more) + len(own)) < len(more))
+        among = (found.pairs >= len(more)).all(axis=1)
+        assert (found.bound, found.typical) == (alone.bound, alone.typical)
+        assert np.array_equal(found.pairs[among] - len(more), alone.pairs)
+        assert np.array_equal(found.score[among], alone.score)
+        assert {tuple(p) for p in found.pairs[~among]} == (
+            {(0, len(more) + 7), (1, len(more) + 9)} if k == 0 else set()
+        )
 
 
 # Groups

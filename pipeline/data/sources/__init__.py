@@ -8,7 +8,7 @@ from pipeline.data.sources.base import Source
 from pipeline.params import Data, Digits
 
 FORMATS = (named, npz, idx, parquet, manifest, folder)  # asked in this order
-EMBEDDED, NONE = "digits.yaml", "none.yaml"
+EMBEDDED = "digits.yaml"
 
 
 def read(data: Data, block: Digits, seed: int, scratch: Path) -> Source:

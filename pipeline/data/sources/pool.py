@@ -8,9 +8,13 @@ from pipeline.data.sources.decode import Files
 from pipeline.data.sources.folder import image_files
 from pipeline.params import Data
 
+NONE = "none.yaml"
+
 
 def read(path: Path, data: Data) -> Source:
-    """Rows without a label. Raises ValueError if there is nothing to read."""
+    """Rows without a label, none for NONE. Raises ValueError if there is nothing to read."""
+    if path.name == NONE:
+        return Source((), table(label=[]), [], Files(path.parent, data))
     if path.is_dir():
         root, paths = path, list(image_files(path, path, "data.unlabelled"))
     elif manifest.accepts(path):
