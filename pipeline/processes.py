@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent import futures
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from time import monotonic
 from typing import Any
@@ -56,16 +57,19 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def spread(
-    function: Callable[..., Any], jobs: Sequence[tuple], most: int, title: str, steps: int, preload: Sequence[str] = ()
-) -> list[Any]:
+def warm(*modules: str) -> None:
+    """Start to import modules for all workers of this stage, once and beside what the stage itself does first."""
+    mp.get_context("forkserver").set_forkserver_preload(modules)
+    forkserver.ensure_running()
+
+
+def spread(function: Callable[..., Any], jobs: Sequence[tuple], most: int, title: str, steps: int) -> list[Any]:
     """[function(*job, report=...) for job in jobs], in at most `most` processes; results in the order of jobs.
 
-    `steps` is the sum of what the jobs will report; `preload` names modules imported once and shared by all processes.
-    The first exception ends the others and is raised here.
+    `steps` is the sum of what the jobs will report. The first exception ends the others and is raised here.
     """
     context = mp.get_context("forkserver")
-    context.set_forkserver_preload([function.__module__, *preload])
+    warm(function.__module__)
     queue = context.SimpleQueue()
     with Progress(title, steps) as progress:
         listener = threading.Thread(target=_listen, args=(queue, progress), daemon=True)

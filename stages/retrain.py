@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 
 def main(params: Params, name: str, train: Path, val: Path, views: Path, selected: Path, out: Output) -> None:
+    processes.warm(__name__, "pipeline.classifier.train")
     from pipeline import devices
     from pipeline.classifier import model
 
@@ -37,7 +38,6 @@ def main(params: Params, name: str, train: Path, val: Path, views: Path, selecte
         devices.workers(params.compute),
         f"retrain {name}",
         len(seeds) * settings.steps,
-        ["pipeline.classifier.train"],
     )
     scores = [(name, number, *row) for number, result in zip(seeds, done, strict=True) for row in result["scores"]]
     pd.DataFrame(scores, columns=["arm", "seed", "class", "metric", "value"]).to_csv(

@@ -17,6 +17,7 @@ from stages import Output
 
 
 def main(params: Params, train: Path, val: Path, views: Path, out: Output) -> None:
+    processes.warm(__name__, "pipeline.classifier.train")
     from pipeline import devices
     from pipeline.classifier import model
 
@@ -33,7 +34,6 @@ def main(params: Params, train: Path, val: Path, views: Path, out: Output) -> No
         devices.workers(params.compute),
         "baseline and teachers",
         len(jobs) * settings.steps,
-        ["pipeline.classifier.train"],
     )
     judge(params, rows, Samples.load(val), fold, out)
     (out / "curves.json").write_text(json.dumps({name: c for (name, _), c in zip(members, curves, strict=True)}))
