@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from scipy import fft
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -25,6 +26,7 @@ OVERLAP = 0.6  # least share of the smaller picture that a shift must leave
 NEIGHBOURS = 6
 EXACT = 4000  # up to so many rows neighbours are searched among all
 PROBES = 6  # cells that are searched beyond
+ALIKE = 0.5  # least cosine of either descriptor for a pair to be compared
 
 
 class Found(NamedTuple):
@@ -51,9 +53,11 @@ def find(thumbs: Thumbs, longest: np.ndarray, y: np.ndarray, apart: np.ndarray, 
     length = longest * min(1.0, SIDE / np.median(longest[known]))  # of every picture, at the scale of comparison
     jobs = [(thumbs.take(rows), length[rows]) for rows in _parts(n)]
     parts = processes.spread(describe, jobs, processes.cores(), "describe pictures", n)
-    near = [neighbours(np.concatenate(p), apart, NEIGHBOURS, seed) for p in zip(*parts, strict=True)]
+    spaces = [reduced(np.concatenate(p), known, seed) for p in zip(*parts, strict=True)]
+    near = [neighbours(x, apart, NEIGHBOURS, seed) for x in spaces]
     edges = np.concatenate([np.stack([np.repeat(np.arange(n), k.shape[1]), k.reshape(-1)], axis=1) for k in near])
     pairs = np.unique(np.sort(edges[edges[:, 0] != edges[:, 1]], axis=1), axis=0)
+    pairs = np.concatenate([pairs[rows][alike(spaces, pairs[rows])] for rows in _parts(len(pairs), 65536)])
     unrelated = known[random_pairs(y[known], 2000, np.random.default_rng(seed))]
     both, place = np.unique(np.sort(np.concatenate([unrelated, pairs]), axis=1), axis=0, return_inverse=True)
     jobs = [(thumbs, length, both[rows]) for rows in _parts(len(both))]
@@ -134,22 +138,30 @@ def _unit(x: np.ndarray) -> np.ndarray:
     return flat / (np.linalg.norm(flat) + 1e-9)
 
 
-def neighbours(features: np.ndarray, apart: np.ndarray, k: int, seed: int) -> np.ndarray:
-    """The k nearest rows of each row by cosine, int (N, k), after principal components; a row may stand among its own.
+def alike(spaces: list[np.ndarray], pairs: np.ndarray) -> np.ndarray:
+    """Whether a pair is near enough in any of the spaces (N, D) to be worth a comparison, bool (P,)."""
+    return np.max([(x[pairs[:, 0]] * x[pairs[:, 1]]).sum(axis=1) for x in spaces], axis=0) > ALIKE
+
+
+def reduced(features: np.ndarray, known: np.ndarray, seed: int) -> np.ndarray:
+    """Principal components of the `known` rows, of length 1 for each row, float32 (N, at most 64)."""
+    from sklearn.decomposition import PCA
+
+    sample = known[np.random.default_rng(seed).permutation(len(known))[:5000]]
+    pca = PCA(min(64, len(sample), features.shape[1]), random_state=seed % 2**32)
+    pca.fit(features[sample].astype(np.float32))
+    x = np.concatenate([pca.transform(features[rows].astype(np.float32)) for rows in _parts(len(features), 4096)])
+    return x / (np.linalg.norm(x, axis=1, keepdims=True) + 1e-9)
+
+
+def neighbours(x: np.ndarray, apart: np.ndarray, k: int, seed: int) -> np.ndarray:
+    """The k nearest rows of each row of x (N, D) by cosine, int (N, k); a row may stand among its own.
 
     Rows `apart`, bool (N,), are nobody's neighbours but each other's.
     """
-    from sklearn.decomposition import PCA
-
-    n, known = len(features), np.flatnonzero(~apart)
-    sample = known[np.random.default_rng(seed).permutation(len(known))[:5000]]
-    pca = PCA(min(64, len(sample), features.shape[1]), random_state=seed % 2**32).fit(
-        features[sample].astype(np.float32)
-    )
-    x = np.concatenate([pca.transform(features[rows].astype(np.float32)) for rows in _parts(n, 4096)])
-    x /= np.linalg.norm(x, axis=1, keepdims=True) + 1e-9
+    n = len(x)
     out = np.tile(np.arange(n)[:, None], (1, min(k, n - 1)))
-    _search(x, known, known, out, seed)
+    _search(x, np.flatnonzero(~apart), np.flatnonzero(~apart), out, seed)
     _search(x, np.flatnonzero(apart), np.arange(n), out, seed)
     return out
 
@@ -188,44 +200,71 @@ def _best(likeness: np.ndarray, k: int) -> np.ndarray:
 
 
 def register(thumbs: Thumbs, length: np.ndarray, pairs: np.ndarray, report: processes.Report) -> np.ndarray:
-    """The correlation of each pair (P, 2) at its best shift, float (P,); also stretched to one size where sizes differ."""
-    kept: dict[int, np.ndarray] = {}
+    """The correlation of each pair (P, 2) at its best shift, float (P,); also stretched to one size where sizes differ.
+
+    Pairs come sorted by their first row; all that share it, and the shape of the second, are correlated at once.
+    """
     out = np.empty(len(pairs))
-    for p, (i, j) in enumerate(pairs):
-        kept = {r: x for r, x in kept.items() if r == i}  # pairs come sorted by their first row
-        a = kept.setdefault(i, normalised(thumbs[i], length[i]))
-        b = normalised(thumbs[j], length[j])
-        out[p] = correlate(a, b)
-        ratio = np.array(a.shape) / b.shape
-        if np.abs(np.log(ratio)).max() > 0.15 and abs(np.log(ratio[0] / ratio[1])) < 0.15:
-            out[p] = max(out[p], correlate(a, normalised(thumbs[j], length[j], a.shape)))
-        report(1, "")
+    for i, places in pd.Series(np.arange(len(pairs))).groupby(pairs[:, 0]):
+        a = normalised(thumbs[i], length[i])
+        others = {p: normalised(thumbs[j], length[j]) for p, j in zip(places, pairs[places, 1], strict=True)}
+        for shape in sorted({b.shape for b in others.values()}):
+            same = [p for p, b in others.items() if b.shape == shape]
+            out[same] = correlate(a, np.stack([others[p] for p in same]))
+            ratio = np.array(a.shape) / shape
+            if np.abs(np.log(ratio)).max() > 0.15 and abs(np.log(ratio[0] / ratio[1])) < 0.15:
+                stretched = [normalised(thumbs[j], length[j], a.shape) for j in pairs[same, 1]]
+                out[same] = np.maximum(out[same], correlate(a, np.stack(stretched)))
+        report(len(places), "")
     return out
 
 
-def correlate(a: np.ndarray, b: np.ndarray) -> float:
-    """Largest normalised cross-correlation of two pictures over all shifts that leave OVERLAP of the smaller one; -1 if none."""
-    size = tuple(fft.next_fast_len(n + m - 1, real=True) for n, m in zip(a.shape, b.shape, strict=True))
-    one_a, one_b, n = _masks(a.shape, b.shape, size)
-    fa, fa2, fb, fb2 = fft.rfft2(_padded([a, a * a, b, b * b], size))
-    products = np.stack([fa * one_b, fa2 * one_b, one_a * fb.conj(), one_a * fb2.conj(), fa * fb.conj()])
-    sa, aa, sb, bb, ab = fft.irfft2(products, size)
+def correlate(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Largest normalised cross-correlation of a (H, W) with each of b (M, h, w) over all shifts that leave OVERLAP of the
+    smaller one, float (M,); -1 if none does.
+
+    Products come from a Fourier transform, sums over the overlap from summed areas (Lewis, 1995).
+    """
+    shifts = _shifts(a.shape, b.shape[1:])
+    if shifts is None:
+        return np.full(len(b), -1.0)
+    size, rows, cols, n = shifts
+    ab = fft.irfft2(fft.rfft2(a, size) * fft.rfft2(b, size).conj(), size)[:, rows[0]][:, :, cols[0]]
+    (sa, aa), (sb, bb) = _sums(a, rows[1], cols[1]), _sums(b, rows[2], cols[2])
     spread = np.maximum(aa - sa * sa / n, 1e-3) * np.maximum(bb - sb * sb / n, 1e-3)
-    return float(np.where(n >= OVERLAP * min(a.size, b.size), (ab - sa * sb / n) / np.sqrt(spread), -1).max())
+    found = (ab - sa * sb / n) / np.sqrt(spread)
+    return found[:, n >= OVERLAP * min(a.size, b[0].size)].max(axis=1)
 
 
-def _padded(pictures: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:
-    out = np.zeros((len(pictures), *size), np.float32)
-    for plane, x in zip(out, pictures, strict=True):
-        plane[: x.shape[0], : x.shape[1]] = x
-    return out
+def _sums(x: np.ndarray, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
+    """Sums of x (..., H, W) and of its squares over rows[0]:rows[1], cols[0]:cols[1] for all shifts: (2, ..., S, T)."""
+    areas = np.zeros((2, *x.shape[:-2], x.shape[-2] + 1, x.shape[-1] + 1))
+    np.cumsum(np.stack([x, x * x]), axis=-2, dtype=np.float64, out=areas[..., 1:, 1:])
+    np.cumsum(areas[..., 1:, 1:], axis=-1, out=areas[..., 1:, 1:])
+    strips = areas[..., rows[1], :] - areas[..., rows[0], :]
+    return strips[..., cols[1]] - strips[..., cols[0]]
 
 
 @lru_cache(maxsize=256)
-def _masks(a: tuple[int, int], b: tuple[int, int], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Transforms of the two outlines, the second conjugate, and how many pixels overlap at each shift, at least 1."""
-    one_a, one_b = fft.rfft2(_padded([np.ones(a), np.ones(b)], size))
-    return one_a, one_b.conj(), np.maximum(fft.irfft2(one_a * one_b.conj(), size), 1)
+def _shifts(a: tuple[int, int], b: tuple[int, int]) -> tuple | None:
+    """For two shapes: the size of a transform without wrapping, what rows and columns overlap at each shift that leaves
+    enough in its own direction, and how many pixels overlap; None if no shift leaves enough.
+
+    Rows and columns, each int (3, ...): the shift's place in the transform, and first and last + 1 in a and in b.
+    """
+    least = OVERLAP * min(a[0] * a[1], b[0] * b[1])
+    size, parts, widths = [], [], []
+    for m, k, across in ((a[0], b[0], min(a[1], b[1])), (a[1], b[1], min(a[0], b[0]))):
+        shift = np.arange(1 - k, m)
+        first, last = np.maximum(shift, 0), np.minimum(shift + k, m)
+        enough = (last - first) * across >= least
+        if not enough.any():
+            return None
+        shift, first, last = shift[enough], first[enough], last[enough]
+        size.append(fft.next_fast_len(int(max(m - shift[0], shift[-1] + k)), real=True))
+        parts.append((shift % size[-1], np.stack([first, last]), np.stack([first, last]) - shift))
+        widths.append(last - first)
+    return tuple(size), *parts, np.outer(*widths)
 
 
 def groups(names: list[str], pairs: np.ndarray) -> list[str]:

@@ -6,6 +6,7 @@ Workers keep nothing but a chunk; small grey thumbnails and the squares go to fi
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -40,8 +41,7 @@ class Thumbs:
 
     def __getitem__(self, i: int) -> np.ndarray:
         file, start, height, width = self.where[i]
-        flat = np.memmap(self.files[file], np.uint8, "r", int(start), (int(height), int(width)))
-        return np.array(flat)
+        return np.array(_mapped(self.files[file])[start : start + height * width]).reshape(height, width)
 
     def take(self, rows: np.ndarray) -> "Thumbs":
         return Thumbs(self.files, self.where[rows])
@@ -49,6 +49,11 @@ class Thumbs:
     def __add__(self, other: "Thumbs") -> "Thumbs":
         moved = other.where + np.array([len(self.files), 0, 0, 0])
         return Thumbs(self.files + other.files, np.concatenate([self.where, moved]))
+
+
+@lru_cache(maxsize=1024)
+def _mapped(file: Path) -> np.ndarray:
+    return np.memmap(file, np.uint8, "r")
 
 
 @dataclass(frozen=True)

@@ -38,8 +38,11 @@ def assign(
 def _draw(labels: np.ndarray, groups: np.ndarray, fraction: float, rng: np.random.Generator) -> np.ndarray:
     """Positions of about `fraction` of each class, whole groups at a time; a class of under 3 groups gives none."""
     table = pd.DataFrame({"group": groups, "label": labels})
-    main = table.groupby("group")["label"].agg(lambda x: x.mode().iloc[0])
-    size = table.groupby("group").size()
+    counts = (
+        table.value_counts(["group", "label"]).reset_index().sort_values(["count", "label"], ascending=[False, True])
+    )
+    main = counts.drop_duplicates("group").set_index("group")["label"]  # a group's commonest class
+    size = counts.groupby("group")["count"].sum()
     taken: list[str] = []
     for label in sorted(set(main)):
         own = rng.permutation(sorted(main.index[main == label]))
