@@ -10,7 +10,7 @@ import pandas as pd
 
 from pipeline.data import audit, augment, duplicates, intake, sources, splits
 from pipeline.data.sources import pool
-from pipeline.data.sources.base import Problem, Source
+from pipeline.data.sources.base import Problem, Source, refusal
 from pipeline.params import Data, Params
 from pipeline.samples import Facts, Samples, table
 from pipeline.seeds import derive
@@ -34,7 +34,7 @@ def main(
         thumbs = seen.thumbs.take(rows["place"].to_numpy()) + seen_extra.thumbs.take(spare["place"].to_numpy())
         near = find_near(rows, spare, thumbs, data, derive(params.seed, "duplicates"))
         among = near.pairs[(near.pairs < len(rows)).all(axis=1)]
-        rows["group"] = grouped(rows, among, data)
+        rows["group"], paths = grouped(rows, among, data), rows["path"].tolist()
         joined = join_pool(rows, spare, near.pairs)
         rows, spare = rows.assign(joined=joined[: len(rows)]), spare.assign(group=joined[len(rows) :])
         rows, leaked = split(rows, data, derive(params.seed, "splits"))
@@ -49,6 +49,7 @@ def main(
         about.mkdir(parents=True)
         record = describe(samples, rows, source, data) | {"near_pairs": len(among), "unlabelled": len(spare)}
         record["near_bound"] = None if data.near_duplicates == "ignore" else near.bound
+        record["near_examples"] = examples(near, paths, samples)
         if len(among) and data.near_duplicates == "warn":
             warning = f"{len(among)} pairs of near duplicates may stand in two splits (data.near_duplicates)"
             record["warnings"].append(warning)
@@ -73,9 +74,9 @@ def usable(source: Source, seen: intake.Seen, data: Data) -> tuple[pd.DataFrame,
     if torn.any():
         problems = audit.conflict_problems(rows[torn])
         if data.conflicts == "error":
-            raise ValueError(
-                f"{len(problems)} rows have the pixels of a row with another label; correct them, or set data.conflicts: drop. "
-                "The first:" + "".join(f"\n  {p.file}: {p.remedy}" for p in problems[:20])
+            raise refusal(
+                f"{len(problems)} rows have the pixels of a row with another label; correct them, or set data.conflicts: drop:",
+                (f"{p.file}: {p.remedy}" for p in problems),
             )
         lost, rows = lost + problems, rows[~torn].reset_index(drop=True)
     total = len(source.refs) + len(source.problems)
@@ -107,9 +108,9 @@ def grouped(rows: pd.DataFrame, near: np.ndarray, data: Data) -> list[str]:
     same = equal(rows["hash"])
     every = np.concatenate([same, near])
     if data.near_duplicates == "error" and len(every):
-        first = "".join(f"\n  {rows['path'][i]!r} = {rows['path'][j]!r}" for i, j in every[:20])
-        raise ValueError(
-            f"{len(every)} pairs of images are equal or near duplicates (data.near_duplicates: error). The first:{first}"
+        raise refusal(
+            f"{len(every)} pairs of images are equal or near duplicates (data.near_duplicates: error):",
+            (f"{rows['path'][i]!r} = {rows['path'][j]!r}" for i, j in every),
         )
     return duplicates.groups(names, every if data.near_duplicates == "group" else same)
 
@@ -170,6 +171,17 @@ def as_table(rows: pd.DataFrame) -> pd.DataFrame:
     ids = rows["hash"].where(again == 0, rows["hash"] + "-" + (again + 1).astype(str))
     columns = {c: rows[c].tolist() for c in ("group", "label", "split", "weight")}
     return table(id=ids.tolist(), origin=["real"] * len(rows), source_path=rows["path"].tolist(), **columns)
+
+
+def examples(near: duplicates.Found, paths: list[str], samples: Samples, most: int = 8) -> list[tuple[str, str, float]]:
+    """Some pairs of near duplicates that both are in train, from the least alike on: two ids and their correlation."""
+    train = samples.table[samples.table["split"] == "train"]
+    ids = dict(zip(train["source_path"], train["id"], strict=True))
+    names = [[ids.get(paths[i], "") if i < len(paths) else "" for i in pair] for pair in near.pairs]
+    found = sorted((float(s), *pair) for s, pair in zip(near.score, names, strict=True) if all(pair))
+    return [
+        (a, b, s) for s, a, b in (found[k] for k in np.linspace(0, len(found) - 1, min(most, len(found))).astype(int))
+    ]
 
 
 def join_pool(rows: pd.DataFrame, spare: pd.DataFrame, near: np.ndarray) -> list[str]:

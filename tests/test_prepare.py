@@ -247,6 +247,13 @@ def test_the_audit_counts_what_was_found(whole):
     assert about["source"] == "rows.csv"
 
 
+def test_examples_of_near_duplicates_are_pairs_of_training_rows_from_the_least_alike_on(whole):
+    found, train = whole.one.audit["near_examples"], whole.one.train.table.set_index("id")
+    group, scores = train["group"], [s for *_, s in found]
+    assert found and scores == sorted(scores) and scores[0] > whole.one.audit["near_bound"]
+    assert all(a != b and group[a] == group[b] for a, b, _ in found)
+
+
 def test_no_output_holds_an_absolute_path(whole):
     for name, data in content(whole.one.folder).items():
         assert str(whole.one.folder.parent).encode() not in data, name

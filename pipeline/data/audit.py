@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.data.sources.base import Problem, listed
+from pipeline.data.sources.base import Problem, listed, refusal
 from pipeline.params import Data, Scarce
 
 QUARANTINE = list(Problem._fields)
@@ -23,19 +23,21 @@ NOT_CHECKED = (
 
 
 def check_losses(total: int, classes: Sequence[str], left: Iterable[str], lost: list[Problem], most: float) -> None:
-    """Raises ValueError if too many rows cannot be used, or all of a class, or if there is one class only; lists the first 20."""
+    """Raises ValueError if too many rows cannot be used, or all of a class, or if there is one class only."""
     if len(set(classes)) < 2:
         raise ValueError(f"all rows are of one class, {listed(classes)}; a classifier needs two or more")
-    first = "".join(f"\n  {p.file}: {p.code}, {p.remedy}" for p in lost[:20])
+    lines = [f"{p.file}: {p.code}, {p.remedy}" for p in lost]
     if len(lost) > most * total:
-        raise ValueError(
+        raise refusal(
             f"{len(lost)} of {total} images cannot be used, more than data.max_quarantined = {most:g} allows. "
-            f"Mend or remove them, or raise it, and all of them stand in quarantine.csv. The first:{first}"
+            "Mend or remove them, or raise it:",
+            lines,
         )
     gone = sorted(set(classes) - set(left))
+    if gone and not lost:
+        raise ValueError(f"there is no image of {listed(gone)}; correct data.classes or add some")
     if gone:
-        said = f"no usable image is left in {listed(gone)}. The first that cannot be used:{first}"
-        raise ValueError(said if lost else f"there is no image of {listed(gone)}; correct data.classes or add some")
+        raise refusal(f"no usable image is left in {listed(gone)}. These cannot be used:", lines)
 
 
 def conflicts(hashes: pd.Series, labels: pd.Series) -> np.ndarray:
@@ -67,15 +69,12 @@ def leaks(split: np.ndarray, group: np.ndarray, path: np.ndarray) -> pd.DataFram
 
 
 def refuse_leaks(found: pd.DataFrame) -> None:
-    """Raises ValueError that names the first 20 leaking pairs and the ways out."""
-    pairs = "".join(
-        f"\n  {' = '.join(map(repr, r.paths))} ({', '.join(r.splits)})" for r in found.head(20).itertuples()
-    )
-    raise ValueError(
+    """Raises ValueError that names the leaking pairs and the ways out."""
+    raise refusal(
         f"the splits that the source gives share {len(found)} groups or (near) duplicate images, {int(found['rows'].sum())} rows, "
         f"so the test would not be independent. Mend the splits, or let the earlier split give such rows up with "
-        f"data.drop_leaks: true, or use them as they are, with a warning on every report, with data.allow_leaks: true. "
-        f"The first:{pairs}"
+        f"data.drop_leaks: true, or use them as they are, with a warning on every report, with data.allow_leaks: true:",
+        (f"{' = '.join(map(repr, r.paths))} ({', '.join(r.splits)})" for r in found.itertuples()),
     )
 
 

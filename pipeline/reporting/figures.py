@@ -157,7 +157,7 @@ def grid(images: np.ndarray, rows: Sequence[Sequence[int]], names: Sequence[str]
 
 
 def pairs(left: np.ndarray, right: np.ndarray | None, captions: Sequence[str]) -> bytes:
-    """Synthetic images over their nearest real ones, uint8 (N, H, W, C), with a caption each; `right` None hides the real ones."""
+    """Images over their counterparts, uint8 (N, H, W, C), with a caption each; `right` None hides the counterparts."""
     lines = [left] if right is None else [left, right]
     figure, all_axes = subplots(len(lines), len(left), 0.95 * len(left), 1.05 * len(lines) + 0.2)
     for row, images in zip(all_axes, lines, strict=True):

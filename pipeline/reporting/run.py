@@ -113,6 +113,7 @@ def pictures(run: Run, metrics: Mapping[str, Mapping]) -> dict:
         "curves": html.picture(figures.curves(run.curves, arms), "training loss and validation accuracy by step"),
         "losses": html.picture(figures.losses(losses), "loss of each generator by step") if losses else "",
         "contact": contact_sheet(run),
+        "near": near_duplicates(run),
         "samples": {g: sample_grids(run, rows) for g, rows in made.items()},
         "pairs": {g: closest_pairs(run, rows) for g, rows in made.items()},
         "floor": floors[0] if floors else None,
@@ -152,6 +153,16 @@ def contact_sheet(run: Run) -> Markup:
     lines = [(name, own[np.linspace(0, len(own) - 1, min(n, len(own))).astype(int)]) for name, own in lines if len(own)]
     names, chosen = zip(*lines, strict=True)
     return html.picture(figures.grid(run.train.images, chosen, names, n), f"training rows by class: {', '.join(names)}")
+
+
+def near_duplicates(run: Run) -> Markup:
+    """Pairs of training rows that were taken for near duplicates, the least alike first; nothing if real rows are hidden."""
+    found = run.about["near_examples"]
+    if not found or not run.params.report.show_real_images:
+        return Markup("")
+    place = pd.Series(np.arange(len(run.train)), run.train.table["id"])
+    left, right = (run.train.images[place[[pair[side] for pair in found]]] for side in (0, 1))
+    return html.picture(figures.pairs(left, right, [f"{s:.2f}" for *_, s in found]), "pairs of near duplicates")
 
 
 def closest_pairs(run: Run, rows: Samples) -> Markup:

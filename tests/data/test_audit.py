@@ -45,10 +45,12 @@ def test_the_limit_is_a_share_of_all_rows(total, bad, most, fine):
             check_losses(total, ("a", "b"), ["a", "b"], lost(bad), most)
 
 
-def test_at_most_twenty_lost_rows_are_named():
+def test_twenty_lost_rows_are_named_and_all_of_them_noted():
     with pytest.raises(ValueError) as error:
         check_losses(100, ("a", "b"), ["a", "b"], lost(30), 0.1)
-    assert str(error.value).count("truncated") == 20 and "30 of 100" in str(error.value)
+    said, noted = str(error.value), "".join(error.value.__notes__)
+    assert said.count("truncated") == 20 and "30 of 100" in said and said.endswith("... and 10 more")
+    assert noted.count("truncated") == 30 and "a/29.png" in noted
 
 
 def test_a_class_that_loses_all_rows_stops_the_run():
@@ -126,7 +128,7 @@ def test_refusing_names_pairs_splits_and_ways_out():
     assert (
         f"{found['rows'].sum()} rows" in said and "data.drop_leaks: true" in said and "data.allow_leaks: true" in said
     )
-    assert len(said.splitlines()) == 1 + min(20, len(found))
+    assert len(said.splitlines()) == 1 + min(20, len(found)) + (len(found) > 20)
     first = found.iloc[0]
     assert f"{' = '.join(map(repr, first['paths']))} ({', '.join(first['splits'])})" in said
 

@@ -51,6 +51,7 @@ def facts(name="cat", **change):
         "leaks": "",
         "openings": "Evaluated once.",
         "contact": picture,
+        "near": picture,
         "about": {
             "source": name,
             "image_size": 8,
@@ -88,6 +89,7 @@ EMPTY = {
     "losses": "",
     "warnings": [],
     "contact": "",
+    "near": "",
     "show_real": False,
 }
 
@@ -131,7 +133,7 @@ def test_the_page_asks_nothing_of_the_outside(given):
 
 def test_every_picture_is_embedded_and_has_a_text_alternative():
     pictures = [a for t, a in Reader(html.page(facts(NASTY))).tags if t == "img"]
-    assert len(pictures) == 8
+    assert len(pictures) == 9
     for attrs in pictures:
         assert attrs["src"].startswith("data:image/png;base64,") and NASTY in attrs["alt"]
 

@@ -80,6 +80,16 @@ def listed(names: Iterable[str], most: int = 20) -> str:
     return ", ".join(repr(n) for n in names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
+def refusal(text: str, lines: Iterable[str], most: int = 20) -> ValueError:
+    """An error that shows the first `most` lines below its text; all of them stand in its note, for the details file."""
+    lines = list(lines)
+    error = ValueError(
+        "\n  ".join([text, *lines[:most]]) + (f"\n  ... and {len(lines) - most} more" if len(lines) > most else "")
+    )
+    error.add_note("\n".join(["All of them:", *lines]))
+    return error
+
+
 def deep(
     raw: np.ndarray,
     notes: tuple[str, ...],
