@@ -109,8 +109,7 @@ def _download(file: File, part: Path) -> None:
 def check(file: File, place: Path) -> None:
     """Raises ValueError, and sets the file aside, unless it has the sum that its description gives."""
     kind, _, expected = file.sum.partition(":")
-    with place.open("rb") as stream:
-        found = hashlib.file_digest(stream, kind).hexdigest()
+    found = digest(place, kind)
     if found != expected:
         aside = place.with_name(place.name + ".wrong")
         shutil.move(place, aside)
@@ -118,3 +117,14 @@ def check(file: File, place: Path) -> None:
             f"{place.name} has the {kind} {found}, expected {expected}: it is incomplete or not the published file; "
             f"it now lies at {aside}. Run again to fetch it anew"
         )
+    if kind == "md5":
+        log.info(
+            "%s: the set's description has an MD5 sum only; to pin it, write there sha256:%s",
+            file.name,
+            digest(place, "sha256"),
+        )
+
+
+def digest(place: Path, kind: str) -> str:
+    with place.open("rb") as stream:
+        return hashlib.file_digest(stream, kind).hexdigest()

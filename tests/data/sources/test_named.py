@@ -159,8 +159,10 @@ def test_a_file_is_fetched_whole_and_only_once(file, place, server):
     assert [p.name for p in place.parent.iterdir()] == ["toy.bin"]
 
 
-def test_its_length_need_not_be_known_and_its_sum_may_be_md5(file, place):
+def test_its_length_need_not_be_known_and_its_sum_may_be_md5_and_then_the_better_sum_is_told(file, place, caplog):
+    caplog.set_level("INFO")
     named.fetch(file(bytes=BIG, sum=f"md5:{hashlib.md5(CONTENT).hexdigest()}"), place)
+    assert sha(CONTENT) in caplog.text
     assert place.read_bytes() == CONTENT
 
 
