@@ -16,7 +16,7 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,40}$")]  # part of file names
 
 
 class Block(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 
 
 def rising(pair: tuple[float, float]) -> tuple[float, float]:
@@ -26,11 +26,18 @@ def rising(pair: tuple[float, float]) -> tuple[float, float]:
 
 
 Rising = AfterValidator(rising)
+Pair = Field(strict=False)  # YAML knows lists only
+ClassName = Annotated[str, Field(strict=False, coerce_numbers_to_str=True)]  # may be written as 8 or as "8"
+
+
+def distinct(names: list[str]) -> list[str]:
+    if len(set(names)) < len(names):
+        raise ValueError(f"each class may be named once (got {names})")
+    return names
 
 
 class Scarce(Block):
-    model_config = ConfigDict(coerce_numbers_to_str=True)  # a class may be written as 8 or as "8"
-    classes: Auto | list[str]
+    classes: Auto | Annotated[list[ClassName], AfterValidator(distinct)]
     below: Share
     of: Literal["largest", "median"]
 
@@ -46,16 +53,17 @@ class Manifest(Block):
 
 class Deep(Block):
     scale: Literal["auto", "full", "percentiles", "window"]
-    percentiles: Annotated[tuple[Annotated[float, Field(ge=0, le=100)], Annotated[float, Field(ge=0, le=100)]], Rising]
-    window: Annotated[tuple[float, float], Rising]
+    percentiles: Annotated[
+        tuple[Annotated[float, Field(ge=0, le=100)], Annotated[float, Field(ge=0, le=100)]], Pair, Rising
+    ]
+    window: Annotated[tuple[float, float], Pair, Rising]
 
 
 class Data(Block):
-    model_config = ConfigDict(coerce_numbers_to_str=True)  # a class may be written as 8 or as "8"
     source: str = Field(min_length=1)
     unlabelled: str = Field(min_length=1)
     downloads: str = Field(min_length=1)
-    classes: Auto | Annotated[list[str], Field(min_length=2)]
+    classes: Auto | Annotated[list[ClassName], Field(min_length=2), AfterValidator(distinct)]
     manifest: Manifest
     image_size: Auto | Annotated[int, Field(ge=4, le=1024)]
     channels: Auto | Literal[1, 3]
@@ -71,7 +79,7 @@ class Data(Block):
     allow_leaks: bool
     drop_leaks: bool
     max_quarantined: Share
-    max_pixels: Annotated[int, Field(gt=0)]
+    max_pixels: Annotated[int, Field(gt=0, le=1_000_000_000)]
     min_side: Annotated[int, Field(gt=0, le=1024)]
     max_aspect: Annotated[float, Field(ge=1)]
 
@@ -92,7 +100,7 @@ class Augment(Block):
     flips: Literal["auto", "none", "horizontal", "vertical", "both"]
     flip_tolerance: Share
     views_per_class: Count
-    views_per_row: Annotated[tuple[Count, Count], Rising]
+    views_per_row: Annotated[tuple[Count, Count], Pair, Rising]
     strength: Annotated[float, Field(ge=0, le=3)]
 
 
@@ -102,7 +110,7 @@ class Classifier(Block):
     )
     batch: Auto | Count
     steps: Auto | Count
-    lr: Positive
+    lr: Annotated[float, Field(gt=0, le=10)]
     weight_decay: Annotated[float, Field(ge=0)]
     dropout: Annotated[float, Field(ge=0, lt=1)]
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
@@ -125,8 +133,8 @@ class Generator(BaseModel):
 
 
 class Cap(Block):
-    rows: Annotated[tuple[Count, Count], Rising]
-    ratio: tuple[Positive, Positive]
+    rows: Annotated[tuple[Count, Count], Pair, Rising]
+    ratio: Annotated[tuple[Positive, Positive], Pair]
 
 
 class Generation(Block):
@@ -136,7 +144,7 @@ class Generation(Block):
 
 
 class Selection(Block):
-    band: Annotated[tuple[Annotated[float, Field(ge=0)], Positive], Rising]
+    band: Annotated[tuple[Annotated[float, Field(ge=0)], Positive], Pair, Rising]
     third_class: Share
     neighbours: Annotated[int, Field(ge=0)]
     copy_floor: Share

@@ -75,6 +75,14 @@ def execute(stage: str, given: list[str]) -> None:
         log.info("done in %.1f s", seconds)
 
 
+class Plain(logging.Formatter):
+    """Control characters, which names of files may hold, do not reach the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
 class lock:
     """Holds the right to write one output; a second writer is told so instead of waiting for ever."""
 
@@ -122,7 +130,7 @@ def end(number: int, _: FrameType | None) -> None:
 
 
 def main(argv: list[str]) -> int:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr)
     os.environ.update({k: v for k, v in ENVIRONMENT.items() if k not in os.environ})
     signal.signal(signal.SIGTERM, end)
     die_with_parent()
@@ -130,7 +138,7 @@ def main(argv: list[str]) -> int:
         print(f"usage: python -m stages <stage> <arguments>, with a stage among: {', '.join(names())}", file=sys.stderr)
         return 2
     label = " ".join(argv[:1] + [a for a in argv[1:2] if "/" not in a])
-    logging.getLogger().handlers[0].setFormatter(logging.Formatter(f"%(asctime)s {label}: %(message)s", "%H:%M:%S"))
+    logging.getLogger().handlers[0].setFormatter(Plain(f"%(asctime)s {label}: %(message)s", "%H:%M:%S"))
     try:
         execute(argv[0], argv[1:])
     except ValueError as error:

@@ -1,5 +1,7 @@
 """check: does params.yaml make sense? Run before the graph, so that a misspelt option does not show up an hour later."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline import generators
@@ -13,7 +15,11 @@ def main(params: Params) -> None:
         raise ValueError(
             f"data.unlabelled: {params.data.unlabelled!r} does not exist; expected a folder, a table, or sets/none.yaml"
         )
-    mistakes = []
+    mistakes = [
+        f"data.{key}: {str(path)!r} is neither a file nor a folder; remove it, for dvc would wait for it for ever"
+        for key in ("source", "unlabelled")
+        for path in odd(Path(getattr(params.data, key)))
+    ]
     for name, block in params.generators.items():
         try:
             generators.build(block, params.compute, name)
@@ -21,3 +27,9 @@ def main(params: Params) -> None:
             mistakes.append(str(error))
     if mistakes:
         raise ValueError("\n".join(mistakes))
+
+
+def odd(root: Path) -> Iterator[Path]:
+    """Pipes, sockets and devices below a folder, or the path itself if it is one."""
+    files = [Path(folder, name) for folder, _, names in os.walk(root) for name in names] if root.is_dir() else [root]
+    yield from (f for f in files if f.exists() and not f.is_file())

@@ -10,7 +10,7 @@ import pandas as pd
 
 from pipeline.data import audit, augment, duplicates, intake, sources, splits
 from pipeline.data.sources import pool
-from pipeline.data.sources.base import Problem, Source, refusal
+from pipeline.data.sources.base import Problem, Source, listed, refusal
 from pipeline.params import Data, Params
 from pipeline.samples import Facts, Samples, table
 from pipeline.seeds import derive
@@ -50,6 +50,10 @@ def main(
         record = describe(samples, rows, source, data) | {"near_pairs": len(among), "unlabelled": len(spare)}
         record["near_bound"] = None if data.near_duplicates == "ignore" else near.bound
         record["near_examples"] = examples(near, paths, samples)
+        if form.channels == 1 and not rows["grey"].all():
+            record["warnings"].append(
+                f"{int((~rows['grey']).sum())} pictures have colours, which one channel leaves out"
+            )
         if len(among) and data.near_duplicates == "warn":
             warning = f"{len(among)} pairs of near duplicates may stand in two splits (data.near_duplicates)"
             record["warnings"].append(warning)
@@ -76,7 +80,7 @@ def usable(source: Source, seen: intake.Seen, data: Data) -> tuple[pd.DataFrame,
         if data.conflicts == "error":
             raise refusal(
                 f"{len(problems)} rows have the pixels of a row with another label; correct them, or set data.conflicts: drop:",
-                (f"{p.file}: {p.remedy}" for p in problems),
+                (f"{p.file!r}: {p.remedy}" for p in problems),
             )
         lost, rows = lost + problems, rows[~torn].reset_index(drop=True)
     total = len(source.refs) + len(source.problems)
@@ -212,13 +216,16 @@ def describe(samples: Samples, rows: pd.DataFrame, source: Source, data: Data) -
 
 def say(record: dict, lost: list[Problem]) -> None:
     counts = ", ".join(f"{s} {sum(n.values())}" for s, n in record["counts"].items())
-    scarce = ", ".join(record["scarce"]) or "no class"
+    scarce = listed(record["scarce"]) or "no class"
     log.info("%s, %d px, %d channel(s); scarce: %s", counts, record["image_size"], record["channels"], scarce)
+    if record["notes"]:
+        log.info("notes of the decoders: %s", ", ".join(f"{n} {c}" for n, c in record["notes"].items()))
+    log.info("the test split resolves balanced accuracy to ±%.1f points", 100 * record["test_resolution"])
     for warning in record["warnings"]:
         log.warning("warning: %s", warning)
     if record["leaking_groups"]:
         log.warning("warning: %d groups stand in more than one split (data.allow_leaks)", record["leaking_groups"])
     for problem in lost[:20]:
-        log.warning("quarantined %s: %s, %s", *problem)
+        log.warning("quarantined %r: %s, %s", *problem)
     if len(lost) > 20:
         log.warning("... and %d more; see quarantine.csv", len(lost) - 20)

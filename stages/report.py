@@ -73,7 +73,7 @@ def read_run(
     fidelity, verdict = results / "fidelity.csv", read(results / "evaluation" / "verdict.json")
     return runs.Run(
         params=params,
-        text=Path("params.yaml").read_text().replace(params.data.source, Path(params.data.source).name),
+        text=without_folders(Path("params.yaml").read_text(), params),
         about=read(about / "audit.json"),
         verdict=verdict,
         openings=opened(before, verdict["test"]["fingerprint"], settings_hash(params)),
@@ -91,6 +91,15 @@ def read_run(
         synthetic={g: Samples.load(selected / g) for g in params.generators},
         times=[t for f in sorted(times.glob("*.json")) if in_graph((t := read(f))["stage"], params)],
     )
+
+
+def without_folders(text: str, params: Params) -> str:
+    """The text of params.yaml without the folders above the user's data, which may name people."""
+    paths = (params.data.source, params.data.unlabelled, params.data.downloads)
+    for path in sorted(paths, key=len, reverse=True):
+        if path.startswith(("/", "~", "..")):
+            text = text.replace(path, Path(path).name)
+    return text
 
 
 def in_graph(stage: str, params: Params) -> bool:

@@ -339,10 +339,26 @@ def flaws(source, library):
                 found.append(f": {node.name} has {length} lines, more than {LONGEST_FUNCTION}")
         if library and isinstance(node, ast.Call) and ast.unparse(node.func) == "print":
             found.append(f":{node.lineno} prints")
+        found += [f":{node.lineno} {what}" for what in unsafe(node)]
         named_so = isinstance(node, (ast.Attribute, ast.ImportFrom))
         if library and named_so and re.match(r"sys\.argv$|from sys import .*\bargv", ast.unparse(node)):
             found.append(f":{node.lineno} reads the command line")
     return found
+
+
+def unsafe(node):
+    """Ways in which a file could make this code run something: unpickling, evaluating, a shell."""
+    if isinstance(node, (ast.Import, ast.ImportFrom)):
+        names = [a.name for a in node.names] + [getattr(node, "module", None) or ""]
+        yield from (f"imports {n}" for n in names if n.split(".")[0] in ("pickle", "joblib", "shelve", "subprocess"))
+    if isinstance(node, ast.Call):
+        name, keys = ast.unparse(node.func), {k.arg: ast.unparse(k.value) for k in node.keywords}
+        if name in ("eval", "exec", "os.system", "os.popen", "torch.load", "yaml.load", "pd.read_pickle"):
+            yield f"calls {name}"
+        if name == "np.load" and keys.get("allow_pickle") != "False":
+            yield "calls np.load without allow_pickle=False"
+        if name == "YAML" and keys.get("typ") != "'safe'":
+            yield "reads YAML that may build objects"
 
 
 def test_the_tree_has_no_problems():
@@ -501,6 +517,21 @@ FAULTS = {
     "a library that prints": ("pipeline/seeds.py", "print('hello')", r"seeds.py:\d+ prints"),
     "a library with a command line": ("pipeline/seeds.py", "import sys\nsys.argv", r"seeds.py:\d+ reads the command"),
     "the command line by name": ("pipeline/seeds.py", "from sys import argv", r"seeds.py:\d+ reads the command"),
+    "an unpickler": ("pipeline/samples.py", "def late():\n    import pickle", r"samples.py:\d+ imports pickle"),
+    "an unpickler from a library": ("stages/retrain.py", "from joblib import load", r"retrain.py:\d+ imports joblib"),
+    "a checkpoint that may hold anything": (
+        "pipeline/training.py",
+        "torch.load('x')",
+        r"training.py:\d+ calls torch.load",
+    ),
+    "arrays that may hold anything": ("stages/report.py", "np.load('x')", r"report.py:\d+ calls np.load without"),
+    "arrays that shall": (
+        "stages/report.py",
+        "np.load('x', allow_pickle=True)",
+        r"report.py:\d+ calls np.load without",
+    ),
+    "YAML that builds objects": ("pipeline/params.py", "YAML()", r"params.py:\d+ reads YAML"),
+    "a shell": ("stages/check.py", "os.system('true')", r"check.py:\d+ calls os.system"),
     "a long function": ("stages/prepare.py", "def long():\n" + "    1\n" * 50, "prepare.py: long has 51 lines"),
     "a long file": ("pipeline/seeds.py", "# more\n" * 300, r"seeds.py has \d+ lines"),
     "torchvision": ("pipeline/data/augment.py", "import torchvision.transforms", "augment.py imports torchvision"),

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from markupsafe import escape
 from PIL import Image
 from ruamel.yaml import YAML
 
@@ -35,19 +36,31 @@ def edit(folder: Path, change: Callable[[dict], None]) -> None:
     yaml.dump(params, folder / "params.yaml")
 
 
+SLANT = "slant; touch owned @ `touch owned`, $(touch owned)"  # what a shell or dvc would make something of
+RARE = "two dots"
+
+
 def toy_images(folder: Path, test_noise: bool = False) -> None:
-    """Three kinds of stripes, 12 px, as train/val/test folders of class folders; one file is no image."""
+    """Three kinds of stripes, 12 px, as train/val/test folders of class folders; one file is no image.
+
+    A fourth class has two rows in train and none elsewhere.
+    """
     rng = np.random.default_rng(5)
     for split, counts in {"train": (30, 24, 6), "val": (12, 12, 12), "test": (20, 20, 20)}.items():
-        for label, n in zip(("down", "across", "slant, or so"), counts, strict=True):
+        for label, n in zip(("down", "across", SLANT), counts, strict=True):
             (folder / split / label).mkdir(parents=True)
             for i in range(n):
                 x, y = np.meshgrid(np.arange(12), np.arange(12))
-                wave = {"down": x, "across": y, "slant, or so": x + y}[label] * 1.3 + rng.uniform(0, 6)
+                wave = {"down": x, "across": y, SLANT: x + y}[label] * 1.3 + rng.uniform(0, 6)
                 image = 128 + 60 * np.sin(wave) + rng.normal(0, 30, (12, 12))
                 noise = rng.uniform(0, 255, (12, 12))
                 pixels = noise if test_noise and split == "test" else image
                 Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(folder / split / label / f"{i:02}.png")
+    (folder / "train" / RARE).mkdir()
+    for i in range(2):
+        dots = rng.uniform(0, 60, (12, 12))
+        dots[3:5, 3:5] = dots[7:9, 7 - i : 9 - i] = 255
+        Image.fromarray(dots.astype(np.uint8)).save(folder / "train" / RARE / f"{i}.png")
     (folder / "train" / "down" / "broken.png").write_bytes(b"<html>not an image</html>")
 
 
@@ -113,10 +126,11 @@ def test_reports_hold_what_they_promise(project: Path) -> None:
     assert verdict["verdict"] == "CANNOT_TELL" and "exploratory: 2 paired seeds" in verdict["reason"]
     assert verdict["best_control"] in ("real", "duplicate") and verdict["chosen_arm"] in ("cvae", "diffusion")
     assert verdict["ci_low"] <= verdict["difference"] <= verdict["ci_high"] and verdict["p_value"] in (0.5, 1.0)
-    scores = pd.read_csv(reports / "scores.csv", keep_default_na=False)
+    scores = pd.read_csv(reports / "scores.csv", keep_default_na=False, na_values={"value": [""]})
     assert list(scores.columns) == ["arm", "seed", "class", "metric", "value"]
     assert set(scores["arm"]) == set(ARMS) and set(scores["seed"]) == {0, 1}
     macro = scores[(scores["metric"] == "balanced_accuracy") & (scores["class"] == "")]
+    assert scores.loc[(scores["class"] == RARE) & (scores["metric"] == "recall"), "value"].isna().all()
     recall = scores[scores["metric"] == "recall"].groupby(["arm", "seed"])["value"].mean()
     np.testing.assert_allclose(macro.set_index(["arm", "seed"])["value"].sort_index(), recall.sort_index())
     metrics = json.loads((reports / "metrics.json").read_text())
@@ -126,7 +140,9 @@ def test_reports_hold_what_they_promise(project: Path) -> None:
     page, text = (reports / "report.html").read_text(), (reports / "report.md").read_text()
     for words in (
         "Cannot tell",
-        "slant, or so",
+        str(escape(SLANT)),
+        f"near copies of them: {RARE} (2)",
+        "only 3 of 4 classes have test rows",
         "duplicate",
         "Exploratory",
         "1 files in quarantine",
@@ -136,11 +152,13 @@ def test_reports_hold_what_they_promise(project: Path) -> None:
         assert words in page, words
     assert "http" not in page.replace("http-equiv", "") and page.count("<img ") == page.count('alt="')
     assert len(text.splitlines()) < 60 and "| real | control |" in text
+    assert not list(project.rglob("owned")), "a class name reached a shell"
+    assert not any(str(project) in f.read_text() for f in reports.rglob("*.*") if f.suffix != ".png")
 
 
 def test_rows_carry_their_history(project: Path) -> None:
     rows = pd.read_parquet(project / "data" / "selected" / "cvae" / "table.parquet")
-    assert set(rows["label"]) == {"slant, or so"} and rows["id"].is_unique and (rows["origin"] == "cvae").all()
+    assert set(rows["label"]) == {SLANT, RARE} and rows["id"].is_unique and (rows["origin"] == "cvae").all()
     assert ((rows["reason"] == "") == rows["keep"]).all() and rows["distance"].notna().all()
     copies = pd.read_parquet(project / "data" / "selected" / "duplicate" / "table.parquet")
     assert (copies["reason"] == "copy").all()

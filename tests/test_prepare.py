@@ -443,13 +443,35 @@ def test_conflicts_are_dropped_and_listed(prepare, torn):
 
 
 def test_conflicts_count_as_losses(prepare, torn):
-    with pytest.raises(ValueError, match=r"2 of 24 .* data\.max_quarantined = 0\.01(?s:.*)4\.png: conflict"):
+    with pytest.raises(ValueError, match=r"2 of 24 .* data\.max_quarantined = 0\.01(?s:.*)'4\.png': conflict"):
         prepare(torn, conflicts="drop")
+
+
+def test_names_do_not_break_the_lines_of_the_log(prepare, tmp_path, caplog):
+    caplog.set_level("WARNING")
+    rows = base(24)
+    rows[3]["path"], rows[3]["pixels"] = "3\n12:00:00 prepare: done.png", b""
+    prepare(rows, max_quarantined=0.1, near_duplicates="ignore")
+    assert r"3\n12:00:00 prepare: done.png': empty" in caplog.text and "\n12:00:00" not in caplog.text
+
+
+def test_colours_outside_train_that_are_left_out_are_told(prepare):
+    rows = base(24, split=given)
+    coloured = np.repeat(rows[6]["pixels"][..., None], 3, axis=2)
+    coloured[0, 0, 0] ^= 64
+    rows[6]["pixels"] = coloured
+    done = prepare(rows, near_duplicates="ignore")
+    assert done.train.shape[2] == 1 and any("1 pictures have colours" in w for w in done.audit["warnings"])
+
+
+def test_a_listed_class_without_images_stops_the_run(prepare):
+    with pytest.raises(ValueError, match=r"there is no image of 'c'; correct data\.classes"):
+        prepare(base(24), classes=["a", "b", "c"])
 
 
 def test_conflicts_can_be_refused(prepare, torn):
     with pytest.raises(
-        ValueError, match=r"2 rows have the pixels of a row with another label(?s:.*)4\.png: labelled 'a'"
+        ValueError, match=r"2 rows have the pixels of a row with another label(?s:.*)'4\.png': labelled 'a'"
     ):
         prepare(torn, conflicts="error", max_quarantined=1.0)
 
@@ -458,7 +480,7 @@ def test_broken_files_stop_the_run_above_the_limit_and_are_listed_below_it(prepa
     rows = base(40)
     rows[3]["pixels"] = rows[10]["pixels"] = b"no picture"
     table = stored(tmp_path / "set", rows)
-    with pytest.raises(ValueError, match=r"2 of 40 images cannot be used(?s:.*)3\.png: unreadable(?s:.*)10\.png"):
+    with pytest.raises(ValueError, match=r"2 of 40 images cannot be used(?s:.*)'3\.png': unreadable(?s:.*)'10\.png'"):
         prepare(table, max_quarantined=0.04)
     done = prepare(table, max_quarantined=0.05, near_duplicates="ignore")
     assert set(done.codes) == {"3.png", "10.png"} and len(done.rows) == 38

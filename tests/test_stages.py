@@ -1,5 +1,8 @@
 """What stages decide for themselves. Run: python -m pytest tests/test_stages.py"""
 
+import logging
+import os
+
 import numpy as np
 import pytest
 
@@ -57,6 +60,40 @@ def test_kept_rows_only_where_the_arm_says_so(shipped):
 @pytest.mark.parametrize("recipe", [{"share": 0.0}, {"weight": 0.0}, {"real_only": 1.0}])
 def test_an_arm_whose_recipe_uses_no_synthetic_row_adds_none(shipped, recipe):
     assert len(added_rows(with_arm(shipped, **recipe), "cvae", REAL, samples([1] * 40))) == 0
+
+
+def test_paths_above_the_data_do_not_reach_the_report(shipped):
+    from stages.report import without_folders
+
+    data = shipped.data.model_copy(update={"source": "/home/jo/scans", "unlabelled": "../jo/more", "downloads": "d"})
+    text = "source: /home/jo/scans\nunlabelled: ../jo/more\ndownloads: d\nimage_size: auto"
+    cut = without_folders(text, shipped.model_copy(update={"data": data}))
+    assert cut == "source: scans\nunlabelled: more\ndownloads: d\nimage_size: auto"
+
+
+def test_a_class_called_na_keeps_its_name_in_scores(tmp_path):
+    from stages.evaluate import read_scores
+
+    (tmp_path / "scores.csv").write_text("arm,seed,class,metric,value\nreal,0,NA,recall,0.5\nreal,0,,accuracy,\n")
+    frame = read_scores(tmp_path / "scores.csv")
+    assert frame["class"].tolist() == ["NA", ""] and frame["value"].isna().tolist() == [False, True]
+
+
+def test_a_pipe_in_the_data_is_named_before_dvc_waits_for_it(shipped, tmp_path):
+    from stages.check import main
+
+    (tmp_path / "set" / "cat").mkdir(parents=True)
+    os.mkfifo(tmp_path / "set" / "cat" / "x.png")
+    data = shipped.data.model_copy(update={"source": str(tmp_path / "set")})
+    with pytest.raises(ValueError, match=r"data\.source: '.*x\.png' is neither a file nor a folder"):
+        main(shipped.model_copy(update={"data": data}))
+
+
+def test_control_characters_do_not_reach_the_terminal():
+    from stages.__main__ import Plain
+
+    record = logging.LogRecord("x", logging.INFO, "", 0, "%s", ("ü\x1b[31m\r\x07 red\nnext",), None)
+    assert Plain("%(message)s").format(record) == "ü\\x1b[31m\\r\\x07 red\nnext"
 
 
 def test_times_of_removed_arms_and_generators_are_left_out(shipped):

@@ -12,6 +12,7 @@ from pipeline.params import Data, Scarce
 
 QUARANTINE = list(Problem._fields)
 SPLITS = ("train", "val", "test")
+TINY = 3  # with fewer training rows than this, what is generated can hardly differ from them
 FEW = 5  # fewer rows than this of a class in validation or test, and its figures mean little
 NOT_CHECKED = (
     "wrong labels, except those of identical images",
@@ -26,7 +27,7 @@ def check_losses(total: int, classes: Sequence[str], left: Iterable[str], lost: 
     """Raises ValueError if too many rows cannot be used, or all of a class, or if there is one class only."""
     if len(set(classes)) < 2:
         raise ValueError(f"all rows are of one class, {listed(classes)}; a classifier needs two or more")
-    lines = [f"{p.file}: {p.code}, {p.remedy}" for p in lost]
+    lines = [f"{p.file!r}: {p.code}, {p.remedy}" for p in lost]
     if len(lost) > most * total:
         raise refusal(
             f"{len(lost)} of {total} images cannot be used, more than data.max_quarantined = {most:g} allows. "
@@ -120,6 +121,9 @@ def check_classes(counts: Mapping[str, Mapping[str, int]], groups: Mapping[str, 
                 found.append(f"class {c} has no row in {s}, having too few groups to give any: not evaluable there")
             elif n < FEW:
                 found.append(f"class {c} has {n} rows in {s}: its figures there mean little")
+    tiny = [f"{c} ({n})" for c, n in counts["train"].items() if n < TINY]
+    if tiny:
+        found.append(f"too few training rows to generate anything but near copies of them: {', '.join(tiny)}")
     return found
 
 

@@ -20,7 +20,7 @@ def quiet(count: int, note: str = "") -> None:
 class Options(BaseModel):
     """A family's own settings; unknown keys are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 
 
 class Generator(ABC):

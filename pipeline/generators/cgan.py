@@ -10,27 +10,21 @@ from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from pipeline.generators._blocks import Block, NetworkGenerator, NetworkOptions, fold, halvings
+from pipeline.params import Pair, Rising, Share
 from pipeline.samples import Samples
 
 
 class Options(NetworkOptions):
     latent: Annotated[int, Field(ge=1, le=1024)]
-    ramp: tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]]  # shares of training
+    ramp: Annotated[tuple[Share, Share], Pair, Rising]  # shares of training
     ema: Annotated[float, Field(ge=0, lt=1)]
     augment: list[Literal["colour", "translation", "cutout"]]
     diversity: Annotated[float, Field(ge=0)]  # weight of the mode-seeking term
-
-    @field_validator("ramp")
-    @classmethod
-    def ramp_rises(cls, ramp: tuple[float, float]) -> tuple[float, float]:
-        if ramp[0] >= ramp[1]:
-            raise ValueError("the ramp's start must lie before its end")
-        return ramp
 
 
 class Maker(nn.Module):

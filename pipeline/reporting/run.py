@@ -94,6 +94,11 @@ def warnings(run: Run) -> list[str]:
             "no class is scarce by the rule in data.scarce: nothing was generated, and arms with synthetic rows "
             "learnt from real rows only"
         )
+    judged = sum(n > 0 for n in run.about["counts"]["test"].values())
+    if judged < len(run.about["classes"]):
+        found.append(
+            f"only {judged} of {len(run.about['classes'])} classes have test rows: every mean over classes is over those"
+        )
     return run.about["warnings"] + found
 
 

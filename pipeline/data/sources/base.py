@@ -118,11 +118,12 @@ def deep(
 
 
 def check_shape(pixels: np.ndarray, data: Data) -> None:
-    """Raises Unreadable for a picture that is too small, too long, or of one value all over."""
+    """Raises Unreadable for a picture that is too small, too long, or of one colour all over."""
     height, width = pixels.shape[:2]
     if min(height, width) < data.min_side:
         raise Unreadable("too_small", f"{width}x{height}; data.min_side asks for {data.min_side} pixels a side")
     if max(height, width) > data.max_aspect * min(height, width):
         raise Unreadable("aspect", f"{width}x{height} is longer than data.max_aspect allows; crop it")
-    if pixels.min() == pixels.max():
-        raise Unreadable("blank", f"every pixel is {pixels.flat[0]:g}; remove it, or find out why")
+    if (pixels == pixels[0, 0]).all():
+        value = ", ".join(f"{v:g}" for v in pixels[0, 0])
+        raise Unreadable("blank", f"every pixel is {value}; remove it, or find out why")

@@ -139,7 +139,11 @@ def _deep(image: Image.Image, stream: BinaryIO, orientation: int, notes: tuple[s
     clear = "A" in image.getbands() or "transparency" in image.info
     image.load()
     if image.mode.startswith(("I", "F")):
+        if clear:
+            raise Unreadable("layout", "deep grey with one transparent level; store it without transparency")
         raw = np.asarray(ImageOps.exif_transpose(image))
+        if tags.get(258) == (16,) and tags.get(339) == (2,):
+            raw = raw.astype(np.int16)
         if image.format == "PPM" and image.mode == "I":
             raw = raw.astype(np.uint16)
         if tags.get(258) == (32,) and tags.get(339, (1,)) == (1,):
@@ -190,6 +194,8 @@ def _plain(image: Image.Image, background: int) -> tuple[Image.Image, tuple[str,
     clear = "A" in image.getbands() or "transparency" in image.info
     if image.mode in ("L", "RGB") and not clear:
         return image, ()
+    if image.mode in ("LAB", "HSV"):
+        raise Unreadable("layout", f"colours as {image.mode}; convert it to RGB")
     notes = {"1": ("bilevel",), "P": ("palette",), "CMYK": ("cmyk",)}.get(image.mode, ())
     grey = image.mode in ("1", "L", "LA")
     if clear:

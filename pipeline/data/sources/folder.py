@@ -9,6 +9,8 @@ from pipeline.data.sources.base import SPLITS, Source, listed, table
 from pipeline.data.sources.decode import SUFFIXES, Files
 from pipeline.params import Data
 
+LINKS = ": links out of the source's folder, or to a folder; copy the files instead"
+
 
 def accepts(path: Path) -> bool:
     return path.is_dir()
@@ -48,7 +50,12 @@ def skipped(root: Path) -> dict[str, int]:
 
 
 def _folders(part: Path) -> list[Path]:
-    return sorted(p for p in part.iterdir() if p.is_dir() and not p.name.startswith("."))
+    """Raises ValueError for links to folders."""
+    found = sorted(p for p in part.iterdir() if p.is_dir() and not p.name.startswith("."))
+    linked = [p.name for p in found if p.is_symlink()]
+    if linked:
+        raise ValueError(f"data.source: {listed(linked)}{LINKS}")
+    return found
 
 
 def _check_loose(part: Path, root: Path) -> None:
@@ -79,11 +86,18 @@ def _classes(part: Path, split: str, root: Path) -> Iterator[tuple[str, str, str
         yield from ((folder.name, split, file) for file in files)
 
 
+def _closed(error: OSError) -> None:
+    raise ValueError(f"the folder {error.filename} cannot be read ({error.strerror}); mend its permissions")
+
+
 def image_files(folder: Path, root: Path, key: str = "data.source") -> Iterator[str]:
     """Paths, relative to the root, of everything below a folder that is named like an image, hidden names left out.
 
-    Raises ValueError for links that lead out of the root or to a folder, and for names that are no UTF-8.
+    Raises ValueError for links that lead out of the root or to a folder, for names that are no UTF-8, and for folders
+    that may not be read.
     """
+    for _ in os.walk(folder, onerror=_closed):  # which rglob would pass over without a word
+        pass
     inside, out, odd = os.path.realpath(root), [], []
     for file in sorted(folder.rglob("*")):
         if any(part.startswith(".") for part in file.relative_to(folder).parts):
@@ -96,8 +110,6 @@ def image_files(folder: Path, root: Path, key: str = "data.source") -> Iterator[
                 odd.append(name)
             yield name
     if out:
-        raise ValueError(
-            f"{key}: {listed(out)}: links out of the source's folder, or to a folder; copy the files instead"
-        )
+        raise ValueError(f"{key}: {listed(out)}{LINKS}")
     if odd:
         raise ValueError(f"{key}: {listed(odd)}: names that are no UTF-8; rename the files or their folders")

@@ -52,9 +52,9 @@ def read(path: Path, data: Data, scratch: Path) -> Source:
         for key, file in files.items()
     }
     splits = [s for s in ("train", "test") if (s, "images") in files]
-    labels = {s: np.array(np.load(arrays[s, "labels"])) for s in splits}
+    labels = {s: np.array(np.load(arrays[s, "labels"], allow_pickle=False)) for s in splits}
     for s in splits:
-        count = len(np.load(arrays[s, "images"], mmap_mode="r"))
+        count = len(np.load(arrays[s, "images"], mmap_mode="r", allow_pickle=False))
         if count != len(labels[s]):
             raise ValueError(f"data.source: {path.name} has {count} images beside {len(labels[s])} labels in {s}")
     refs = [(s, i) for s in splits for i in range(len(labels[s]))]

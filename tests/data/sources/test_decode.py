@@ -366,6 +366,30 @@ def test_shallow_pictures_have_no_window_whatever_params_say(data):
         assert decode(encoded(picture(), "PNG"), "x.png", data(deep={"scale": scale})).window is None
 
 
+def test_colours_that_are_not_red_green_and_blue_are_not_guessed(data):
+    assert refused(encoded(picture().convert("LAB"), "TIFF"), data()).code == "layout"
+
+
+def test_deep_grey_with_one_transparent_level_is_not_taken_for_opaque(data):
+    buffer = io.BytesIO()
+    Image.fromarray(deep(10, 12)).save(buffer, "PNG", transparency=7)
+    assert refused(buffer.getvalue(), data()).code == "layout"
+
+
+def test_deep_grey_with_alpha_is_laid_on_the_background(data):
+    grey = deep(10, 12)
+    body = np.stack([grey, np.full_like(grey, 65535)], axis=-1).astype(">u2")
+    rows = b"".join(b"\0" + row.tobytes() for row in body)
+    seen = decode(png(struct.pack(">IIBBBBB", 12, 10, 16, 4, 0, 0, 0), zlib.compress(rows)), "x.png", data())
+    assert np.array_equal(seen.pixels[..., 0], grey) and "alpha" in seen.notes
+
+
+def test_the_full_range_of_signed_pixels_is_that_of_their_type(data):
+    pixels = deep(10, 12).astype(np.int32) - 32768
+    seen = decode(tiff(pixels.astype(np.int16)), "x.tif", data(deep={"scale": "full"}))
+    assert seen.window == (-32768, 32767) and np.array_equal(seen.pixels[..., 0], pixels)
+
+
 @pytest.mark.parametrize("background", [0, 255])
 def test_deep_transparency_is_laid_on_the_background_too(data, background):
     raw = deep(10, 12, 4)
@@ -537,6 +561,11 @@ def test_the_bounds_themselves_are_allowed(data):
     assert decode(encoded(picture("L", (80, 4)), "PNG"), "x.png", data()).pixels.shape == (4, 80, 1)
     assert decode(encoded(picture("L", (8, 6)), "PNG"), "x.png", data(min_side=6)).pixels.shape == (6, 8, 1)
     assert refused(encoded(picture("L", (8, 6)), "PNG"), data(min_side=7)).code == "too_small"
+
+
+@pytest.mark.parametrize("colour", [(255, 0, 0), (1, 2, 3)])
+def test_a_picture_of_one_colour_is_blank(data, colour):
+    assert refused(encoded(Image.new("RGB", (12, 10), colour), "PNG"), data()).code == "blank"
 
 
 @pytest.mark.parametrize("value", [0, 93, 255])

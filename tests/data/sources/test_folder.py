@@ -292,6 +292,27 @@ def test_a_link_to_a_file_within_the_source_is_read(tmp_path, read):
     assert np.array_equal(source.load("cat/2.png").pixels, source.load("cat/1.png").pixels)
 
 
+def test_a_class_folder_that_is_a_link_is_refused(tmp_path, read):
+    fill(tmp_path, "cat/1.png", "dog/1.png")
+    (tmp_path / "lynx").symlink_to(tmp_path / "cat")
+    with pytest.raises(ValueError, match=r"'lynx'.*or to a folder"):
+        read()
+
+
+def test_a_folder_that_may_not_be_read_is_not_passed_over(tmp_path, read, monkeypatch):
+    fill(tmp_path, "cat/1.png", "cat/closed/2.png", "dog/1.png")
+    scan = os.scandir
+
+    def guarded(path: str) -> object:
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    with pytest.raises(ValueError, match=r"closed cannot be read \(Permission denied\); mend its permissions"):
+        read()
+
+
 def test_a_link_to_a_folder_within_the_source_is_not_skipped_in_silence(tmp_path, read):
     fill(tmp_path, "cat/1.png", "dog/1.png")
     (tmp_path / "cat" / "round").symlink_to(tmp_path / "dog")
