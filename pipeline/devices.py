@@ -34,9 +34,7 @@ def precision(compute: Compute) -> str:
 def set_threads(compute: Compute) -> None:
     """The thread count of this process, and kernels that give the same bits each time."""
     torch.set_num_threads(compute.threads)
-    torch.set_deterministic_debug_mode(
-        "warn"
-    )  # use_deterministic_algorithms would import the compiler, a second each time
+    torch.set_deterministic_debug_mode("warn")  # use_deterministic_algorithms imports the compiler: a second each time
     torch.utils.deterministic.fill_uninitialized_memory = False  # guards against reading it, which costs 5 % of a step
     torch.backends.cudnn.benchmark = False
 
