@@ -2,7 +2,7 @@
 
 Run: python -m benchmarks.leak <folder of class folders> [splits, default 4]
 Each split seed is prepared twice, with data.near_duplicates `group` and `ignore`; the controls `real` and `oversample`
-are trained on each with 2 paired seeds. Prints a table as markdown. About 4 minutes per split seed on 2 cores at 32 px.
+are trained on each with 2 paired seeds. Prints a table as markdown. About 7 minutes per split seed on 2 cores at 32 px.
 """
 
 import sys
