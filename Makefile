@@ -4,14 +4,22 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 LOCKED := requirements.lock requirements-torch.txt
+LANES ?= $(shell getconf _NPROCESSORS_ONLN)
 READY := .venv/ready-$(shell cat $(LOCKED) | cksum | cut -d ' ' -f 1)
 
-.PHONY: repro setup test test-all lint lock
+.PHONY: repro generators setup test test-all lint lock
 .DEFAULT_GOAL := repro
 
 repro: setup
 	@python -m stages check
+	@dvc status --quiet || $(MAKE) --no-print-directory generators
 	@dvc repro
+
+# dvc runs one stage at a time, and a generator is fitted on one core: fit several side by side, LANES=1 for one by one.
+generators:
+	@dvc repro train_baseline
+	@dvc stage list --name-only | sed -n 's/^fit_generator@//p' | xargs -P $(LANES) -I{} \
+		dvc --wait-for-lock repro --single-item fit_generator@{} generate@{} pseudo_label@{}
 
 setup: $(READY)
 	@[ -e .git ] || [ -f .dvc/config.local ] || dvc config --local core.no_scm true
