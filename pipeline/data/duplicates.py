@@ -11,7 +11,6 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 from scipy import fft
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -205,7 +204,8 @@ def register(thumbs: Thumbs, length: np.ndarray, pairs: np.ndarray, report: proc
     Pairs come sorted by their first row; all that share it, and the shape of the second, are correlated at once.
     """
     out = np.empty(len(pairs))
-    for i, places in pd.Series(np.arange(len(pairs))).groupby(pairs[:, 0]):
+    for places in np.split(np.arange(len(pairs)), np.flatnonzero(np.diff(pairs[:, 0])) + 1):
+        i = pairs[places[0], 0]
         a = normalised(thumbs[i], length[i])
         others = {p: normalised(thumbs[j], length[j]) for p, j in zip(places, pairs[places, 1], strict=True)}
         for shape in sorted({b.shape for b in others.values()}):

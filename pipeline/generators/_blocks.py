@@ -20,9 +20,7 @@ from pipeline.samples import Samples, to_pixels
 
 
 class NetworkOptions(base.Options):
-    epochs: (
-        Literal["auto"] | Annotated[int, Field(gt=0, le=10**6)]
-    )  # passes over the rows of train; auto: by the family
+    epochs: Literal["auto"] | Annotated[int, Field(gt=0, le=10**6)]  # passes over train; auto: by the family
     batch: Annotated[int, Field(gt=1, le=100_000)]
     lr: Annotated[float, Field(gt=0, le=10)]
     width: Annotated[int, Field(ge=8, le=4096, multiple_of=8)]  # channels at the first level
