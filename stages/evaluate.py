@@ -20,6 +20,7 @@ log = logging.getLogger("stages")
 
 
 def main(params: Params, test: Path, models: Path, out: Output) -> None:
+    processes.warm(__name__, "pipeline.classifier.predict")
     from pipeline import devices
 
     out.mkdir(parents=True)
@@ -41,10 +42,10 @@ def main(params: Params, test: Path, models: Path, out: Output) -> None:
 
     rows, steps = Samples.load(test), len(params.arms) * params.retraining.seeds
     jobs = [(params, test, models / name) for name in params.arms]
-    done = processes.spread(predict_arm, jobs, devices.workers(params.compute), "evaluate", steps)
-    probabilities = dict(zip(params.arms, done, strict=True))
-    predicted = {name: p.argmax(axis=2).astype(np.int32) for name, p in probabilities.items()}
-    frame = tidy(probabilities, rows)
+    done = processes.spread(score_arm, jobs, devices.workers(params.compute), "evaluate", steps)
+    predicted = {name: guess for name, (guess, _) in zip(params.arms, done, strict=True)}
+    found = [(name, *row) for name, (_, scored) in zip(params.arms, done, strict=True) for row in scored]
+    frame = pd.DataFrame(found, columns=["arm", "seed", "class", "metric", "value"])
     frame.to_csv(out / "scores.csv", index=False)
     np.savez(out / "predictions.npz", y=rows.y, **{f"arm_{name}": p for name, p in predicted.items()})
     groups, seed = rows.table["group"].to_numpy(), derive(params.seed, "bootstrap")
@@ -55,17 +56,6 @@ def main(params: Params, test: Path, models: Path, out: Output) -> None:
     result["test"] = {"rows": len(rows), "fingerprint": rows.fingerprint()}
     (out / "verdict.json").write_text(json.dumps(result, indent=1))
     log.info("%s: %s", result["verdict"], result["reason"])
-
-
-def tidy(probabilities: dict[str, np.ndarray], rows: Samples) -> pd.DataFrame:
-    """Scores of every arm and seed from probabilities (S, N, K): arm, seed, class, metric, value."""
-    found = [
-        (name, seed, *row)
-        for name, seeds in probabilities.items()
-        for seed, one in enumerate(seeds)
-        for row in scores(one, rows.y, rows.classes)
-    ]
-    return pd.DataFrame(found, columns=["arm", "seed", "class", "metric", "value"])
 
 
 def validation_predictions(models: Path, params: Params) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, int]:
@@ -82,18 +72,19 @@ def read_scores(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, dtype={"arm": str, "class": str}, keep_default_na=False, na_values={"value": ["", "nan"]})
 
 
-def predict_arm(params: Params, test: Path, folder: Path, report: Callable) -> np.ndarray:
-    """Probabilities on the test split, float (S, N, K), of every seed of one arm."""
+def score_arm(
+    params: Params, test: Path, folder: Path, report: Callable
+) -> tuple[np.ndarray, list[tuple[int, str, str, float]]]:
+    """Predicted classes of the test split int (S, N), of every seed of one arm, and scores: seed, class, metric, value."""
     from pipeline import devices
     from pipeline.classifier import predict
 
     devices.set_threads(params.compute)
-    images, out = Samples.load(test).images, []
+    rows, guesses, found = Samples.load(test), [], []
     for seed in range(params.retraining.seeds):
-        out.append(
-            predict.probabilities(
-                predict.run(predict.load(folder / f"seed{seed}"), images, devices.device(params.compute))[0]
-            )
-        )
+        network = predict.load(folder / f"seed{seed}")
+        probabilities = predict.probabilities(predict.run(network, rows.images, devices.device(params.compute))[0])
+        guesses.append(probabilities.argmax(axis=1).astype(np.int32))
+        found += [(seed, *row) for row in scores(probabilities, rows.y, rows.classes)]
         report(1, folder.name)
-    return np.stack(out)
+    return np.stack(guesses), found
