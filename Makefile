@@ -5,21 +5,26 @@ PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 LOCKED := requirements.lock requirements-torch.txt
 LANES ?= $(shell getconf _NPROCESSORS_ONLN)
+PAIR := $(if $(filter 1,$(LANES)),1,2)
 READY := .venv/ready-$(shell cat $(LOCKED) | cksum | cut -d ' ' -f 1)
 
-.PHONY: repro generators setup test test-all lint lock
+.PHONY: repro side-by-side setup test test-all lint lock
 .DEFAULT_GOAL := repro
 
 repro: setup
 	@python -m stages check
-	@dvc status --quiet || $(MAKE) --no-print-directory generators
+	@dvc status --quiet || $(MAKE) --no-print-directory side-by-side
 	@dvc repro
 
-# dvc runs one stage at a time, and a generator is fitted on one core: fit several side by side, LANES=1 for one by one.
-generators:
+# dvc runs one stage at a time. A generator is fitted on one core, so there are as many at once as cores, the last named
+# (mostly the longest) first. An arm keeps all cores busy but for its start and end, so there are two at once.
+# LANES=1: everything one by one.
+side-by-side:
 	@dvc repro train_baseline
-	@dvc stage list --name-only | sed -n 's/^fit_generator@//p' | xargs -P $(LANES) -I{} \
+	@dvc stage list --name-only | sed -n 's/^fit_generator@//p' | sed '1!G;h;$$!d' | xargs -P $(LANES) -I{} \
 		dvc --wait-for-lock repro --single-item fit_generator@{} generate@{} pseudo_label@{}
+	@dvc stage list --name-only | grep -e '^retrain@' -e '^measure_fidelity$$' | xargs -P $(PAIR) -n 5 \
+		dvc --wait-for-lock repro --single-item
 
 setup: $(READY)
 	@[ -e .git ] || [ -f .dvc/config.local ] || dvc config --local core.no_scm true

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+EMBEDDED = "sets/digits.yaml"  # stands for scikit-learn's digits, which need no file
 Auto = Literal["auto"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -32,7 +33,7 @@ ClassName = Annotated[str, Field(strict=False, coerce_numbers_to_str=True)]  # m
 
 def distinct(names: list[str]) -> list[str]:
     if len(set(names)) < len(names):
-        raise ValueError(f"each class may be named once (got {names})")
+        raise ValueError(f"each name may stand once (got {names})")
     return names
 
 
@@ -95,6 +96,11 @@ class Sources(Block):
     digits: Digits
 
 
+class Strong(Block):
+    transforms: Annotated[int, Field(ge=1, le=10)]
+    magnitude: Share
+
+
 class Augment(Block):
     policy: Literal["auto", "none", "safe", "glyph", "texture"]
     flips: Literal["auto", "none", "horizontal", "vertical", "both"]
@@ -102,6 +108,7 @@ class Augment(Block):
     views_per_class: Count
     views_per_row: Annotated[tuple[Count, Count], Pair, Rising]
     strength: Annotated[float, Field(ge=0, le=3)]
+    strong: Strong
 
 
 class Classifier(Block):
@@ -118,7 +125,7 @@ class Classifier(Block):
 
 class Teachers(Block):
     folds: Annotated[int, Field(ge=2, le=20)]
-    balance: Share
+    recipe: Name
 
 
 class Generator(BaseModel):
@@ -155,15 +162,25 @@ class Retraining(Block):
     seeds: Annotated[int, Field(ge=1, le=1000)]
 
 
-class Arm(Block):
-    role: Literal["control", "candidate"]
-    rows: Name
-    use: Literal["all", "kept"]
-    dose: Literal["full", "median", "sqrt", "quarter"]
-    balance: Share
+class Recipe(Block):
+    balance: Share | Annotated[tuple[Share, Share], Pair]
     share: Share
     weight: Annotated[float, Field(ge=0, le=10)]
     real_only: Share
+    loss: Literal["cross_entropy", "class_weighted", "balanced_softmax"]
+    tau: Annotated[float, Field(ge=0, le=4)]
+    mix: Literal["none", "mixup", "cutmix", "smote"]
+    alpha: Annotated[float, Field(gt=0, le=100)]
+    views: Literal["standard", "strong"]
+
+
+class Arm(Block):
+    role: Literal["control", "candidate", "negative", "skip"]
+    rows: Name
+    also: Name
+    use: Literal["all", "kept", "shuffled"]
+    dose: Literal["full", "median", "sqrt", "quarter"]
+    recipe: Name
 
 
 class Fidelity(Block):
@@ -176,6 +193,8 @@ class Evaluation(Block):
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
     bootstrap: Annotated[int, Field(ge=100, le=1_000_000)]
     margin: Share
+    max_class_loss: Share
+    specificity: Annotated[float, Field(gt=0, lt=1)]
 
 
 class Report(Block):
@@ -190,8 +209,14 @@ class Compute(Block):
     processes: Auto | Annotated[int, Field(ge=1, le=1024)]
 
 
+class Quick(Block):
+    skip: Annotated[list[Name], AfterValidator(distinct)]
+
+
 class Params(Block):
     seed: Annotated[int, Field(ge=0)]
+    profile: Literal["auto", "full", "quick"]
+    quick: Quick
     data: Data
     sources: Sources
     augment: Augment
@@ -201,6 +226,7 @@ class Params(Block):
     generation: Generation
     selection: Selection
     retraining: Retraining
+    recipes: Annotated[dict[Name, Recipe], Field(min_length=1)]
     arms: Annotated[dict[Name, Arm], Field(min_length=1)]
     fidelity: Fidelity
     evaluation: Evaluation
@@ -219,17 +245,27 @@ class Params(Block):
         return generators
 
     @model_validator(mode="after")
-    def arms_name_generators(self) -> "Params":
-        lost = [
-            f"arms.{name}.rows is {arm.rows!r}" for name, arm in self.arms.items() if arm.rows not in self.generators
-        ]
+    def names_exist(self) -> "Params":
+        if self.teachers.recipe not in self.recipes:
+            raise ValueError(f"teachers.recipe is {self.teachers.recipe!r}; recipes has: {', '.join(self.recipes)}")
+        for key, section in {"rows": "generators", "also": "generators", "recipe": "recipes"}.items():
+            known, named = getattr(self, section), {name: getattr(arm, key) for name, arm in self.arms.items()}
+            lost = [f"arms.{name}.{key} is {said!r}" for name, said in named.items() if said not in known]
+            if lost:
+                raise ValueError(f"{'; '.join(lost)}: no such block under {section}. There are: {', '.join(known)}")
+        lost = [name for name in self.quick.skip if name not in self.arms]
         if lost:
-            raise ValueError(
-                f"{'; '.join(lost)}: no such block under generators. There are: {', '.join(self.generators)}"
-            )
-        if not any(arm.role == "control" for arm in self.arms.values()):
+            raise ValueError(f"quick.skip names {', '.join(lost)}; arms has: {', '.join(self.arms)}")
+        if not any(arm.role == "control" for arm in self.compared.values()):
             raise ValueError("arms: at least one needs `role: control`; without one there is nothing to compare with")
         return self
+
+    @property
+    def compared(self) -> dict[str, Arm]:
+        """The arms that are trained, in their order."""
+        quick = self.profile == "quick" or (self.profile == "auto" and self.data.source == EMBEDDED)
+        left_out = set(self.quick.skip) if quick else set()
+        return {name: arm for name, arm in self.arms.items() if arm.role != "skip" and name not in left_out}
 
 
 def pick(blocks: Mapping[str, Any], name: str, section: str) -> Any:

@@ -1,4 +1,4 @@
-"""augment: the bank of augmented views of the training rows, made once and shared by all arms and seeds."""
+"""augment: banks of augmented views of the training rows, made once and shared by all arms and seeds."""
 
 import json
 from pathlib import Path
@@ -12,13 +12,15 @@ from stages import Output
 
 def main(params: Params, train: Path, views: Output) -> None:
     rows = Samples.load(train)
-    bank, name = write_bank(views, rows, params)
+    bank = write_bank(views / "standard", rows, params)
+    write_bank(views / "strong", rows, params, strong=True)
     (views / "policy.json").write_text(
         json.dumps(
             {
-                "policy": name,
+                "policy": augment.choose_policy(params.augment.policy, rows.shape[0]),
                 "flips": list(rows.facts.flips),
                 "strength": params.augment.strength,
+                "strong": params.augment.strong.model_dump(),
                 "views": len(bank.images),
                 "rows": len(rows),
             },
@@ -27,10 +29,12 @@ def main(params: Params, train: Path, views: Output) -> None:
     )
 
 
-def write_bank(folder: Path, rows: Samples, params: Params) -> tuple[augment.Views, str]:
-    """Views of any rows, real or synthetic, by the one policy, and its name; the seed of a row's views comes from its id."""
-    name = augment.choose_policy(params.augment.policy, rows.shape[0])
-    policy = augment.policy(name, rows.facts.flips, params.augment.strength)
-    seeds = [derive(params.seed, "views", i) for i in rows.table["id"]]
-    counts = augment.views_per_row(rows.y, params.augment)
-    return augment.write_views(folder, rows.images, counts, seeds, policy), name
+def write_bank(folder: Path, rows: Samples, params: Params, strong: bool = False) -> augment.Views:
+    """Views of any rows, real or synthetic, by the one policy, or by RandAugment; a row's seed comes from its id."""
+    block, flips = params.augment, rows.facts.flips
+    name = augment.choose_policy(block.policy, rows.shape[0])
+    policy = augment.policy(name, flips, block.strength)
+    if strong:
+        policy = augment.randaugment(flips, block.strong.transforms, block.strong.magnitude)
+    seeds = [derive(params.seed, "strong views" if strong else "views", i) for i in rows.table["id"]]
+    return augment.write_views(folder, rows.images, augment.views_per_row(rows.y, block), seeds, policy)

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from pipeline import processes
-from pipeline.evaluation import verdict
-from pipeline.evaluation.scores import scores
-from pipeline.params import Params
+from pipeline.evaluation import thresholds, verdict
+from pipeline.evaluation.scores import reliability, scores
+from pipeline.params import Evaluation, Params
 from pipeline.samples import Samples
 from pipeline.seeds import derive
 from stages import Output
@@ -24,47 +24,42 @@ def main(params: Params, test: Path, models: Path, out: Output) -> None:
     from pipeline import devices
 
     out.mkdir(parents=True)
-    records = {name: json.loads((models / name / "record.json").read_text()) for name in params.arms}
+    arms, block = params.compared, params.evaluation
+    records = {name: json.loads((models / name / "record.json").read_text()) for name in arms}
     verdict.check_equal_compute(records)
-    validation = pd.concat([read_scores(models / name / "validation.csv") for name in params.arms], ignore_index=True)
     added = {name: sum(record["synthetic_rows"].values()) for name, record in records.items()}
-    choices = verdict.choose(
-        validation,
-        *validation_predictions(models, params),
-        params.arms,
-        added,
-        params.evaluation,
-        derive(params.seed, "bootstrap", "validation"),
-    )
-    (out / "choices.json").write_text(json.dumps(choices, indent=1))
+    validation = pd.concat([read_scores(models / name / "validation.csv") for name in arms], ignore_index=True)
     validation.to_csv(out / "validation.csv", index=False)
+    held = outcomes_of_validation(models, list(arms), tuple(next(iter(records.values()))["synthetic_rows"]))
+    choices = verdict.choose(held, arms, added, block, derive(params.seed, "bootstrap", "validation"))
+    (out / "choices.json").write_text(json.dumps(choices, indent=1))
     log.info("chosen on validation: %s against %s", choices["chosen_arm"] or "no candidate", choices["best_control"])
 
-    rows, steps = Samples.load(test), len(params.arms) * params.retraining.seeds
-    jobs = [(params, test, models / name) for name in params.arms]
-    done = processes.spread(score_arm, jobs, devices.workers(params.compute), "evaluate", steps)
-    predicted = {name: guess for name, (guess, _) in zip(params.arms, done, strict=True)}
-    found = [(name, *row) for name, (_, scored) in zip(params.arms, done, strict=True) for row in scored]
-    frame = pd.DataFrame(found, columns=["arm", "seed", "class", "metric", "value"])
-    frame.to_csv(out / "scores.csv", index=False)
-    np.savez(out / "predictions.npz", y=rows.y, **{f"arm_{name}": p for name, p in predicted.items()})
-    groups, seed = rows.table["group"].to_numpy(), derive(params.seed, "bootstrap")
-    learnt = added.get(choices["chosen_arm"], 0)
-    result = verdict.decide(
-        choices, predicted, frame, rows.y, groups, len(rows.classes), learnt, params.evaluation, seed
+    rows = Samples.load(test)
+    jobs = [(params, test, models / name) for name in arms]
+    done = processes.spread(
+        score_arm, jobs, devices.workers(params.compute), "evaluate", len(arms) * params.retraining.seeds
     )
+    found = [(name, *row) for name, (_, scored) in zip(arms, done, strict=True) for row in scored]
+    pd.DataFrame(found, columns=["arm", "seed", "class", "metric", "value"]).to_csv(out / "scores.csv", index=False)
+    said = {name: probabilities for name, (probabilities, _) in zip(arms, done, strict=True)}
+    seen = verdict.Outcomes(said, rows.y, rows.table["group"].to_numpy(), rows.classes)
+    np.savez(out / "predictions.npz", y=rows.y, **{f"arm_{a}": seen.predicted(a).astype(np.int32) for a in arms})
+    bins = [(name, *one) for name in arms for one in reliability(said[name], rows.y)]
+    pd.DataFrame(bins, columns=["arm", "confidence", "accuracy", "share"]).to_csv(out / "reliability.csv", index=False)
+    result = verdict.decide(choices, seen, arms, added, block, derive(params.seed, "bootstrap"))
     result["test"] = {"rows": len(rows), "fingerprint": rows.fingerprint()}
     (out / "verdict.json").write_text(json.dumps(result, indent=1))
     log.info("%s: %s", result["verdict"], result["reason"])
 
 
-def validation_predictions(models: Path, params: Params) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, int]:
-    """Predicted classes (S, N) by arm, true classes (N,), groups (N,) and the number of classes."""
-    predicted = {}
-    for name in params.arms:
+def outcomes_of_validation(models: Path, arms: list[str], labels: tuple[str, ...]) -> verdict.Outcomes:
+    """What every arm says of the validation rows, as `retrain` wrote it."""
+    said = {}
+    for name in arms:
         with np.load(models / name / "validation.npz", allow_pickle=False) as file:
-            predicted[name], y, groups, classes = file["predicted"], file["y"], file["groups"], int(file["classes"])
-    return predicted, y, groups, classes
+            said[name], y, groups = file["probabilities"], file["y"], file["groups"]
+    return verdict.Outcomes(said, y, groups, labels)
 
 
 def read_scores(path: Path) -> pd.DataFrame:
@@ -75,16 +70,32 @@ def read_scores(path: Path) -> pd.DataFrame:
 def score_arm(
     params: Params, test: Path, folder: Path, report: Callable
 ) -> tuple[np.ndarray, list[tuple[int, str, str, float]]]:
-    """Predicted classes of the test split int (S, N), of every seed of one arm, and scores: seed, class, metric, value."""
+    """Probabilities float (S, N, K) of the test split, of every seed of one arm, and scores: seed, class, metric, value."""
     from pipeline import devices
     from pipeline.classifier import predict
 
     devices.set_threads(params.compute)
-    rows, guesses, found = Samples.load(test), [], []
+    rows, said, found = Samples.load(test), [], []
+    with np.load(folder / "validation.npz", allow_pickle=False) as file:
+        held, y = file["probabilities"], file["y"]
     for seed in range(params.retraining.seeds):
         network = predict.load(folder / f"seed{seed}")
-        probabilities = predict.probabilities(predict.run(network, rows.images, devices.device(params.compute))[0])
-        guesses.append(probabilities.argmax(axis=1).astype(np.int32))
-        found += [(seed, *row) for row in scores(probabilities, rows.y, rows.classes)]
+        said.append(predict.probabilities(predict.run(network, rows.images, devices.device(params.compute))[0]))
+        found += [(seed, *row) for row in scores(said[-1], rows.y, rows.classes)]
+        found += [(seed, "", name, value) for name, value in beside(said[-1], rows, held[seed], y, params.evaluation)]
         report(1, folder.name)
-    return np.stack(guesses), found
+    return np.stack(said), found
+
+
+def beside(
+    probabilities: np.ndarray, rows: Samples, held: np.ndarray, y: np.ndarray, block: Evaluation
+) -> list[tuple[str, float]]:
+    """The primary metric with thresholds tuned on validation, and of two classes the sensitivity at a fixed specificity."""
+    guess = thresholds.shifted(probabilities, thresholds.tune(held, y, block.primary_metric))
+    tuned = {name: value for label, name, value in scores(np.eye(len(rows.classes))[guess], rows.y, rows.classes) if not label}
+    found = [(f"tuned_{block.primary_metric}", tuned[block.primary_metric])]
+    if len(rows.classes) == 2:
+        positive = int(rows.scarce[0]) if len(rows.scarce) == 1 else 1
+        hit = thresholds.sensitivity(probabilities[:, positive], rows.y == positive, block.specificity)
+        found.append(("sensitivity", hit))
+    return found

@@ -69,7 +69,7 @@ def read_run(
 ) -> runs.Run:
     """Everything that the stages before wrote; `before` is how the test splits were opened in earlier runs."""
     with np.load(results / "evaluation" / "predictions.npz", allow_pickle=False) as file:
-        y, predicted = file["y"], {a: file[f"arm_{a}"] for a in params.arms}
+        y, predicted = file["y"], {a: file[f"arm_{a}"] for a in params.compared}
     fidelity, verdict = results / "fidelity.csv", read(results / "evaluation" / "verdict.json")
     return runs.Run(
         params=params,
@@ -81,8 +81,9 @@ def read_run(
         scores=read_scores(results / "evaluation" / "scores.csv"),
         y=y,
         predicted=predicted,
-        records={a: read(models / "arms" / a / "record.json") for a in params.arms},
-        curves=pd.concat([pd.read_csv(models / "arms" / a / "curves.csv") for a in params.arms]),
+        reliability=pd.read_csv(results / "evaluation" / "reliability.csv"),
+        records={a: read(models / "arms" / a / "record.json") for a in params.compared},
+        curves=pd.concat([pd.read_csv(models / "arms" / a / "curves.csv") for a in params.compared]),
         generators={g: read(models / "generators" / g / "generator.json") for g in params.generators},
         losses={g: read(models / "generators" / g / "curve.json") for g in params.generators},
         selections={g: read(selected / g / "summary.json") for g in params.generators},
@@ -105,7 +106,7 @@ def without_folders(text: str, params: Params) -> str:
 def in_graph(stage: str, params: Params) -> bool:
     """Whether a noted time, `evaluate` or `retrain-oversample`, is that of a stage of this run, not of a removed block."""
     _, _, name = stage.partition("-")
-    return not name or name in params.arms or name in params.generators
+    return not name or name in params.compared or name in params.generators
 
 
 def read(path: Path) -> Any:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,26 +12,35 @@ import pandas as pd
 from pipeline import processes
 from pipeline.data.augment import Views
 from pipeline.data.loaders import Batches, Rows
-from pipeline.params import Arm, Params, pick
+from pipeline.params import Arm, Params, Recipe, pick
 from pipeline.samples import Samples
 from pipeline.seeds import derive
-from pipeline.selection.rules import first_rows, wanted
+from pipeline.selection.rules import first_rows, shared, wanted
 from stages import Output
 
 if TYPE_CHECKING:
     from pipeline.classifier.model import Settings
 
 
-def main(params: Params, name: str, train: Path, val: Path, views: Path, selected: Path, out: Output) -> None:
+def main(
+    params: Params, name: str, train: Path, val: Path, views: Path, selected: Path, also: Path, out: Output
+) -> None:
+    arm = pick(params.arms, name, "arms")
+    out.mkdir(parents=True)
+    if arm.role == "skip":
+        (out / "record.json").write_text(json.dumps({"arm": arm.model_dump(mode="json")}, indent=1))
+        return
     processes.warm(__name__, "pipeline.classifier.train")
     from pipeline import devices
     from pipeline.classifier import model
 
     real = Samples.load(train)
     settings = model.settings(params.classifier, real.shape, len(real.classes), len(real))
-    chosen = added_rows(params, name, real, Samples.load(selected))
+    folders = [selected, also] if arm.also != "nothing" else [selected]
+    chosen = added_rows(params, arm, real, [Samples.load(folder) for folder in folders])
     seeds = list(range(params.retraining.seeds))
-    jobs = [(params, settings, name, number, chosen, train, val, views, selected, out) for number in seeds]
+    parts = list(zip(folders, chosen, strict=True))
+    jobs = [(params, settings, name, number, parts, train, val, views, out) for number in seeds]
     done = processes.spread(
         train_seed,
         jobs,
@@ -46,10 +55,9 @@ def main(params: Params, name: str, train: Path, val: Path, views: Path, selecte
     held = Samples.load(val)
     np.savez(
         out / "validation.npz",
-        predicted=np.stack([r["predicted"] for r in done]).astype(np.int32),
+        probabilities=np.stack([r["probabilities"] for r in done]),
         y=held.y,
         groups=np.unique(held.table["group"], return_inverse=True)[1],
-        classes=len(real.classes),
     )
     curves = [
         {"arm": name, "seed": number, **point}
@@ -57,29 +65,31 @@ def main(params: Params, name: str, train: Path, val: Path, views: Path, selecte
         for point in result["curve"]
     ]
     pd.DataFrame(curves).to_csv(out / "curves.csv", index=False)
-    labels = Samples.load(selected).take(chosen).table["label"].value_counts()
+    learnt = np.concatenate([Samples.load(folder).y[rows] for folder, rows in parts])
     record = {
         "settings": settings.model_dump(mode="json"),
         "seeds": seeds,
         "initial_weights": [r["initial"] for r in done],
         "policy": json.loads((views / "policy.json").read_text()),
-        "arm": params.arms[name].model_dump(),
-        "synthetic_rows": {c: int(labels.get(c, 0)) for c in real.classes},
+        "arm": arm.model_dump(mode="json"),
+        "recipe": params.recipes[arm.recipe].model_dump(mode="json"),
+        "synthetic_rows": {c: int(n) for c, n in zip(real.classes, np.bincount(learnt, minlength=len(real.classes)))},
     }
     (out / "record.json").write_text(json.dumps(record, indent=1))
 
 
-def added_rows(params: Params, name: str, real: Samples, made: Samples) -> np.ndarray:
-    """Positions of the synthetic rows this arm learns from: of those it may use, the first up to its dose in each class.
+def added_rows(params: Params, arm: Arm, real: Samples, made: Sequence[Samples]) -> list[np.ndarray]:
+    """Positions of the rows this arm learns from, of each generator: of those it may use, the first up to its dose.
 
     An arm's dose is at most `generation.dose`, for which the rows were made and kept. None if its recipe uses none.
     """
-    arm, cap = pick(params.arms, name, "arms"), params.generation.cap
-    usable = made.table["keep"].to_numpy() if arm.use == "kept" else np.ones(len(made), bool)
-    if not arm.share or not arm.weight or arm.real_only == 1:
-        usable = np.zeros(len(made), bool)
-    doses = [wanted(real.counts, real.scarce, dose, cap) for dose in (arm.dose, params.generation.dose)]
-    return first_rows(made.y, usable, np.minimum(*doses))
+    recipe, cap = params.recipes[arm.recipe], params.generation.cap
+    usable = [np.ones(len(m), bool) if arm.use == "all" else m.table["keep"].to_numpy() for m in made]
+    if not recipe.share or not recipe.weight or recipe.real_only == 1:
+        usable = [np.zeros_like(u) for u in usable]
+    goal = np.minimum(*(wanted(real.counts, real.scarce, dose, cap) for dose in (arm.dose, params.generation.dose)))
+    there = [np.bincount(m.y[u], minlength=len(goal)) for m, u in zip(made, usable, strict=True)]
+    return [first_rows(m.y, u, n) for m, u, n in zip(made, usable, shared(goal, there), strict=True)]
 
 
 def train_seed(
@@ -87,11 +97,10 @@ def train_seed(
     settings: "Settings",
     name: str,
     number: int,
-    chosen: np.ndarray,
+    parts: list[tuple[Path, np.ndarray]],
     train: Path,
     val: Path,
     views: Path,
-    selected: Path,
     out: Path,
     report: Callable,
 ) -> dict:
@@ -102,38 +111,43 @@ def train_seed(
     from pipeline.classifier.train import train as fit
     from pipeline.evaluation.scores import scores
 
+    arm = params.arms[name]
+    recipe = params.recipes[arm.recipe]
     real, held, seed = Samples.load(train), Samples.load(val), derive(params.seed, "retrain", number)
-    own = Rows(real.y, Views.load(views), real.table["weight"].to_numpy())
-    batches = mix(params.arms[name], own, len(real.classes), settings, seed, selected, chosen)
+    own = Rows(real.y, Views.load(views / recipe.views), real.table["weight"].to_numpy())
+    order = derive(params.seed, "shuffle", name) if arm.use == "shuffled" else None
+    batches = mix(recipe, own, len(real.classes), settings, seed, synthetic_rows(recipe, parts, order))
     devices.seed_everything(seed)
     initial = Network(settings).state_dict().values()
     network, curve = fit(
-        batches, held, settings, seed, params.compute, lambda count, note: report(count, f"seed {number}, {note}")
+        batches, held, settings, recipe, seed, params.compute, lambda count, note: report(count, f"seed {number}, {note}")
     )
     predict.save(network, settings, out / f"seed{number}")
-    logits, _ = predict.run(network, held.images, devices.device(params.compute))
+    probabilities = predict.probabilities(predict.run(network, held.images, devices.device(params.compute))[0])
     return {
-        "scores": scores(predict.probabilities(logits), held.y, real.classes),
-        "predicted": logits.argmax(axis=1),
+        "scores": scores(probabilities, held.y, real.classes),
+        "probabilities": probabilities,
         "curve": curve,
         "initial": hashlib.blake2b(b"".join(v.numpy().tobytes() for v in initial), digest_size=8).hexdigest(),
     }
 
 
-def mix(
-    arm: Arm, real: Rows, classes: int, settings: "Settings", seed: int, selected: Path, chosen: np.ndarray
-) -> Batches:
-    """The batches of one arm: its real rows and the chosen ones of the synthetic rows, by the arm's recipe."""
-    made = Samples.load(selected)
-    rows = Rows(made.y, Views.load(selected / "views"), np.full(len(made), arm.weight)).take(chosen)
-    return Batches(
-        real,
-        classes,
-        settings.batch,
-        settings.steps,
-        seed,
-        arm.balance,
-        rows if len(chosen) else None,
-        arm.share,
-        arm.real_only,
-    )
+def synthetic_rows(recipe: Recipe, parts: list[tuple[Path, np.ndarray]], order: int | None) -> Rows | None:
+    """The chosen rows of each folder as one set to draw from; with a seed `order` their labels are mixed up."""
+    parts = [(folder, chosen) for folder, chosen in parts if len(chosen)]
+    if not parts:
+        return None
+    y = [Samples.load(folder).y for folder, _ in parts]
+    if len(parts) == 1:
+        rows = Rows(y[0], Views.load(parts[0][0] / "views"), np.full(len(y[0]), recipe.weight)).take(parts[0][1])
+    else:
+        bank = Views.joined([Views.load(folder / "views").take(chosen) for folder, chosen in parts])
+        labels = np.concatenate([one[chosen] for one, (_, chosen) in zip(y, parts, strict=True)])
+        rows = Rows(labels, bank, np.full(len(labels), recipe.weight))
+    return rows if order is None else rows.relabelled(np.random.default_rng(order).permutation(rows.y))
+
+
+def mix(recipe: Recipe, real: Rows, classes: int, settings: "Settings", seed: int, made: Rows | None) -> Batches:
+    """The batches of one arm: its real rows and the synthetic ones, by the arm's recipe."""
+    size = (settings.batch, settings.steps)
+    return Batches(real, classes, *size, seed, recipe.balance, made, recipe.share, recipe.real_only)

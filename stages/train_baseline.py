@@ -54,7 +54,8 @@ def train_one(
     from pipeline.classifier import predict
     from pipeline.classifier.train import train as fit
 
-    rows, bank = Samples.load(train), Views.load(views)
+    recipe = params.recipes[params.teachers.recipe]
+    rows, bank = Samples.load(train), Views.load(views / recipe.views)
     weight = rows.table["weight"].to_numpy()
     seed = derive(params.seed, "baseline", name)
     batches = Batches(
@@ -63,10 +64,16 @@ def train_one(
         settings.batch,
         settings.steps,
         seed,
-        params.teachers.balance,
+        recipe.balance,
     )
     network, curve = fit(
-        batches, Samples.load(val), settings, seed, params.compute, lambda count, note: report(count, f"{name}, {note}")
+        batches,
+        Samples.load(val),
+        settings,
+        recipe,
+        seed,
+        params.compute,
+        lambda count, note: report(count, f"{name}, {note}"),
     )
     predict.save(network, settings, out / name)
     return curve

@@ -20,11 +20,25 @@ ARMS = ("real", "duplicate", "cvae", "diffusion")
 REPORTS = ("verdict.json", "metrics.json", "scores.csv", "report.md", "report.html", "arms.png")
 
 
+OFFLINE = """
+import socket, pathlib
+def refuse(self, address):
+    if self.family not in (socket.AF_INET, socket.AF_INET6):
+        return connect(self, address)
+    with open(pathlib.Path(__file__).with_name("calls.txt"), "a") as file:
+        file.write(f"{address}\\n")
+    raise OSError("no network in tests")
+connect, socket.socket.connect, socket.socket.connect_ex = socket.socket.connect, refuse, refuse
+"""  # what every Python process of the run imports at its start
+
+
 def run(folder: Path, *command: str, code: int = 0) -> str:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
-        command, cwd=folder, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False
-    )
+    """Everything the command says; it has no network, and any try to use one is noted in offline/calls.txt."""
+    (folder / "offline").mkdir(exist_ok=True)
+    (folder / "offline" / "sitecustomize.py").write_text(OFFLINE)
+    env = {**os.environ, "PYTHONPATH": str(folder / "offline")}
+    env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == code, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout + done.stderr
 
@@ -97,6 +111,7 @@ def shrink(params: dict) -> None:
     for name in ("cvae", "diffusion"):
         params["generators"][name].update(epochs=4, width=16)
     params["arms"] = {k: v for k, v in params["arms"].items() if k in ARMS}
+    params["quick"]["skip"] = []
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +186,14 @@ def test_rows_carry_their_history(project: Path) -> None:
     assert list(quarantine["file"]) == ["train/down/broken.png"] and list(quarantine["code"]) == ["unreadable"]
 
 
+def test_no_part_of_the_run_asks_for_the_network(project: Path) -> None:
+    asked = "import socket; socket.create_connection(('127.0.0.1', 9), 1)"
+    assert "no network in tests" in run(project, sys.executable, "-c", asked, code=1)
+    calls = project / "offline" / "calls.txt"
+    assert calls.read_text().splitlines() == ["('127.0.0.1', 9)"]
+    calls.unlink()
+
+
 def test_nothing_runs_again_when_nothing_changed(project: Path) -> None:
     assert "Data and pipelines are up to date" in run(project, "dvc", "repro")
 
@@ -236,6 +259,23 @@ def test_a_forced_second_run_gives_the_same_bytes(project: Path) -> None:
     before = [file.read_bytes() for file in kept]
     run(project, "dvc", "repro", "--force")
     assert [file.read_bytes() for file in kept] == before
+
+
+@pytest.mark.slow
+def test_a_report_may_hide_the_real_rows(project: Path) -> None:
+    page, before = project / "reports" / "report.html", (project / "params.yaml").read_text()
+    shown = ("training rows by class", "<h3>duplicate</h3>", 'alt="dropped, by reason: copy')
+    assert all(words in page.read_text() for words in shown)
+    edit(project, lambda p: p["report"].update(show_real_images=False))
+    try:
+        run(project, "dvc", "repro")
+        text = page.read_text()
+        assert not any(words in text for words in shown)
+        assert "<h3>cvae</h3>" in text and "hidden by report.show_real_images" in text
+    finally:
+        (project / "params.yaml").write_text(before)
+        run(project, "dvc", "repro")
+    assert all(words in page.read_text() for words in shown)
 
 
 @pytest.mark.slow

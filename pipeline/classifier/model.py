@@ -82,5 +82,9 @@ class Network(nn.Module):
             x = F.pad(x, (0, 1, 0, 1), mode="replicate")
         return F.relu(self.norm(self.blocks(self.stem(x)))).mean(dim=(2, 3))
 
+    def classify(self, features: torch.Tensor) -> torch.Tensor:
+        """(N, D) -> logits (N, K)."""
+        return self.head(self.drop(features))
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.head(self.drop(self.features(x)))
+        return self.classify(self.features(x))

@@ -1,4 +1,4 @@
-"""Trains one classifier: AdamW, one-cycle learning rate, weighted cross-entropy; a fixed number of steps, last weights."""
+"""Trains one classifier: AdamW, one-cycle learning rate, a recipe's loss; a fixed number of steps, last weights."""
 
 from collections.abc import Callable
 
@@ -9,23 +9,35 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader
 
 from pipeline import devices, training
+from pipeline.classifier import recipes
 from pipeline.classifier.model import Network, Settings
 from pipeline.data.loaders import Batches
-from pipeline.params import Compute
+from pipeline.params import Compute, Recipe
 from pipeline.samples import Samples, to_network
 
 
 class Training(pl.LightningModule):
-    def __init__(self, network: Network, settings: Settings) -> None:
+    def __init__(self, network: Network, settings: Settings, recipe: Recipe, batches: Batches) -> None:
         super().__init__()
-        self.network, self.settings = network, settings
+        self.network, self.settings, self.recipe = network, settings, recipe
+        self.seed, self.share = batches.seed, batches.mean_share
         self.curve: list[dict] = []
         self.seen: list[tuple[torch.Tensor, torch.Tensor]] = []
 
-    def training_step(self, batch: tuple[torch.Tensor, ...], _: int) -> torch.Tensor:
+    def training_step(self, batch: tuple[torch.Tensor, ...], step: int) -> torch.Tensor:
         x, y, weight = batch
-        loss = F.cross_entropy(self.network(x), y, reduction="none", label_smoothing=self.settings.label_smoothing)
-        return (loss * weight).mean()
+        rng, how = np.random.default_rng([self.seed, step, 1]), self.recipe.mix
+        if how in ("mixup", "cutmix"):
+            x, other, left = recipes.mixed(x, self.recipe, rng)
+            logits = self.network(x)
+            return left * self.loss(logits, y, weight) + (1 - left) * self.loss(logits, y[other], weight[other])
+        features = self.network.features(x)
+        if how == "smote":
+            features = recipes.between(features, y, rng)
+        return self.loss(self.network.classify(features), y, weight)
+
+    def loss(self, logits: torch.Tensor, y: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return (recipes.losses(logits, y, self.recipe, self.share, self.settings.label_smoothing) * weight).mean()
 
     def validation_step(self, batch: tuple[torch.Tensor, ...], _: int) -> None:
         self.seen.append((self.network(batch[0]).float(), batch[1]))
@@ -57,14 +69,16 @@ class Training(pl.LightningModule):
 
 
 def train(
-    batches: Batches, val: Samples, settings: Settings, seed: int, compute: Compute, report: Callable
+    batches: Batches, val: Samples, settings: Settings, recipe: Recipe, seed: int, compute: Compute, report: Callable
 ) -> tuple[Network, list[dict]]:
-    """A trained network on the CPU and its curve. Initial weights depend on `seed` alone, not on the rows."""
+    """A trained network on the CPU and its curve. Initial weights depend on `seed` alone, not on rows or recipe."""
     devices.set_threads(compute)
     devices.seed_everything(seed)
-    module = Training(Network(settings), settings)
+    module = Training(Network(settings), settings, recipe, batches)
     curve = training.fit(module, batches, compute, seed, report, val=val_loader(holdout(val)))
-    return module.network.cpu(), curve
+    network = module.network.cpu()
+    recipes.adjust(network.head, recipe, batches.mean_share)
+    return network, curve
 
 
 def val_loader(val: Samples, batch: int = 256) -> DataLoader:

@@ -8,6 +8,7 @@ views than one of a common class, because balanced sampling asks for it more oft
 import math
 import os
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,34 @@ def policy(name: str, flips: tuple[str, ...], strength: float) -> Any:
     return A.Compose(turns + steps)
 
 
+def randaugment(flips: tuple[str, ...], transforms: int, magnitude: float) -> Any:
+    """RandAugment (Cubuk et al., 2020) as an albumentations pipeline: so many random transforms of one magnitude in [0, 1]."""
+    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+    import albumentations as A
+    import cv2
+
+    cv2.setNumThreads(0)
+    m, edge = magnitude, {"border_mode": cv2.BORDER_REFLECT_101, "p": 1.0}
+    light, solar, bits = 0.9 * m, 1 - m, 8 - round(4 * m)
+    some = [
+        A.NoOp(p=1.0),
+        A.AutoContrast(p=1.0),
+        A.Equalize(p=1.0),
+        A.Affine(rotate=(-30 * m, 30 * m), **edge),
+        A.Affine(shear={"x": (-17 * m, 17 * m), "y": (0, 0)}, **edge),
+        A.Affine(shear={"x": (0, 0), "y": (-17 * m, 17 * m)}, **edge),
+        A.Affine(translate_percent={"x": (-0.45 * m, 0.45 * m), "y": (0, 0)}, **edge),
+        A.Affine(translate_percent={"x": (0, 0), "y": (-0.45 * m, 0.45 * m)}, **edge),
+        A.RandomBrightnessContrast(light, (0, 0), p=1.0),
+        A.RandomBrightnessContrast((0, 0), light, p=1.0),
+        A.Solarize(threshold_range=(solar, solar), p=1.0),
+        A.Posterize(num_bits=bits, p=1.0),
+        A.Sharpen(alpha=(0, m), p=1.0),
+    ]
+    turns = [A.HorizontalFlip(p=0.5)] * ("horizontal" in flips) + [A.VerticalFlip(p=0.5)] * ("vertical" in flips)
+    return A.Compose([*turns, A.SomeOf(some, n=transforms, replace=True, p=1.0)])
+
+
 def augmented(image: np.ndarray, pipeline: Any, seed: int, count: int) -> np.ndarray:
     """`count` augmented versions of one image, uint8 (count, H, W, C): a function of the seed alone.
 
@@ -130,6 +159,20 @@ class Views:
 
     images: np.ndarray
     start: np.ndarray
+
+    def take(self, rows: np.ndarray) -> "Views":
+        """The views of these rows alone, read into memory."""
+        counts = self.start[rows + 1] - self.start[rows]
+        start = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        places = np.repeat(self.start[rows] - start[:-1], counts) + np.arange(start[-1])
+        return Views(self.images[places], start)
+
+    @classmethod
+    def joined(cls, parts: Sequence["Views"]) -> "Views":
+        """One bank of several, in order, in memory."""
+        ends = np.cumsum([0] + [p.start[-1] for p in parts])
+        start = [p.start[:-1] + end for p, end in zip(parts, ends, strict=False)]
+        return cls(np.concatenate([p.images for p in parts]), np.concatenate([*start, ends[-1:]]))
 
     @classmethod
     def load(cls, folder: Path) -> "Views":

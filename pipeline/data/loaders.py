@@ -32,6 +32,9 @@ class Rows:
         place, start = rows if self.place is None else self.place[rows], self.views.start
         return start[place] + (u * (start[place + 1] - start[place])).astype(np.int64)
 
+    def relabelled(self, y: np.ndarray) -> "Rows":
+        return Rows(y, self.views, self.weight, self.place)
+
     @classmethod
     def plain(cls, images: np.ndarray, y: np.ndarray) -> "Rows":
         """Rows without augmentation: each is its own only view."""
@@ -44,8 +47,9 @@ class Batches:
 
     Every step draws classes, then a real row and a view for each place, then which places become synthetic rows of the
     same class: two trainings with the same seed and class shares see the same real rows in the same places. `balance` b
-    gives class c the share n_c^b of all rows, real and synthetic; `share` bounds the synthetic part of a class and of a
-    batch; the last `real_only` of the steps draw no synthetic rows. Loss weights say how much a synthetic row counts
+    gives class c the share n_c^b of all rows, real and synthetic; a pair (b, e) goes evenly from the shares of b to
+    those of e (progressively balanced sampling, Kang et al., 2020). `share` bounds the synthetic part of a class and of
+    a batch; the last `real_only` of the steps draw no synthetic rows. Loss weights say how much a synthetic row counts
     beside a real row of its class: a class as a whole weighs as much in the loss as without synthetic rows.
     """
 
@@ -54,7 +58,7 @@ class Batches:
     batch: int
     steps: int
     seed: int
-    balance: float = 1.0
+    balance: float | tuple[float, float] = 1.0
     synthetic: Rows | None = None
     share: float = 0.5
     real_only: float = 0.0
@@ -68,16 +72,26 @@ class Batches:
         return np.bincount(self.real.y, minlength=self.classes), np.bincount(added, minlength=self.classes)
 
     @cached_property
-    def class_share(self) -> np.ndarray:
-        """Probability of each class, float (K,); a class without real rows is never drawn."""
+    def _ends(self) -> np.ndarray:
+        """Class shares at the first and the last step, float (2, K)."""
         real, added = self.counts
-        mass = np.where(real > 0, (real + added).astype(float) ** self.balance, 0.0)
-        return mass / mass.sum()
+        exponents = self.balance if isinstance(self.balance, tuple) else (self.balance, self.balance)
+        mass = np.stack([np.where(real > 0, (real + added).astype(float) ** b, 0.0) for b in exponents])
+        return mass / mass.sum(axis=1, keepdims=True)
 
-    @cached_property
-    def ladder(self) -> np.ndarray:
+    def class_share(self, step: int) -> np.ndarray:
+        """Probability of each class at a step, float (K,); a class without real rows is never drawn."""
+        first, last = self._ends
+        return first + (last - first) * (step / max(self.steps - 1, 1))
+
+    @property
+    def mean_share(self) -> np.ndarray:
+        """Probability of each class over all steps, float (K,)."""
+        return self._ends.mean(axis=0)
+
+    def ladder(self, step: int) -> np.ndarray:
         """Upper ends of the classes' parts of [0, 1), float (K,); the last class with rows ends at exactly 1."""
-        sums = np.cumsum(self.class_share)
+        sums = np.cumsum(self.class_share(step))
         return sums / sums[-1]
 
     @cached_property
@@ -105,7 +119,7 @@ class Batches:
     def draw(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """For each place of the batch, int (B,): class, row, whether the row is synthetic (bool), view."""
         u = np.random.default_rng([self.seed, step]).random((6, self.batch))
-        c = np.searchsorted(self.ladder, u[0], side="right")
+        c = np.searchsorted(self.ladder(step), u[0], side="right")
         real, added = self.counts
         order, first = self.order[0]
         row = order[first[c] + (u[1] * real[c]).astype(np.int64)]

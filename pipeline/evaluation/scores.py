@@ -70,11 +70,26 @@ def confusion(guess: np.ndarray, y: np.ndarray, k: int) -> np.ndarray:
 
 
 def from_confusion(metric: str, table: np.ndarray) -> np.ndarray:
-    """A primary metric from confusion tables (..., K, K); classes without true rows are left out of macro means."""
+    """A primary metric, or `recall` by class (..., K), from confusion tables (..., K, K).
+
+    Classes without true rows are left out of macro means and have the recall 0.
+    """
     hit, true, said = np.diagonal(table, axis1=-2, axis2=-1), table.sum(axis=-1), table.sum(axis=-2)
+    if metric == "recall":
+        return hit / np.maximum(true, 1e-12)
     if metric == "accuracy":
         return hit.sum(axis=-1) / np.maximum(true.sum(axis=-1), 1e-12)
     value = {"balanced_accuracy": hit / np.maximum(true, 1e-12), "macro_f1": 2 * hit / np.maximum(true + said, 1e-12)}[
         metric
     ]
     return np.where(true > 0, value, 0).sum(axis=-1) / np.maximum((true > 0).sum(axis=-1), 1)
+
+
+def reliability(probabilities: np.ndarray, y: np.ndarray, bins: int = 10) -> list[tuple[float, float, float]]:
+    """Per bin of the top class's probability (S, N, K), over all seeds: mean confidence, accuracy, share of the rows."""
+    confidence, hit = probabilities.max(axis=2).ravel(), (probabilities.argmax(axis=2) == y).ravel()
+    which = np.minimum((confidence * bins).astype(int), bins - 1)
+    return [
+        (float(confidence[which == b].mean()), float(hit[which == b].mean()), float((which == b).mean()))
+        for b in np.unique(which)
+    ]

@@ -1,60 +1,79 @@
 """The verdict: arms are chosen on validation, then compared on the test split, paired by seed."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 
-from pipeline.evaluation.statistics import bootstrap_difference, sign_flip
+from pipeline.evaluation import guardrails
+from pipeline.evaluation.scores import confusion, from_confusion
+from pipeline.evaluation.statistics import by_confusion, detectable, differences, holm, mcnemar, resamples, sign_flip
 from pipeline.params import Arm, Evaluation
 
 LEAST_SEEDS = 6  # fewer are exploratory, whatever the confidence asked for
 
 
+@dataclass(frozen=True)
+class Outcomes:
+    """What each arm says of one split: probabilities (S, N, K) by arm; true classes and groups of the rows (N,); class names."""
+
+    probabilities: Mapping[str, np.ndarray]
+    y: np.ndarray
+    groups: np.ndarray
+    labels: Sequence[str]
+
+    @property
+    def seeds(self) -> int:
+        return len(next(iter(self.probabilities.values())))
+
+    def predicted(self, arm: str) -> np.ndarray:
+        """Predicted classes, int (S, N)."""
+        return self.probabilities[arm].argmax(axis=2)
+
+    def score(self, arm: str, metric: str) -> np.ndarray:
+        """A primary metric by seed, float (S,)."""
+        tables = np.stack([confusion(guess, self.y, len(self.labels)) for guess in self.predicted(arm)])
+        return from_confusion(metric, tables)
+
+    def compare(self, arm: str, others: list[str], block: Evaluation, seed: int) -> list[np.ndarray]:
+        """Resampled mean paired differences of the primary metric, arm - other, float (R,) for each of the others."""
+        drawn = resamples(self.y, self.groups, self.seeds, block.bootstrap, seed, block.confidence)
+        ask = {a: by_confusion(self.predicted(a), self.y, len(self.labels), block.primary_metric) for a in (arm, *others)}
+        return differences([(ask[arm], ask[other]) for other in others], drawn)
+
+
 def choose(
-    validation: pd.DataFrame,
-    predicted: Mapping[str, np.ndarray],
-    y: np.ndarray,
-    groups: np.ndarray,
-    classes: int,
-    arms: Mapping[str, Arm],
-    added: Mapping[str, int],
-    block: Evaluation,
-    seed: int,
+    validation: Outcomes, arms: Mapping[str, Arm], added: Mapping[str, int], block: Evaluation, seed: int
 ) -> dict:
     """The best control and the best candidate by their mean validation score over seeds; ties go to the first named.
 
     A candidate that had no synthetic row to learn from (`added` maps arms to their rows) stands back for those that had.
-
-    `validation` has columns arm, seed, class, metric, value; `predicted` maps arms to class indices (S, N) of the
-    validation rows. `contenders` are the controls that validation cannot tell from the best one: a small validation
-    split picks the best control almost by chance, so a gain has to hold against each of them.
+    `contenders` are the controls that validation cannot tell from the best one: a small validation split picks the
+    best control almost by chance, so a gain has to hold against each of them.
     """
-    rows = validation[(validation["metric"] == block.primary_metric) & (validation["class"] == "")]
-    mean = rows.groupby("arm")["value"].mean().to_dict()
+    scores = {a: validation.score(a, block.primary_metric) for a in arms}
+    mean = {a: float(s.mean()) for a, s in scores.items()}
     candidates = [a for a in arms if arms[a].role == "candidate"]
     candidates = [a for a in candidates if added[a]] or candidates
-    control = max((a for a in arms if arms[a].role == "control"), key=lambda a: mean[a])
-    contenders = []
-    for arm in (a for a in arms if arms[a].role == "control"):
-        draws = bootstrap_difference(
-            predicted[arm], predicted[control], y, groups, classes, block.primary_metric, block.bootstrap, seed
-        )
-        if arm == control or np.quantile(draws, (1 + block.confidence) / 2) >= 0:
-            contenders.append(arm)
+    controls = [a for a in arms if arms[a].role == "control"]
+    best = max(controls, key=lambda a: mean[a])
+    ahead = dict(zip(controls, validation.compare(best, controls, block, seed), strict=True))
     return {
         "primary_metric": block.primary_metric,
-        "best_control": control,
+        "best_control": best,
         "chosen_arm": max(candidates, key=lambda a: mean[a], default=""),
-        "contenders": contenders,
-        "validation_rows": len(y),
-        "validation_means": {a: round(float(mean[a]), 6) for a in arms},
+        "contenders": [
+            a for a in controls if a == best or np.quantile(ahead[a], (1 - block.confidence) / 2) <= 0
+        ],
+        "best_seed": {a: int(s.argmax()) for a, s in scores.items()},
+        "validation_rows": len(validation.y),
+        "validation_means": {a: round(m, 6) for a, m in mean.items()},
     }
 
 
 def check_equal_compute(records: Mapping[str, Mapping]) -> None:
-    """Raises ValueError unless every arm trained for equal steps from equal initial weights with the same recipe."""
+    """Raises ValueError unless every arm trained for equal steps from equal initial weights with the same network."""
     first = next(iter(records))
     for key in ("settings", "seeds", "initial_weights", "policy"):
         for arm, record in records.items():
@@ -66,62 +85,88 @@ def check_equal_compute(records: Mapping[str, Mapping]) -> None:
 
 
 def decide(
-    choices: dict,
-    predicted: Mapping[str, np.ndarray],
-    scores: pd.DataFrame,
-    y: np.ndarray,
-    groups: np.ndarray,
-    classes: int,
-    added: int,
-    block: Evaluation,
-    seed: int,
+    choices: dict, test: Outcomes, arms: Mapping[str, Arm], added: Mapping[str, int], block: Evaluation, seed: int
 ) -> dict:
-    """The verdict as plain numbers and words: HELPS, NEUTRAL, HURTS or CANNOT_TELL, and why.
+    """The verdict as plain numbers and words: HELPS, NEUTRAL, HURTS or CANNOT_TELL, and why, overall and for each arm.
 
-    `predicted` maps arm names to class indices (S, N) on the test split; `added` is how many synthetic rows the chosen
-    arm had to learn from. HELPS and HURTS need the whole interval on one side of zero and a sign-flip p of at most
-    1 - confidence, HELPS against every contender; NEUTRAL needs the whole interval within +-margin.
+    `added` says how many synthetic rows each arm had to learn from. HELPS and HURTS need the whole interval on one side
+    of zero and a sign-flip p of at most 1 - confidence, HELPS against every contender and with every guardrail whole;
+    NEUTRAL needs the whole interval within +-margin. The arm to judge was named beforehand, so its p stands as it is;
+    those of the other arms are adjusted for their number.
     """
     metric, arm, control = block.primary_metric, choices["chosen_arm"], choices["best_control"]
     base = {"primary_metric": metric, "best_control": control, "chosen_arm": arm}
     base |= dict.fromkeys(("difference", "ci_low", "ci_high", "p_value"))
-    base |= {"confidence": block.confidence, "margin": block.margin}
+    base |= {"confidence": block.confidence, "margin": block.margin, "seeds": test.seeds}
+    base |= {"arms": every_arm(test, arms, added, control, block, seed), "comparisons": [], "guardrails": []}
     if not arm:
         reason = "no arm has the role `candidate`, so there is nothing to judge"
-        return base | {"verdict": "CANNOT_TELL", "reason": reason, "comparisons": []}
-    rows = scores[(scores["metric"] == metric) & (scores["class"] == "")]
-    value = rows.pivot(index="seed", columns="arm", values="value")
-    comparisons = []
-    for other in [control, *(c for c in choices["contenders"] if c != control)]:
-        paired = (value[arm] - value[other]).to_numpy()
-        if not np.isfinite(paired).all():
-            raise ValueError(
-                f"{metric} of arm {arm!r} or {other!r} is missing for some seed; run `dvc repro --force evaluate`"
-            )
-        draws = bootstrap_difference(
-            predicted[arm], predicted[other], y, groups, classes, metric, block.bootstrap, seed
-        )
-        low, high = np.quantile(draws, [(1 - block.confidence) / 2, (1 + block.confidence) / 2])
-        ends = {"difference": float(paired.mean()), "ci_low": float(low), "ci_high": float(high)}
-        comparisons.append({"control": other, **ends, "p_value": sign_flip(paired)})
-    word, reason = combine(comparisons, choices["validation_rows"], len(value), added, block)
-    first = {k: v for k, v in comparisons[0].items() if k != "control"} | {"seeds": len(value), "synthetic_rows": added}
-    return base | first | {"verdict": word, "reason": reason, "comparisons": comparisons}
+        return base | {"verdict": "CANNOT_TELL", "reason": reason}
+    others = [control, *(c for c in choices["contenders"] if c != control)]
+    drawn = test.compare(arm, others, block, seed)
+    comparisons = [
+        {"control": other, **ends(test, arm, other, draws, block)} for other, draws in zip(others, drawn, strict=True)
+    ]
+    both = (test.probabilities[arm], test.probabilities[control])
+    rails = guardrails.check(*both, test.y, test.groups, test.labels, block, seed)
+    word, reason = combine(comparisons, choices["validation_rows"], test.seeds, added[arm], rails, block)
+    first = {k: v for k, v in comparisons[0].items() if k != "control"} | {"synthetic_rows": added[arm]}
+    first |= {"detectable": detectable(drawn[0], block.confidence), "comparisons": comparisons, "guardrails": rails}
+    first |= {"threshold_shift": guardrails.threshold_shift(rails)}
+    first |= {"single_models": single_models(test, arm, control, [choices["best_seed"][a] for a in (arm, control)])}
+    return base | first | {"verdict": word, "reason": reason}
+
+
+def ends(test: Outcomes, arm: str, other: str, draws: np.ndarray, block: Evaluation) -> dict[str, float]:
+    """The mean paired difference of the primary metric, the ends of its interval, and p."""
+    paired = test.score(arm, block.primary_metric) - test.score(other, block.primary_metric)
+    low, high = np.quantile(draws, [(1 - block.confidence) / 2, (1 + block.confidence) / 2])
+    return {
+        "difference": float(paired.mean()),
+        "ci_low": float(low),
+        "ci_high": float(high),
+        "p_value": sign_flip(paired),
+    }
+
+
+def every_arm(
+    test: Outcomes, arms: Mapping[str, Arm], added: Mapping[str, int], control: str, block: Evaluation, seed: int
+) -> dict[str, dict]:
+    """Each arm but the best control against it, with p values adjusted for the number of arms that add rows (Holm)."""
+    others = [a for a in arms if a != control]
+    drawn = dict(zip(others, test.compare(control, others, block, seed), strict=True)) if others else {}
+    found = {a: ends(test, a, control, -drawn[a], block) for a in others}
+    judged = [a for a in others if arms[a].role != "control"]
+    for a, p in zip(judged, holm([found[a]["p_value"] for a in judged]), strict=True):
+        word, reason = classify(found[a]["ci_low"], found[a]["ci_high"], p, test.seeds, added[a], block)
+        found[a] |= {"p_holm": p, "verdict": word, "reason": reason}
+    return found
+
+
+def single_models(test: Outcomes, arm: str, control: str, seeds: Sequence[int]) -> dict:
+    """McNemar's test of one model of each arm, those of the given seeds."""
+    right = [test.predicted(a)[s] == test.y for a, s in zip((arm, control), seeds, strict=True)]
+    gained, lost, p = mcnemar(*right)
+    return {"seeds": list(seeds), "only_arm_right": gained, "only_control_right": lost, "p_value": p}
 
 
 def combine(
-    comparisons: list[dict], validation_rows: int, seeds: int, added: int, block: Evaluation
+    comparisons: list[dict], validation_rows: int, seeds: int, added: int, rails: list[dict], block: Evaluation
 ) -> tuple[str, str]:
-    """The word of the first comparison, the one with the best control; HELPS only if all the others say so too."""
+    """The word of the first comparison, the one with the best control; HELPS only if all others and the guardrails agree."""
     words = [classify(c["ci_low"], c["ci_high"], c["p_value"], seeds, added, block) for c in comparisons]
     doubtful = [c["control"] for c, (word, _) in zip(comparisons, words, strict=True) if word != "HELPS"]
-    if words[0][0] != "HELPS" or not doubtful:
+    control, broken = comparisons[0]["control"], [rail["name"] for rail in rails if rail["broken"]]
+    if words[0][0] != "HELPS":
         return words[0]
-    control = comparisons[0]["control"]
-    return "CANNOT_TELL", (
-        f"it is ahead of {control}, but not surely of {', '.join(doubtful)}, "
-        f"which {validation_rows} validation rows cannot tell from {control}"
-    )
+    if doubtful:
+        return "CANNOT_TELL", (
+            f"it is ahead of {control}, but not surely of {', '.join(doubtful)}, "
+            f"which {validation_rows} validation rows cannot tell from {control}"
+        )
+    if broken:
+        return "CANNOT_TELL", f"it is ahead of {control}, but gets worse in {', '.join(broken)}"
+    return words[0]
 
 
 def classify(low: float, high: float, p: float, seeds: int, added: int, block: Evaluation) -> tuple[str, str]:

@@ -31,6 +31,7 @@ class Run:
     scores: pd.DataFrame  # arm, seed, class, metric, value on the test split
     y: np.ndarray  # true classes of the test rows
     predicted: Mapping[str, np.ndarray]  # by arm, class indices (S, N)
+    reliability: pd.DataFrame  # arm, confidence, accuracy, share of the rows
     records: Mapping[str, dict]  # by arm
     curves: pd.DataFrame  # arm, seed, step, ...
     generators: Mapping[str, dict]  # by generator: what it was fitted with
@@ -87,7 +88,7 @@ def facts(run: Run) -> dict:
 
 def warnings(run: Run) -> list[str]:
     """What a reader must know before believing a number."""
-    used = {arm.rows for arm in run.params.arms.values() if arm.use == "kept"}
+    used = {g for arm in run.params.compared.values() if arm.use != "all" for g in (arm.rows, arm.also)}
     found = [f"{g}: {w}" for g, s in run.selections.items() if g in used for w in s["warnings"]]
     if not run.about["scarce"]:
         found.append(
@@ -104,10 +105,10 @@ def warnings(run: Run) -> list[str]:
 
 def pictures(run: Run, metrics: Mapping[str, Mapping]) -> dict:
     """Every figure of the page, as markup."""
-    arms, classes = list(run.params.arms), run.about["classes"]
+    arms, classes = list(run.records), run.about["classes"]
     counted = {a: sum(confusion(guess, run.y, len(classes)) for guess in run.predicted[a]) for a in run.chosen}
     shown = list(dict.fromkeys([arms[0], *run.chosen]))
-    made = {g: rows for g, rows in run.synthetic.items() if len(rows)}
+    made = {g: rows for g, rows in run.synthetic.items() if len(rows) and may_show(run.params, g)}
     losses = {g: curve for g, curve in run.losses.items() if curve}
     floors = [s["copy_floor"] for s in run.selections.values()]
     shade = figures.colours(arms)
@@ -125,6 +126,13 @@ def pictures(run: Run, metrics: Mapping[str, Mapping]) -> dict:
         "floor_share": run.params.selection.copy_floor,
         "show_real": run.params.report.show_real_images,
     }
+
+
+def may_show(params: Params, generator: str) -> bool:
+    """Whether pictures of its rows may be seen: if real rows are hidden, then those too that controls make from them."""
+    return params.report.show_real_images or any(
+        generator in (arm.rows, arm.also) and arm.role == "candidate" for arm in params.compared.values()
+    )
 
 
 def forest(run: Run, metrics: Mapping[str, Mapping]) -> bytes:

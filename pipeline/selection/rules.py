@@ -1,5 +1,7 @@
 """Doses and rules: how many rows a class should get, and which generated rows are kept, each dropped one with a reason."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from pipeline.params import Cap, Selection
@@ -65,6 +67,17 @@ def fill(label: np.ndarray, why: np.ndarray, quota: np.ndarray) -> np.ndarray:
     for c in np.unique(label):
         out[np.flatnonzero((label == c) & (why == ""))[quota[c] :]] = "quota"
     return out
+
+
+def shared(goal: np.ndarray, there: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Rows to take per class from each of one or two generators, int (K,): half of the goal each, or what the other lacks.
+
+    `there` says how many rows each of them has.
+    """
+    if len(there) == 1:
+        return [np.minimum(goal, there[0])]
+    first = np.minimum(there[0], np.maximum(goal - there[1], (goal + 1) // 2))
+    return [first, np.minimum(there[1], goal - first)]
 
 
 def first_rows(label: np.ndarray, usable: np.ndarray, quota: np.ndarray) -> np.ndarray:

@@ -1,0 +1,56 @@
+"""What a gain must not cost: recall of any class, ranking, calibration. Each is compared as the primary metric is."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from pipeline.evaluation.statistics import by_auprc, by_confusion, by_ece, differences, resamples
+from pipeline.params import Evaluation
+
+DRAWS = 500  # at most so many resamples for these intervals; average precision is slow to resample
+
+
+def check(
+    arm: np.ndarray,
+    control: np.ndarray,
+    y: np.ndarray,
+    groups: np.ndarray,
+    labels: Sequence[str],
+    block: Evaluation,
+    seed: int,
+) -> list[dict]:
+    """Differences arm - control of macro F1, macro AUPRC, ECE and the recall of each class, with intervals; which are broken.
+
+    `arm` and `control` are probabilities (S, N, K). Broken means that the whole interval lies on the wrong side: below
+    zero for AUPRC, above zero for ECE, below -max_class_loss for a class. Macro F1 is there to be read beside AUPRC.
+    """
+    tail, both = (1 - block.confidence) / 2, (arm, control)
+    guess = [p.argmax(axis=2) for p in both]
+    pairs = [
+        tuple(by_confusion(g, y, len(labels), "macro_f1") for g in guess),
+        tuple(by_auprc(p, y) for p in both),
+        tuple(by_ece(p, y) for p in both),
+        tuple(by_confusion(g, y, len(labels), "recall") for g in guess),
+    ]
+    drawn = differences(pairs, resamples(y, groups, len(arm), min(block.bootstrap, DRAWS), seed, block.confidence))
+    whole = np.ones((1, len(y)))
+    means = [(a(whole) - b(whole)).mean(axis=1)[0] for a, b in pairs]
+
+    def rail(name: str, mean: float, draws: np.ndarray, worst: float, sign: int = 1) -> dict:
+        low, high = (float(q) for q in np.quantile(draws, [tail, 1 - tail]))
+        kindest = high if sign > 0 else -low
+        return {"name": name, "difference": float(mean), "ci_low": low, "ci_high": high, "broken": kindest < worst}
+
+    rails = [
+        rail("macro F1", means[0], drawn[0], -np.inf),
+        rail("AUPRC", means[1], drawn[1], 0.0),
+        rail("ECE", means[2], drawn[2], 0.0, sign=-1),
+    ]
+    return rails + [
+        rail(f"recall of {labels[c]}", means[3][c], drawn[3][:, c], -block.max_class_loss) for c in np.unique(y)
+    ]
+
+
+def threshold_shift(rails: Sequence[dict]) -> bool:
+    """Whether macro F1 surely rises while AUPRC surely falls: another threshold, not a better model."""
+    return rails[0]["ci_low"] > 0 and rails[1]["broken"]
