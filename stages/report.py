@@ -1,5 +1,6 @@
 """report: everything a run writes for people and for CI; the only stage whose outputs git tracks."""
 
+import hashlib
 import json
 import logging
 from pathlib import Path
@@ -10,7 +11,7 @@ import pandas as pd
 
 from pipeline.evaluation.openings import opened, settings_hash
 from pipeline.params import Params
-from pipeline.reporting import html, tables
+from pipeline.reporting import html
 from pipeline.reporting import run as runs
 from pipeline.samples import Samples
 from stages import Output
@@ -31,9 +32,7 @@ def main(
     metrics: Output,
     verdict: Output,
     scores: Output,
-    curves: Output,
-    recall: Output,
-    confusion: Output,
+    plots: Output,
     figure: Output,
     markdown: Output,
     page: Output,
@@ -46,11 +45,11 @@ def main(
     metrics.write_text(json.dumps(facts["metrics"], indent=1))
     verdict.write_text(json.dumps(run.verdict | {"sentence": facts["sentence"]}, indent=1))
     run.scores.to_csv(scores, index=False)
-    tables.mean_curves(run.curves).to_csv(curves, index=False)
-    tables.recalls(run.scores).to_csv(recall, index=False)
-    tables.outcomes(run.y, run.predicted[run.chosen[-1]], run.about["classes"]).to_csv(confusion, index=False)
-    figure.write_bytes(runs.forest(run, facts["metrics"]))
-    markdown.write_text(tables.report_md(facts))
+    plots.mkdir(parents=True)
+    for name, frame in runs.plots(run, facts["metrics"]).items():
+        frame.to_csv(plots / f"{name}.csv", index=False)
+    figure.write_bytes(runs.forest(run))
+    markdown.write_text(html.digest(facts))
     page.write_text(html.page(facts | runs.pictures(run, facts["metrics"])))
     data.write_text(json.dumps(run.about, indent=1))
     test_opened.write_text(json.dumps(run.openings, indent=1))
@@ -84,7 +83,7 @@ def read_run(
         reliability=pd.read_csv(results / "evaluation" / "reliability.csv"),
         records={a: read(models / "arms" / a / "record.json") for a in params.compared},
         curves=pd.concat([pd.read_csv(models / "arms" / a / "curves.csv") for a in params.compared]),
-        generators={g: read(models / "generators" / g / "generator.json") for g in params.generators},
+        generators={g: fitted(models / "generators" / g) for g in params.generators},
         losses={g: read(models / "generators" / g / "curve.json") for g in params.generators},
         selections={g: read(selected / g / "summary.json") for g in params.generators},
         fidelity=pd.read_csv(fidelity, dtype={"class": str}, keep_default_na=False, na_values={"value": [""]}),
@@ -92,6 +91,13 @@ def read_run(
         synthetic={g: Samples.load(selected / g) for g in params.generators},
         times=[t for f in sorted(times.glob("*.json")) if in_graph((t := read(f))["stage"], params)],
     )
+
+
+def fitted(folder: Path) -> dict[str, Any]:
+    """What a generator was fitted with, and a hash of its weights where it has any."""
+    files = sorted(folder.glob("*.safetensors"))
+    hashes = {"weights": hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()[:16]} if files else {}
+    return read(folder / "generator.json") | hashes
 
 
 def without_folders(text: str, params: Params) -> str:

@@ -27,7 +27,7 @@ def main(
 ) -> None:
     arm = pick(params.arms, name, "arms")
     out.mkdir(parents=True)
-    if arm.role == "skip":
+    if name not in params.compared:
         (out / "record.json").write_text(json.dumps({"arm": arm.model_dump(mode="json")}, indent=1))
         return
     processes.warm(__name__, "pipeline.classifier.train")
@@ -48,24 +48,9 @@ def main(
         f"retrain {name}",
         len(seeds) * settings.steps,
     )
-    scores = [(name, number, *row) for number, result in zip(seeds, done, strict=True) for row in result["scores"]]
-    pd.DataFrame(scores, columns=["arm", "seed", "class", "metric", "value"]).to_csv(
-        out / "validation.csv", index=False
-    )
-    held = Samples.load(val)
-    np.savez(
-        out / "validation.npz",
-        probabilities=np.stack([r["probabilities"] for r in done]),
-        y=held.y,
-        groups=np.unique(held.table["group"], return_inverse=True)[1],
-    )
-    curves = [
-        {"arm": name, "seed": number, **point}
-        for number, result in zip(seeds, done, strict=True)
-        for point in result["curve"]
-    ]
-    pd.DataFrame(curves).to_csv(out / "curves.csv", index=False)
+    write_results(name, done, Samples.load(val), out)
     learnt = np.concatenate([Samples.load(folder).y[rows] for folder, rows in parts])
+    counts = np.bincount(learnt, minlength=len(real.classes)).tolist()
     record = {
         "settings": settings.model_dump(mode="json"),
         "seeds": seeds,
@@ -73,9 +58,25 @@ def main(
         "policy": json.loads((views / "policy.json").read_text()),
         "arm": arm.model_dump(mode="json"),
         "recipe": params.recipes[arm.recipe].model_dump(mode="json"),
-        "synthetic_rows": {c: int(n) for c, n in zip(real.classes, np.bincount(learnt, minlength=len(real.classes)))},
+        "synthetic_rows": dict(zip(real.classes, counts, strict=True)),
     }
     (out / "record.json").write_text(json.dumps(record, indent=1))
+
+
+def write_results(name: str, done: list[dict], held: Samples, out: Path) -> None:
+    """What the arm's seeds say of the validation rows `held`, and how they learnt."""
+    scores = [(name, number, *row) for number, result in enumerate(done) for row in result["scores"]]
+    pd.DataFrame(scores, columns=["arm", "seed", "class", "metric", "value"]).to_csv(
+        out / "validation.csv", index=False
+    )
+    np.savez(
+        out / "validation.npz",
+        probabilities=np.stack([r["probabilities"] for r in done]),
+        y=held.y,
+        groups=np.unique(held.table["group"], return_inverse=True)[1],
+    )
+    curves = [{"arm": name, "seed": number, **point} for number, result in enumerate(done) for point in result["curve"]]
+    pd.DataFrame(curves).to_csv(out / "curves.csv", index=False)
 
 
 def added_rows(params: Params, arm: Arm, real: Samples, made: Sequence[Samples]) -> list[np.ndarray]:
@@ -120,7 +121,13 @@ def train_seed(
     devices.seed_everything(seed)
     initial = Network(settings).state_dict().values()
     network, curve = fit(
-        batches, held, settings, recipe, seed, params.compute, lambda count, note: report(count, f"seed {number}, {note}")
+        batches,
+        held,
+        settings,
+        recipe,
+        seed,
+        params.compute,
+        lambda count, note: report(count, f"seed {number}, {note}"),
     )
     predict.save(network, settings, out / f"seed{number}")
     probabilities = predict.probabilities(predict.run(network, held.images, devices.device(params.compute))[0])

@@ -111,7 +111,7 @@ def by_confusion(predicted: np.ndarray, y: np.ndarray, classes: int, metric: str
 
 
 def by_auprc(probabilities: np.ndarray, y: np.ndarray) -> Statistic:
-    """Macro average precision, one class against the rest, of probabilities (S, N, K); ties count in a fixed order."""
+    """Macro average precision, one class against the rest, of probabilities (S, N, K); equal ones count as one threshold."""
     present = np.unique(y)
 
     def statistic(rows: np.ndarray) -> np.ndarray:
@@ -119,9 +119,10 @@ def by_auprc(probabilities: np.ndarray, y: np.ndarray) -> Statistic:
         for s, one in enumerate(probabilities):
             for c in present:
                 order = np.argsort(-one[:, c], kind="stable")
+                last = np.searchsorted(-one[order, c], -one[order, c], side="right") - 1  # of the rows tied with each
                 weight, hit = rows[:, order], y[order] == c
                 found = np.cumsum(weight * hit, axis=1)
-                precision = found / np.maximum(np.cumsum(weight, axis=1), 1e-12)
+                precision = (found / np.maximum(np.cumsum(weight, axis=1), 1e-12))[:, last]
                 out[:, s] += (precision * weight * hit).sum(axis=1) / np.maximum(found[:, -1], 1e-12)
         return out / len(present)
 

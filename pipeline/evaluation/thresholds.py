@@ -19,10 +19,11 @@ def tune(probabilities: np.ndarray, y: np.ndarray, metric: str, rounds: int = 2)
             others = logits + offset
             others[:, c] = -np.inf
             rival, best = others.argmax(axis=1), others.max(axis=1)
-            values = [
-                float(from_confusion(metric, confusion(np.where(logits[:, c] + step > best, c, rival), y, classes)))
-                for step in steps
-            ]
+            values = []
+            for step in steps:
+                own = logits[:, c] + step
+                wins = (own > best) | ((own == best) & (c < rival))  # ties as argmax breaks them
+                values.append(float(from_confusion(metric, confusion(np.where(wins, c, rival), y, classes))))
             offset[c] = steps[int(np.argmax(values))]
     return offset
 
@@ -33,7 +34,10 @@ def shifted(probabilities: np.ndarray, offset: np.ndarray) -> np.ndarray:
 
 
 def sensitivity(score: np.ndarray, positive: np.ndarray, specificity: float) -> float:
-    """The largest share of positives, bool (N,), above a threshold of score (N,) that keeps this share of negatives below it; NaN if all are one."""
+    """The largest share of positives, bool (N,), above a threshold of score (N,) with this share of negatives below it.
+
+    NaN if all rows are of one class.
+    """
     from sklearn.metrics import roc_curve
 
     if positive.all() or not positive.any():

@@ -39,7 +39,9 @@ class Outcomes:
     def compare(self, arm: str, others: list[str], block: Evaluation, seed: int) -> list[np.ndarray]:
         """Resampled mean paired differences of the primary metric, arm - other, float (R,) for each of the others."""
         drawn = resamples(self.y, self.groups, self.seeds, block.bootstrap, seed, block.confidence)
-        ask = {a: by_confusion(self.predicted(a), self.y, len(self.labels), block.primary_metric) for a in (arm, *others)}
+        ask = {
+            a: by_confusion(self.predicted(a), self.y, len(self.labels), block.primary_metric) for a in (arm, *others)
+        }
         return differences([(ask[arm], ask[other]) for other in others], drawn)
 
 
@@ -63,9 +65,7 @@ def choose(
         "primary_metric": block.primary_metric,
         "best_control": best,
         "chosen_arm": max(candidates, key=lambda a: mean[a], default=""),
-        "contenders": [
-            a for a in controls if a == best or np.quantile(ahead[a], (1 - block.confidence) / 2) <= 0
-        ],
+        "contenders": [a for a in controls if a == best or np.quantile(ahead[a], (1 - block.confidence) / 2) <= 0],
         "best_seed": {a: int(s.argmax()) for a, s in scores.items()},
         "validation_rows": len(validation.y),
         "validation_means": {a: round(m, 6) for a, m in mean.items()},
@@ -183,7 +183,6 @@ def classify(low: float, high: float, p: float, seeds: int, added: int, block: E
         return "HURTS", "the whole interval lies below zero, and the seeds agree"
     if -block.margin <= low and high <= block.margin:
         return "NEUTRAL", f"the whole interval lies within {block.margin:g} of zero"
-    return (
-        "CANNOT_TELL",
-        "the interval is too wide to tell a gain from a loss" if low <= 0 <= high else "the seeds disagree",
-    )
+    if low <= 0 <= high:
+        return "CANNOT_TELL", "the interval is too wide to tell a gain from a loss"
+    return "CANNOT_TELL", f"the interval lies on one side of zero, but the seeds do not make it sure (p = {p:.3g})"

@@ -22,6 +22,18 @@ PALETTE = (
     "#009988",
     "#7a5195",
     "#555555",
+    "#1F3A5F",
+    "#F4A6B0",
+    "#84C47C",
+    "#8A7A1F",
+    "#2A8FB3",
+    "#E39AD0",
+    "#3D3D3D",
+    "#D9B26F",
+    "#9C3F00",
+    "#5FD0BD",
+    "#B9A0D6",
+    "#A0522D",
 )
 STYLE = {
     "font.size": 9,
@@ -49,21 +61,51 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def forest(metrics: Mapping[str, Mapping], metric: str, chosen: Sequence[str]) -> bytes:
-    """Each arm's mean of the metric with its interval; the arms named in `chosen` are drawn bold."""
-    arms, shade = list(metrics), colours(list(metrics))
-    figure, ((axes,),) = subplots(1, 1, 7, 0.36 * len(arms) + 0.9)
+def forest(
+    found: Mapping[str, Mapping], control: str, metric: str, arms: Sequence[str], chosen: Sequence[str]
+) -> bytes:
+    """Each arm's difference to the best control in points with its interval; the arms named in `chosen` are drawn bold."""
+    shade = colours(arms)
+    figure, ((axes,),) = subplots(1, 1, 7, 0.3 * len(arms) + 0.9)
+    axes.axvline(0, color="#555555", lw=1)
     for i, arm in enumerate(arms):
-        mean, low, high = (metrics[arm][k] for k in (metric, f"{metric}_ci_low", f"{metric}_ci_high"))
-        if low is not None:
+        if arm in found:
+            mean, low, high = (100 * found[arm][k] for k in ("difference", "ci_low", "ci_high"))
             axes.plot([low, high], [i, i], color=shade[arm], lw=4 if arm in chosen else 2, solid_capstyle="butt")
-        axes.plot(mean, i, "o", color=shade[arm], ms=8 if arm in chosen else 5)
+            axes.plot(mean, i, "o", color=shade[arm], ms=8 if arm in chosen else 5)
+        else:
+            axes.plot(0, i, "D", color=shade[arm], ms=7)
     axes.set_yticks(range(len(arms)), arms)
     for label in axes.get_yticklabels():
         label.set_fontweight("bold" if label.get_text() in chosen else "normal")
     axes.invert_yaxis()
-    axes.set_xlabel(f"{metric.replace('_', ' ')} on the test split")
+    axes.set_xlabel(f"points of {metric} against {control}, the best control, on the test split")
     axes.grid(axis="x", alpha=0.3)
+    return png(figure)
+
+
+def doses(points: pd.DataFrame, metric: str, level: float, control: str) -> bytes:
+    """The metric by the number of synthetic rows, a line with intervals per curve, and the best control as a level."""
+    figure, ((axes,),) = subplots(1, 1, 6, 3)
+    axes.axhline(level, color="#555555", lw=1, ls="--", label=f"{control} (best control)")
+    for (name, line), shade in zip(points.groupby("curve", sort=False), PALETTE, strict=False):
+        ends = np.abs(line[["ci_low", "ci_high"]].to_numpy().T - line[metric].to_numpy())
+        axes.errorbar(line["rows"], line[metric], ends, color=shade, marker="o", lw=1.3, capsize=3, label=name)
+    axes.set(xlabel="synthetic rows learnt from", ylabel=metric.replace("_", " "))
+    axes.legend(fontsize=7, frameon=False)
+    return png(figure)
+
+
+def reliability(frame: pd.DataFrame, arms: Sequence[str], shade: Mapping[str, str]) -> bytes:
+    """Accuracy by confidence; points on the diagonal are well calibrated, their area is the share of the rows."""
+    figure, ((axes,),) = subplots(1, 1, 3.8, 3.6)
+    axes.plot([0, 1], [0, 1], color="#555555", lw=1, ls="--")
+    for arm in arms:
+        line = frame[frame["arm"] == arm]
+        axes.plot(line["confidence"], line["accuracy"], color=shade[arm], lw=1.3, label=arm)
+        axes.scatter(line["confidence"], line["accuracy"], 8 + 200 * line["share"], color=shade[arm], alpha=0.6)
+    axes.set(xlabel="confidence of the model", ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.02))
+    axes.legend(fontsize=7, frameon=False)
     return png(figure)
 
 
@@ -115,15 +157,16 @@ def confusions(tables: Mapping[str, np.ndarray], classes: Sequence[str]) -> byte
     return png(figure)
 
 
-def curves(frame: pd.DataFrame, arms: Sequence[str]) -> bytes:
-    """Training loss and validation balanced accuracy by step, averaged over seeds."""
-    shade = colours(arms)
+def curves(frame: pd.DataFrame, arms: Sequence[str], chosen: Sequence[str]) -> bytes:
+    """Training loss and validation balanced accuracy by step, averaged over seeds; of many arms only `chosen` are named."""
+    shade, named = colours(arms), arms if len(arms) <= 12 else chosen
     figure, ((left, right),) = subplots(1, 2, 10, 3)
     for arm in arms:
         mean = frame[frame["arm"] == arm].groupby("step").mean(numeric_only=True)
         for axes, column in ((left, "loss"), (right, "val_balanced_accuracy")):
-            line = mean[column].dropna()
-            axes.plot(line.index, line, color=shade[arm], lw=1.3, label=arm)
+            line, front = mean[column].dropna(), arm in named
+            label, width = (arm, 1.3) if front else (None, 0.6)
+            axes.plot(line.index, line, color=shade[arm], lw=width, alpha=1 if front else 0.4, label=label)
     left.set(xlabel="step", ylabel="training loss")
     right.set(xlabel="step", ylabel="balanced accuracy on validation")
     right.legend(fontsize=7, frameon=False, ncols=2)

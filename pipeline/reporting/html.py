@@ -1,12 +1,14 @@
-"""The page: one self-contained HTML file, every text escaped, every picture embedded with a text alternative."""
+"""The page, one self-contained HTML file with every text escaped and every picture embedded, and its markdown digest."""
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
+
+from pipeline.reporting.tables import markdown
 
 
 def picture(png: bytes, alt: str) -> Markup:
@@ -23,12 +25,26 @@ def table(frame: pd.DataFrame) -> Markup:
 
 
 def page(facts: Mapping) -> str:
+    """The whole report."""
+    return render("report.html.jinja", facts, table, escaped=True)
+
+
+def digest(facts: Mapping) -> str:
+    """The report for a pull request, in under 60 lines of markdown; of many arms the controls but the best are left out."""
+    arms, best = facts["arms"], facts["verdict"]["best_control"]
+    short = arms if len(arms) <= 16 else arms[(arms["role"] != "control") | (arms["arm"] == best)][:16]
+    return render(
+        "report.md.jinja", {**facts, "arms": short, "left_out": len(arms) - len(short)}, markdown, escaped=False
+    )
+
+
+def render(template: str, facts: Mapping, table: Callable[[pd.DataFrame], str], escaped: bool) -> str:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
+        autoescape=escaped,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters |= {"table": table}
-    return environment.get_template("report.html.jinja").render(facts)
+    return environment.get_template(template).render(facts)

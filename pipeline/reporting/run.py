@@ -7,15 +7,15 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
+from pipeline.evaluation.openings import settings_hash
 from pipeline.evaluation.scores import confusion
 from pipeline.params import Params
-from pipeline.reporting import data, figures, html, tables
+from pipeline.reporting import answer, data, figures, html, tables
 from pipeline.samples import Samples
 from pipeline.selection import copies
 from pipeline.selection.rules import REASONS
 
-MAIN = ("balanced_accuracy", "macro_f1", "accuracy")
-QUALITY = ("macro_auroc", "macro_auprc", "nll", "ece")
+MEASURED = ("balanced_accuracy", "macro_f1", "accuracy", "macro_auroc", "macro_auprc", "nll", "ece", "sensitivity")
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,13 @@ def facts(run: Run) -> dict:
     found, about, block = run.verdict, run.about, run.params.evaluation
     metrics = tables.summarise(run.scores, block.confidence)
     settings = next(iter(run.records.values()))["settings"]
+    cost, skipped = answer.costs(run.times, run.records), [a for a in run.params.arms if a not in run.records]
+    classes = tables.class_table(run.scores, about["counts"], about["scarce"], *run.chosen)
     return {
         "verdict": found,
-        "sentence": tables.sentence(found, about["scarce"]),
-        "advice": tables.advice(found),
+        "sentence": answer.sentence(found, about["scarce"]),
+        "advice": answer.advice(found),
+        "beside": answer.beside(found, cost, skipped),
         "about": about,
         "warnings": warnings(run),
         "leaks": data.leak_sentence(about),
@@ -65,19 +68,26 @@ def facts(run: Run) -> dict:
         "settings": settings,
         "seeds": run.params.retraining.seeds,
         "confidence": block.confidence,
-        "test_rows": found["test"]["rows"],
         "validation_rows": run.choices["validation_rows"],
         "metric": tables.TITLES[found["primary_metric"]],
-        "arms": tables.arms_table(metrics, run.records, MAIN),
-        "quality": tables.arms_table(metrics, run.records, QUALITY),
-        "comparisons": tables.comparison_table(found),
-        "classes": tables.class_table(run.scores, about["counts"], about["scarce"], *run.chosen),
+        "max_class_loss": block.max_class_loss,
+        "specificity": block.specificity,
+        "binary": len(about["classes"]) == 2,
+        "arms": answer.arms_table(metrics, run.records, found),
+        "measured": answer.metrics_table(metrics, MEASURED),
+        "comparisons": answer.comparison_table(found),
+        "guardrails": answer.guardrail_table(found),
+        "tuned": answer.tuned_table(metrics, found["primary_metric"]),
+        "classes": classes,
+        "changes": tables.largest_changes(classes),
         "selection": tables.selection_table(run.selections),
         "fidelity": tables.fidelity_table(run.fidelity),
         "counts": data.counts_table(about),
         "drift": data.drift_table(about),
         "checks": data.checks_table(about),
+        "costs": answer.cost_table(cost, run.times),
         "times": tables.times_table(run.times),
+        "hashes": hashes(run),
         "automatic": tables.automatic_table(
             about, settings, next(iter(run.records.values()))["policy"], run.generators
         ),
@@ -113,10 +123,16 @@ def pictures(run: Run, metrics: Mapping[str, Mapping]) -> dict:
     floors = [s["copy_floor"] for s in run.selections.values()]
     shade = figures.colours(arms)
     return {
-        "forest": html.picture(forest(run, metrics), "each arm's mean and interval"),
+        "forest": html.picture(forest(run), "each arm's difference to the best control, with its interval"),
+        "dose": dose_curves(run, metrics),
+        "reliability": html.picture(
+            figures.reliability(run.reliability, run.chosen, shade), "accuracy by confidence: " + ", ".join(run.chosen)
+        ),
         "recall": html.picture(figures.recall_bars(metrics, classes, shown, shade), "recall by class and arm"),
         "confusion": html.picture(figures.confusions(counted, classes), f"confusion matrices: {', '.join(run.chosen)}"),
-        "curves": html.picture(figures.curves(run.curves, arms), "training loss and validation accuracy by step"),
+        "curves": html.picture(
+            figures.curves(run.curves, arms, run.chosen), "training loss and validation accuracy by step"
+        ),
         "losses": html.picture(figures.losses(losses), "loss of each generator by step") if losses else "",
         "contact": contact_sheet(run),
         "near": near_duplicates(run),
@@ -135,8 +151,46 @@ def may_show(params: Params, generator: str) -> bool:
     )
 
 
-def forest(run: Run, metrics: Mapping[str, Mapping]) -> bytes:
-    return figures.forest(metrics, run.verdict["primary_metric"], run.chosen)
+def forest(run: Run) -> bytes:
+    metric = tables.TITLES[run.verdict["primary_metric"]]
+    return figures.forest(run.verdict["arms"], run.verdict["best_control"], metric, list(run.records), run.chosen)
+
+
+def dose_curves(run: Run, metrics: Mapping[str, Mapping]) -> Markup:
+    """The primary metric by the number of synthetic rows; nothing where no two arms differ in their dose alone."""
+    metric = run.verdict["primary_metric"]
+    points = answer.doses(metrics, run.records, metric)
+    if points.empty:
+        return Markup("")
+    level = metrics[run.verdict["best_control"]][metric]
+    picture = figures.doses(points, metric, level, run.verdict["best_control"])
+    return html.picture(picture, f"{tables.TITLES[metric]} by dose: {', '.join(points['arm'])}")
+
+
+def plots(run: Run, metrics: Mapping[str, Mapping]) -> dict[str, pd.DataFrame]:
+    """The figures' numbers by name, for `dvc plots` and for whoever draws their own."""
+    metric = run.verdict["primary_metric"]
+    return {
+        "arms": tables.arm_points(run.verdict, metrics),
+        "doses": answer.doses(metrics, run.records, metric),
+        "curves": tables.mean_curves(run.curves),
+        "recall": tables.recalls(run.scores),
+        "reliability": run.reliability[run.reliability["arm"].isin(run.chosen)].round(6),
+        "confusion": tables.outcomes(run.y, run.predicted[run.chosen[-1]], run.about["classes"]),
+    }
+
+
+def hashes(run: Run) -> pd.DataFrame:
+    """What tells this run from another: splits, settings, initial weights, and the weights that came of them."""
+    first = next(iter(run.records.values()))
+    rows = {
+        "training rows": run.train.fingerprint(),
+        "test rows": run.verdict["test"]["fingerprint"],
+        "settings": settings_hash(run.params),
+        "initial weights by seed": ", ".join(first["initial_weights"]),
+        **{f"weights of generator {name}": g["weights"] for name, g in run.generators.items() if "weights" in g},
+    }
+    return pd.DataFrame(list(rows.items()), columns=["what", "hash"])
 
 
 def sample_grids(run: Run, rows: Samples) -> list[tuple[str, Markup]]:

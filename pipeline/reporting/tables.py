@@ -1,4 +1,4 @@
-"""Numbers as people read them: the verdict sentence, tables with intervals, the markdown report."""
+"""Numbers as people read them, and tables of what was trained, generated, selected and measured."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,15 +15,16 @@ TITLES = {
     "macro_auprc": "macro AUPRC",
     "nll": "NLL",
     "ece": "ECE",
+    "sensitivity": "sensitivity at the fixed specificity",
 }
-POINTS = {"balanced_accuracy", "macro_f1", "accuracy"}  # shown in percent, differences in points
+POINTS = {"balanced_accuracy", "macro_f1", "accuracy", "sensitivity"}  # shown in percent, differences in points
 
 
 def number(value: float | None, metric: str = "") -> str:
     """A score as text: percent with one decimal for the accuracies, three decimals else, n/a for what is not known."""
     if value is None or pd.isna(value):
         return "n/a"
-    return f"{100 * value:.1f}" if metric in POINTS else f"{value:.3f}"
+    return f"{100 * value:.1f}" if metric.removeprefix("tuned_") in POINTS else f"{value:.3f}"
 
 
 def interval(mean: float, low: float, high: float, metric: str = "") -> str:
@@ -32,7 +33,7 @@ def interval(mean: float, low: float, high: float, metric: str = "") -> str:
 
 
 def points(value: float) -> str:
-    return f"{100 * value:+.1f}"
+    return f"{round(100 * value, 1) + 0.0:+.1f}"  # + 0.0: no negative zero
 
 
 def summarise(scores: pd.DataFrame, confidence: float) -> dict[str, dict[str, float]]:
@@ -47,53 +48,6 @@ def summarise(scores: pd.DataFrame, confidence: float) -> dict[str, dict[str, fl
         mean, low, high = mean_interval(rows["value"].to_numpy(), confidence)
         out.setdefault(arm, {}).update({name: mean, f"{name}_ci_low": low, f"{name}_ci_high": high})
     return {arm: {k: None if pd.isna(v) else round(v, 6) for k, v in values.items()} for arm, values in out.items()}
-
-
-def sentence(verdict: Mapping, scarce: Sequence[str]) -> str:
-    """The one-sentence answer."""
-    if not scarce:
-        return "Cannot tell: no class is scarce by the rule in data.scarce, so there was nothing to generate rows for."
-    if verdict["difference"] is None:
-        return "Cannot tell whether generative augmentation helps."
-    metric = TITLES[verdict["primary_metric"]]
-    change = f"{points(verdict['difference'])} points [{points(verdict['ci_low'])}, {points(verdict['ci_high'])}] of {metric}"
-    against = f"against the best control, {verdict['best_control']} ({verdict['seeds']} paired seeds, p = {verdict['p_value']:.3f})"
-    arm = verdict["chosen_arm"]
-    return {
-        "HELPS": f"Generative augmentation with {arm} helps: {change} {against}.",
-        "HURTS": f"Generative augmentation with {arm} hurts: {change} {against}.",
-        "NEUTRAL": f"Generative augmentation with {arm} makes no difference worth having: {change} {against}.",
-        "CANNOT_TELL": f"Cannot tell whether generative augmentation with {arm} helps: {change} {against}.",
-    }[verdict["verdict"]]
-
-
-def advice(verdict: Mapping) -> str:
-    """Why the answer is what it is, and what to do with it."""
-    what = {
-        "HELPS": f"Use the model of arm {verdict['chosen_arm']}.",
-        "HURTS": f"Use the model of arm {verdict['best_control']}; leave the synthetic rows out.",
-        "NEUTRAL": f"Use the model of arm {verdict['best_control']}; the synthetic rows are not worth their cost.",
-        "CANNOT_TELL": f"Keep the model of arm {verdict['best_control']} until a larger test split or more seeds decide.",
-    }[verdict["verdict"]]
-    return f"{verdict['reason'][:1].upper()}{verdict['reason'][1:]}. {what}"
-
-
-def arms_table(metrics: Mapping[str, Mapping], records: Mapping[str, Mapping], names: Sequence[str]) -> pd.DataFrame:
-    """One row per arm: role, synthetic rows learnt from, and each metric of `names` with its interval."""
-    rows = []
-    for arm, values in metrics.items():
-        row = {
-            "arm": arm,
-            "role": records[arm]["arm"]["role"],
-            "synthetic rows": sum(records[arm]["synthetic_rows"].values()),
-        }
-        row |= {TITLES[m]: interval(*(_nan(values[k]) for k in (m, f"{m}_ci_low", f"{m}_ci_high")), m) for m in names}
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def _nan(value: float | None) -> float:
-    return float("nan") if value is None else value
 
 
 def class_table(
@@ -118,18 +72,20 @@ def class_table(
     return pd.DataFrame(rows)
 
 
-def comparison_table(verdict: Mapping) -> pd.DataFrame:
-    """The chosen arm against the best control and every control that validation cannot tell from it."""
-    return pd.DataFrame(
-        [
-            {
-                "control": c["control"],
-                "difference in points": f"{points(c['difference'])} [{points(c['ci_low'])}, {points(c['ci_high'])}]",
-                "p": f"{c['p_value']:.3f}",
-            }
-            for c in verdict["comparisons"]
-        ]
-    )
+def largest_changes(classes: pd.DataFrame, most: int = 5) -> pd.DataFrame:
+    """The lines of a class table whose recall changes most, in the table's order."""
+    size = pd.to_numeric(classes["change"], errors="coerce").abs().fillna(0)
+    return classes.loc[sorted(size.sort_values(ascending=False, kind="stable").index[:most])]
+
+
+def arm_points(verdict: Mapping, metrics: Mapping[str, Mapping]) -> pd.DataFrame:
+    """One row per arm: the primary metric, and the difference to the best control with its interval (empty for that one)."""
+    rows = [
+        {"arm": arm, verdict["primary_metric"]: values[verdict["primary_metric"]]}
+        | {k: verdict["arms"].get(arm, {}).get(k) for k in ("difference", "ci_low", "ci_high")}
+        for arm, values in metrics.items()
+    ]
+    return pd.DataFrame(rows).round(6)
 
 
 def selection_table(summaries: Mapping[str, Mapping]) -> pd.DataFrame:
@@ -216,35 +172,3 @@ def markdown(frame: pd.DataFrame) -> str:
     return "\n".join(
         [line(frame.columns), "|" + " --- |" * len(frame.columns), *(line(r) for r in frame.itertuples(index=False))]
     )
-
-
-def report_md(facts: Mapping) -> str:
-    """The report for a pull request."""
-    verdict, warnings = facts["verdict"], "".join(f"\n> **Warning:** {w}" for w in facts["warnings"])
-    compared = f"\n\n{markdown(facts['comparisons'])}" if len(facts["comparisons"]) > 1 else ""
-    leaks = f"> [!CAUTION]\n> {facts['leaks']}\n\n" if facts["leaks"] else ""
-    return f"""# {verdict["verdict"].replace("_", " ")}
-
-{leaks}**{facts["sentence"]}** {facts["advice"]}
-{warnings}
-
-Data: {facts["about"]["source"]}, {facts["about"]["image_size"]} px; {facts["test_rows"]} test rows, opened once for all arms after the
-arms had been chosen on {facts["validation_rows"]} validation rows. Scores are means over {facts["seeds"]} paired seeds with
-{facts["confidence"]:.0%} intervals over seeds; the interval of the verdict also carries the test rows.
-
-{markdown(facts["arms"])}{compared}
-
-<details><summary>Ranking and calibration</summary>
-
-{markdown(facts["quality"])}
-
-</details>
-
-<details><summary>Recall by class</summary>
-
-{markdown(facts["classes"])}
-
-</details>
-
-Test split `{verdict["test"]["fingerprint"]}`. {facts["openings"]} Full report with samples: `reports/report.html`.
-"""

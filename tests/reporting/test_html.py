@@ -44,9 +44,18 @@ def facts(name="cat", **change):
     """The least that the page needs; `name` is a class, an arm and a word in every table and text."""
     frame, picture = pd.DataFrame({"class": [name], name: ["1"]}), html.picture(b"\x89PNG", f"recall of {name}")
     return {
-        "verdict": {"verdict": "CANNOT_TELL", "chosen_arm": name, "test": {"fingerprint": "00ff", "rows": 9}},
+        "verdict": {
+            "verdict": "CANNOT_TELL",
+            "chosen_arm": name,
+            "best_control": name,
+            "test": {"fingerprint": "00ff", "rows": 9},
+        },
         "sentence": f"Cannot tell whether {name} helps.",
         "advice": f"Keep {name}.",
+        "beside": [f"Not trained: {name}."],
+        "max_class_loss": 0.02,
+        "specificity": 0.95,
+        "binary": True,
         "warnings": [f"class {name} has 1 row"],
         "leaks": "",
         "openings": "Evaluated once.",
@@ -74,15 +83,17 @@ def facts(name="cat", **change):
         "show_real": True,
         "params": f"classes: [{name}]",
         **dict.fromkeys(
-            ("arms", "quality", "comparisons", "classes", "selection", "fidelity", "counts", "times"), frame
+            ("arms", "measured", "comparisons", "classes", "selection", "fidelity", "counts", "times"), frame
         ),
-        **dict.fromkeys(("automatic", "drift", "checks"), frame),
-        **dict.fromkeys(("forest", "recall", "confusion", "curves", "losses"), picture),
+        **dict.fromkeys(("automatic", "drift", "checks", "guardrails", "tuned", "costs", "hashes"), frame),
+        **dict.fromkeys(("forest", "recall", "confusion", "curves", "losses", "dose", "reliability"), picture),
     } | change
 
 
 EMPTY = {
-    **{k: pd.DataFrame() for k in ("comparisons", "selection", "times")},
+    **{k: pd.DataFrame() for k in ("comparisons", "selection", "times", "guardrails")},
+    "beside": [],
+    "dose": "",
     "samples": {},
     "pairs": {},
     "floor": None,
@@ -133,7 +144,7 @@ def test_the_page_asks_nothing_of_the_outside(given):
 
 def test_every_picture_is_embedded_and_has_a_text_alternative():
     pictures = [a for t, a in Reader(html.page(facts(NASTY))).tags if t == "img"]
-    assert len(pictures) == 9
+    assert len(pictures) == 11
     for attrs in pictures:
         assert attrs["src"].startswith("data:image/png;base64,") and NASTY in attrs["alt"]
 
@@ -154,15 +165,30 @@ def pixels(count, channels=1, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (count, 8, 8, channels), dtype=np.uint8)
 
 
+ENDS = {"difference": 0.01, "ci_low": -0.005, "ci_high": 0.02}
+
+
+def dose_points(names):
+    rows = [(n, n, k, 0.9 + k / 1000, 0.89, 0.95) for n in names for k in (10, 40)]
+    return pd.DataFrame(rows, columns=["curve", "arm", "rows", "balanced_accuracy", "ci_low", "ci_high"])
+
+
+def bins(names):
+    rows = [(n, c, c - 0.1, 0.5) for n in names for c in (0.4, 0.8)]
+    return pd.DataFrame(rows, columns=["arm", "confidence", "accuracy", "share"])
+
+
 def every_figure(names=("cat", "dog"), channels=1):
     """Each figure of the report by its name, drawn from small random numbers."""
     rng, names = np.random.default_rng(0), list(names)
     steps = [{"arm": a, "step": s, "loss": 1 / s, "val_balanced_accuracy": s / 30} for a in names for s in (10, 20)]
     return {
-        "forest": lambda: figures.forest(metrics(names), "balanced_accuracy", names[:1]),
+        "forest": lambda: figures.forest({names[0]: ENDS}, names[1], "balanced accuracy", names, names[:1]),
+        "doses": lambda: figures.doses(dose_points(names), "balanced_accuracy", 0.9, names[0]),
+        "reliability": lambda: figures.reliability(bins(names), names, figures.colours(names)),
         "recall_bars": lambda: figures.recall_bars(metrics(names, names), names, names, figures.colours(names)),
         "confusions": lambda: figures.confusions({n: rng.permutation(np.eye(2)) * 9 for n in names}, names),
-        "curves": lambda: figures.curves(pd.DataFrame(steps), names),
+        "curves": lambda: figures.curves(pd.DataFrame(steps), names, names[:1]),
         "losses": lambda: figures.losses({n: [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}] for n in names}),
         "grid": lambda: figures.grid(pixels(5, channels), [[0, 1, 2], [4]], names, 2),
         "pairs": lambda: figures.pairs(pixels(2, channels), pixels(2, channels, 1), names),
@@ -194,7 +220,6 @@ def test_any_name_can_be_drawn(name):
 def test_missing_scores_leave_a_gap():
     values = metrics(["real", "new"])
     values["new"] = dict.fromkeys(values["new"]) | {"balanced_accuracy": 0.5}
-    figures.forest(values, "balanced_accuracy", [])
     figures.recall_bars(values, ["cat", "dog"], ["real", "new"], figures.colours(["real", "new"]))
 
 
@@ -208,7 +233,7 @@ def test_the_legend_names_the_arms_even_if_the_first_class_has_no_recall():
 
 
 def test_each_arm_has_a_colour_of_its_own_that_its_place_decides():
-    arms = [f"arm{i}" for i in range(12)]
+    arms = [f"arm{i}" for i in range(24)]
     shade = figures.colours(arms)
-    assert len(set(shade.values())) == 12
+    assert len(set(shade.values())) == 24
     assert figures.colours(arms[:3]) == {a: shade[a] for a in arms[:3]}

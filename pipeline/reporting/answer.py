@@ -1,0 +1,187 @@
+"""The answer in words and tables: the sentence, what to do, every arm against the best control, guardrails, cost."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from pipeline.reporting.tables import POINTS, TITLES, interval, number, points
+
+ENDS = ("", "_ci_low", "_ci_high")
+
+
+def sentence(verdict: Mapping, scarce: Sequence[str]) -> str:
+    """The one-sentence answer."""
+    if not scarce:
+        return "Cannot tell: no class is scarce by the rule in data.scarce, so there was nothing to generate rows for."
+    if verdict["difference"] is None:
+        return "Cannot tell whether generative augmentation helps."
+    metric = TITLES[verdict["primary_metric"]]
+    change = f"{points(verdict['difference'])} points [{points(verdict['ci_low'])}, {points(verdict['ci_high'])}] of {metric}"
+    against = f"against the best control, {verdict['best_control']} ({verdict['seeds']} paired seeds, p = {verdict['p_value']:.3f})"
+    arm = verdict["chosen_arm"]
+    return {
+        "HELPS": f"Generative augmentation with {arm} helps: {change} {against}.",
+        "HURTS": f"Generative augmentation with {arm} hurts: {change} {against}.",
+        "NEUTRAL": f"Generative augmentation with {arm} makes no difference worth having: {change} {against}.",
+        "CANNOT_TELL": f"Cannot tell whether generative augmentation with {arm} helps: {change} {against}.",
+    }[verdict["verdict"]]
+
+
+def advice(verdict: Mapping) -> str:
+    """Why the answer is what it is, and what to do with it."""
+    what = {
+        "HELPS": f"Use the model of arm {verdict['chosen_arm']}.",
+        "HURTS": f"Use the model of arm {verdict['best_control']}; leave the synthetic rows out.",
+        "NEUTRAL": f"Use the model of arm {verdict['best_control']}; the synthetic rows are not worth their cost.",
+        "CANNOT_TELL": f"Keep the model of arm {verdict['best_control']} until a larger test split or more seeds decide.",
+    }[verdict["verdict"]]
+    return f"{verdict['reason'][:1].upper()}{verdict['reason'][1:]}. {what}"
+
+
+def beside(verdict: Mapping, cost: Mapping[str, float], skipped: Sequence[str]) -> list[str]:
+    """What a reader should know beside the sentence, a line each: guardrails, power, single models, cost, arms left out."""
+    lines = []
+    if verdict["guardrails"]:
+        broken = [rail["name"] for rail in verdict["guardrails"] if rail["broken"]]
+        lines.append(f"Guardrails broken: {', '.join(broken)}." if broken else "No guardrail broke: no class surely loses "
+                     "more recall than allowed, ranking (AUPRC) and calibration (ECE) do not surely get worse.")  # fmt: skip
+        if verdict["threshold_shift"]:
+            lines.append("Macro F1 rises while AUPRC falls: that is a shifted threshold, not a better model.")
+        if 100 * verdict["detectable"] >= 0.05:
+            lines.append(
+                f"A true difference below {100 * verdict['detectable']:.1f} points would most likely have been missed by "
+                "this test split and these seeds."
+            )
+        one = verdict["single_models"]
+        lines.append(
+            f"The two models to ship, each the best of its arm on validation: {one['only_arm_right']} test rows only "
+            f"{verdict['chosen_arm']} has right, {one['only_control_right']} only {verdict['best_control']} "
+            f"(McNemar p = {one['p_value']:.3f})."
+        )
+    arm, control = verdict["chosen_arm"], verdict["best_control"]
+    if arm in cost and control in cost:
+        lines.append(
+            f"Cost: {cost[arm]:.0f} s for {arm} with its generator, {cost[control]:.0f} s for {control} (wall time)."
+        )
+    if skipped:
+        lines.append(f"Not trained in this profile: {', '.join(skipped)}.")
+    return lines
+
+
+def arms_table(metrics: Mapping[str, Mapping], records: Mapping[str, Mapping], verdict: Mapping) -> pd.DataFrame:
+    """One row per arm: role, rows added, the primary metric with its interval, and the difference to the best control."""
+    metric, rows = verdict["primary_metric"], []
+    title = TITLES[metric]
+    for arm, values in metrics.items():
+        found = verdict["arms"].get(arm)
+        rows.append(
+            {
+                "arm": arm,
+                "role": records[arm]["arm"]["role"],
+                "rows added": sum(records[arm]["synthetic_rows"].values()),
+                title: _score(values, metric),
+                f"points against {verdict['best_control']}": "the best control" if found is None else _change(found),
+                "p": "" if found is None else f"{found['p_value']:.3f}",
+                "p (Holm)": "" if found is None or "p_holm" not in found else f"{found['p_holm']:.3f}",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def metrics_table(metrics: Mapping[str, Mapping], names: Sequence[str]) -> pd.DataFrame:
+    """One row per arm: each of these metrics that was measured, with its interval over seeds."""
+    names = [m for m in names if all(m in values for values in metrics.values())]
+    return pd.DataFrame([{"arm": arm} | {TITLES[m]: _score(v, m) for m in names} for arm, v in metrics.items()])
+
+
+def _score(values: Mapping, metric: str) -> str:
+    """Mean and interval; Student's interval of a share may leave [0, 1], where it is cut off."""
+    mean, low, high = (np.nan if values[f"{metric}{end}"] is None else values[f"{metric}{end}"] for end in ENDS)
+    return interval(mean, low, high, metric) if metric == "nll" else interval(mean, max(low, 0), min(high, 1), metric)
+
+
+def _change(found: Mapping) -> str:
+    return f"{points(found['difference'])} [{points(found['ci_low'])}, {points(found['ci_high'])}]"
+
+
+def comparison_table(verdict: Mapping) -> pd.DataFrame:
+    """The chosen arm against the best control and every control that validation cannot tell from it."""
+    return pd.DataFrame(
+        [
+            {"control": c["control"], "difference in points": _change(c), "p": f"{c['p_value']:.3f}"}
+            for c in verdict["comparisons"]
+        ]
+    )
+
+
+def guardrail_table(verdict: Mapping) -> pd.DataFrame:
+    """What the chosen arm gains and loses beside the primary metric, against the best control."""
+    rows = []
+    for rail in verdict["guardrails"]:
+        in_points = rail["name"] not in ("AUPRC", "ECE")
+        ends = [rail[k] for k in ("difference", "ci_low", "ci_high")]
+        mean, low, high = (points(v) if in_points else f"{v:+.3f}" for v in ends)
+        rows.append(
+            {"guardrail": rail["name"], "change": f"{mean} [{low}, {high}]", "holds": "no" if rail["broken"] else "yes"}
+        )
+    return pd.DataFrame(rows, columns=["guardrail", "change", "holds"])
+
+
+def costs(times: Sequence[Mapping], arms: Mapping[str, Mapping]) -> dict[str, float]:
+    """Wall seconds of each arm: its training, and what its generators took to be fitted, asked and judged."""
+    seconds = {t["stage"]: t["seconds"] for t in times}
+    steps = ("fit_generator", "generate", "pseudo_label")
+    return {
+        arm: seconds[f"retrain-{arm}"]
+        + sum(seconds.get(f"{step}-{g}", 0.0) for step in steps for g in {record["arm"]["rows"], record["arm"]["also"]})
+        for arm, record in arms.items()
+        if f"retrain-{arm}" in seconds
+    }
+
+
+def cost_table(cost: Mapping[str, float], times: Sequence[Mapping]) -> pd.DataFrame:
+    """Wall seconds by arm, with its generators, and of everything together."""
+    rows = [{"arm": arm, "seconds": f"{s:.1f}"} for arm, s in cost.items()]
+    rows.append({"arm": "the whole run", "seconds": f"{sum(t['seconds'] for t in times):.1f}"})
+    return pd.DataFrame(rows)
+
+
+def doses(metrics: Mapping[str, Mapping], records: Mapping[str, Mapping], metric: str) -> pd.DataFrame:
+    """Points of the dose curves: arms that differ in their dose alone, by the rows they learnt from; `curve` names them.
+
+    Each curve begins at the arm with the same recipe but no rows, where there is one.
+    """
+    kinds: dict[tuple, list[str]] = {}
+    for arm, record in records.items():
+        about = record["arm"]
+        kinds.setdefault((about["rows"], about["also"], about["use"], about["recipe"]), []).append(arm)
+    rows = []
+    for (generator, also, use, _), arms in kinds.items():
+        if len(arms) > 1 and generator != "nothing":
+            name = " + ".join([generator, *([also] if also != "nothing" else [])]) + (
+                f", {use}" if use != "kept" else ""
+            )
+            for arm in arms:
+                values = [metrics[arm][k] for k in (metric, f"{metric}_ci_low", f"{metric}_ci_high")]
+                added = sum(records[arm]["synthetic_rows"].values())
+                rows.append((name, arm, added, *(np.nan if v is None else v for v in values)))
+    frame = pd.DataFrame(rows, columns=["curve", "arm", "rows", metric, "ci_low", "ci_high"])
+    return frame.sort_values(["curve", "rows"], kind="stable", ignore_index=True)
+
+
+def tuned_table(metrics: Mapping[str, Mapping], metric: str) -> pd.DataFrame:
+    """The primary metric as the models decide, and with thresholds per class tuned on validation."""
+    name = f"tuned_{metric}"
+    rows = []
+    for arm, values in metrics.items():
+        change = None if values[metric] is None or values[name] is None else values[name] - values[metric]
+        rows.append(
+            {
+                "arm": arm,
+                TITLES[metric]: _score(values, metric),
+                "with tuned thresholds": _score(values, name),
+                "change": "n/a" if change is None else points(change) if metric in POINTS else number(change),
+            }
+        )
+    return pd.DataFrame(rows)

@@ -1,0 +1,217 @@
+"""The answer in words and tables, and the digest for a pull request. Run: python -m pytest tests/reporting/test_answer.py"""
+
+from itertools import pairwise
+
+import pandas as pd
+import pytest
+
+from pipeline.reporting import answer, html
+
+VERDICT = {
+    "verdict": "HELPS",
+    "reason": "the whole interval lies above zero",
+    "primary_metric": "balanced_accuracy",
+    "best_control": "oversample",
+    "chosen_arm": "diffusion",
+    "difference": 0.0163,
+    "ci_low": 0.0071,
+    "ci_high": 0.0259,
+    "p_value": 0.03125,
+    "seeds": 6,
+    "detectable": 0.0123,
+    "threshold_shift": False,
+    "guardrails": [
+        {"name": "macro F1", "difference": 0.01, "ci_low": 0.001, "ci_high": 0.02, "broken": False},
+        {"name": "AUPRC", "difference": -0.004, "ci_low": -0.008, "ci_high": 0.001, "broken": False},
+        {"name": "recall of cat", "difference": -0.05, "ci_low": -0.07, "ci_high": -0.03, "broken": True},
+    ],
+    "single_models": {"seeds": [1, 4], "only_arm_right": 19, "only_control_right": 7, "p_value": 0.029},
+    "arms": {
+        "diffusion": {"difference": 0.0163, "ci_low": 0.0071, "ci_high": 0.0259, "p_value": 0.03125, "p_holm": 0.0625},
+        "classic": {"difference": -0.0004, "ci_low": -0.01, "ci_high": 0.006, "p_value": 0.5},
+    },
+    "test": {"fingerprint": "00ff", "rows": 800},
+    "comparisons": [
+        {"control": "oversample", "difference": 0.0163, "ci_low": 0.0071, "ci_high": 0.0259, "p_value": 0.03125},
+        {"control": "classic", "difference": -0.002, "ci_low": -0.01, "ci_high": 0.006, "p_value": 0.5},
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("HELPS", "with diffusion helps"),
+        ("HURTS", "with diffusion hurts"),
+        ("NEUTRAL", "makes no difference worth having"),
+        ("CANNOT_TELL", "Cannot tell whether generative augmentation with diffusion helps"),
+    ],
+)
+def test_the_sentence_names_arm_control_change_and_doubt(word, says):
+    text = answer.sentence({**VERDICT, "verdict": word}, ["9"])
+    facts = ("+1.6 points [+0.7, +2.6] of balanced accuracy", "best control, oversample", "6 paired seeds", "p = 0.031")
+    assert says in text and all(f in text for f in facts)
+    assert text.endswith(".") and text.count("\n") == 0
+
+
+def test_the_sentence_without_a_scarce_class_says_that_there_was_nothing_to_do():
+    text = answer.sentence(VERDICT, [])
+    assert text.startswith("Cannot tell: no class is scarce")
+
+
+def test_without_a_candidate_the_sentence_is_short_and_the_reason_comes_with_the_advice():
+    nothing = {**VERDICT, "verdict": "CANNOT_TELL", "reason": "no arm has the role `candidate`", "chosen_arm": ""}
+    nothing |= dict.fromkeys(("difference", "ci_low", "ci_high", "p_value"))
+    assert answer.sentence(nothing, ["9"]) == "Cannot tell whether generative augmentation helps."
+    assert answer.advice(nothing).startswith("No arm has the role `candidate`. Keep ")
+
+
+@pytest.mark.parametrize(("word", "arm"), [("HELPS", "diffusion"), ("HURTS", "oversample"), ("NEUTRAL", "oversample")])
+def test_advice_gives_the_reason_and_names_the_model_to_use(word, arm):
+    assert answer.advice({**VERDICT, "verdict": word})[1:].startswith(VERDICT["reason"][1:])
+    assert f"model of arm {arm}" in answer.advice({**VERDICT, "verdict": word})
+
+
+def test_advice_in_doubt_keeps_the_control():
+    assert "arm oversample" in answer.advice({**VERDICT, "verdict": "CANNOT_TELL", "chosen_arm": ""})
+
+
+def test_the_comparison_table_has_a_line_for_each_contender():
+    table = answer.comparison_table(VERDICT)
+    assert table["control"].tolist() == ["oversample", "classic"]
+    assert table.loc[0, "difference in points"] == "+1.6 [+0.7, +2.6]" and table.loc[0, "p"] == "0.031"
+    assert len(answer.comparison_table({**VERDICT, "comparisons": []})) == 0
+
+
+def record(role, rows="nothing", also="nothing", use="kept", recipe="plain", added=0):
+    about = {"role": role, "rows": rows, "also": also, "use": use, "recipe": recipe}
+    return {"arm": about, "synthetic_rows": {"cat": added, "NA": 0}}
+
+
+RECORDS = {
+    "oversample": record("control"),
+    "classic": record("control", "classic", use="all", added=40),
+    "diffusion": record("candidate", "diffusion", added=40),
+    "diffusion_quarter": record("candidate", "diffusion", added=10),
+    "mixture": record("candidate", "diffusion", "cgan", added=40),
+}
+
+
+def scored(arms=RECORDS, metric="balanced_accuracy", half=0.02):
+    ends = {"": 0.0, "_ci_low": -half, "_ci_high": half}
+    names = (metric, f"tuned_{metric}", "nll")
+    return {a: {n + e: 0.9 + 0.01 * i + d for n in names for e, d in ends.items()} for i, a in enumerate(arms)}
+
+
+def test_the_arms_table_has_a_line_for_each_arm_and_names_the_best_control():
+    arms = {a: RECORDS[a] for a in ("oversample", "classic", "diffusion")}
+    table = answer.arms_table(scored(arms), arms, VERDICT).set_index("arm")
+    assert table.loc["oversample", "points against oversample"] == "the best control"
+    assert table.loc["diffusion"].tolist()[1:] == [40, "92.0 [90.0, 94.0]", "+1.6 [+0.7, +2.6]", "0.031", "0.062"]
+    assert table.loc["classic", "points against oversample"] == "+0.0 [-1.0, +0.6]", "no negative zero"
+    assert table.loc["classic", "p (Holm)"] == "", "controls are not judged"
+
+
+def test_an_interval_of_a_share_stays_between_0_and_100_but_that_of_a_loss_does_not():
+    table = answer.metrics_table(scored(half=0.3), ("balanced_accuracy", "nll", "sensitivity"))
+    assert table.loc[0, "balanced accuracy"] == "90.0 [60.0, 100.0]" and table.loc[0, "NLL"] == "0.900 [0.600, 1.200]"
+    assert list(table.columns) == ["arm", "balanced accuracy", "NLL"], "a metric that was not measured has no column"
+
+
+def test_what_stands_beside_the_sentence():
+    lines = "\n".join(answer.beside(VERDICT, {"diffusion": 90.4, "oversample": 20.0}, ["mixup", "cutmix"]))
+    for fact in ("recall of cat", "below 1.2 points", "19 test rows only diffusion", "7 only oversample", "p = 0.029",
+                 "90 s for diffusion", "20 s for oversample", "Not trained in this profile: mixup, cutmix"):  # fmt: skip
+        assert fact in lines, fact
+    assert "threshold" not in lines
+    assert "shifted threshold" in "\n".join(answer.beside(VERDICT | {"threshold_shift": True}, {}, []))
+    whole = VERDICT | {"guardrails": [g for g in VERDICT["guardrails"] if not g["broken"]], "detectable": 0.0}
+    lines = "\n".join(answer.beside(whole, {}, []))
+    assert "No guardrail broke" in lines and "missed" not in lines and "Cost" not in lines
+    assert answer.beside(VERDICT | {"guardrails": []}, {}, []) == []
+
+
+def test_the_guardrail_table_says_which_hold():
+    table = answer.guardrail_table(VERDICT).set_index("guardrail")
+    assert table["holds"].tolist() == ["yes", "yes", "no"]
+    assert table.loc["AUPRC", "change"] == "-0.004 [-0.008, +0.001]"
+    assert table.loc["recall of cat", "change"] == "-5.0 [-7.0, -3.0]"
+    assert len(answer.guardrail_table({"guardrails": []})) == 0
+
+
+def test_an_arm_costs_its_training_and_its_generators():
+    seconds = {"retrain-mixture": 20.0, "retrain-oversample": 10.0, "fit_generator-diffusion": 60.0, "evaluate": 5.0}
+    seconds |= {"generate-diffusion": 4.0, "pseudo_label-diffusion": 2.0, "fit_generator-cgan": 100.0}
+    times = [{"stage": stage, "seconds": s} for stage, s in (seconds | {"pseudo_label-nothing": 1.0}).items()]
+    cost = answer.costs(times, RECORDS)
+    assert cost == {"oversample": 11.0, "mixture": 186.0}, "arms that were restored from the cache have no time"
+    assert answer.cost_table(cost, times)["seconds"].tolist() == ["11.0", "186.0", "202.0"]
+
+
+def test_a_dose_curve_joins_arms_that_differ_in_their_dose_alone():
+    points = answer.doses(scored(), RECORDS, "balanced_accuracy")
+    assert points["arm"].tolist() == ["diffusion_quarter", "diffusion"] and points["rows"].tolist() == [10, 40]
+    assert set(points["curve"]) == {"diffusion"}
+    assert answer.doses(scored(), {a: RECORDS[a] for a in ("oversample", "mixture")}, "balanced_accuracy").empty
+
+
+def test_tuned_thresholds_stand_beside_the_models_own():
+    values = scored()
+    values["classic"]["tuned_balanced_accuracy"] = 0.95
+    table = answer.tuned_table(values, "balanced_accuracy").set_index("arm")
+    assert table.loc["classic", "change"] == "+4.0" and table.loc["oversample", "change"] == "+0.0"
+    values["classic"] |= dict.fromkeys(("tuned_balanced_accuracy", "tuned_balanced_accuracy_ci_low"))
+    assert answer.tuned_table(values, "balanced_accuracy").set_index("arm").loc["classic", "change"] == "n/a"
+
+
+def digest(arms=RECORDS, **change):
+    classes = pd.DataFrame({"class": ["cat", "NA"], "change": ["+25.0", "n/a"]})
+    return html.digest(
+        {
+            "verdict": VERDICT,
+            "sentence": answer.sentence(VERDICT, ["NA"]),
+            "advice": answer.advice(VERDICT),
+            "beside": answer.beside(VERDICT, {"diffusion": 90.4, "oversample": 20.0}, ["mixup"]),
+            "warnings": ["class NA has 4 rows in test: its figures there mean little"],
+            "about": {"source": "photos", "image_size": 32},
+            "leaks": "",
+            "openings": "Evaluated under one set of params only.",
+            "validation_rows": 150,
+            "seeds": 6,
+            "confidence": 0.95,
+            "arms": answer.arms_table(scored(arms), arms, VERDICT),
+            "changes": classes,
+        }
+        | change
+    )
+
+
+def test_the_digest_holds_every_fact():
+    text = digest()
+    facts = ["# HELPS", answer.sentence(VERDICT, ["NA"]), answer.advice(VERDICT), "**Warning:** class NA has 4 rows"]
+    facts += ["photos, 32 px", "800 test rows", "150 validation rows", "6 paired seeds", "95 %", "`00ff`", "mixup"]
+    facts += ["| oversample | control | 0 |", "| diffusion | candidate | 40 |", "| cat | +25.0 |"]
+    assert [f for f in facts if f not in text] == []
+
+
+def test_the_digest_is_short_however_many_arms_and_warnings_there_are():
+    many = RECORDS | {f"control{i}": record("control") for i in range(15)}
+    many |= {f"arm{i}": record("candidate", "diffusion", added=i) for i in range(25)}
+    classes = pd.DataFrame({"class": list("abcde"), "change": ["+25.0"] * 5})
+    long = digest(many, warnings=[f"warning {i}" for i in range(40)], leaks="The splits leak.", changes=classes)
+    assert len(long.splitlines()) < 60 and "36 more warnings" in long and "without 29 more arms" in long
+    assert "| oversample | control" in long and "| control3 |" not in long and "| classic |" not in long
+    assert "<details open><summary>Arms" in digest()
+
+
+def test_a_leak_stands_above_the_verdict_in_the_digest():
+    text = digest(leaks="The splits leak: 3 groups.")
+    assert text.index("> [!CAUTION]\n> The splits leak: 3 groups.\n\n") < text.index(answer.sentence(VERDICT, ["NA"]))
+
+
+def test_the_digest_has_a_blank_line_before_every_table_and_list():
+    lines = digest(warnings=["first", "second"]).splitlines()
+    for before, line in pairwise(lines):
+        if line.startswith(("|", ">", "- ")):
+            assert before == "" or before[0] == line[0], line
+    assert "- **Warning:** first" in lines and "- **Warning:** second" in lines
