@@ -16,6 +16,7 @@ import yaml
 ROOT = Path(__file__).parents[1]
 CODE = ("pipeline", "stages", "tests", "benchmarks")
 FLOORS = (
+    {"fields"},
     {"params", "seeds", "processes"},
     {"samples", "devices"},
     {"data", "training"},
@@ -23,6 +24,7 @@ FLOORS = (
     {"reporting"},
 )
 SAME_FLOOR = {("training", "data")}  # how rows become batches is part of how networks are trained
+SETTINGS = "pipeline/params.py"
 ALWAYS = ("stages/__init__.py", "stages/__main__.py")  # every stage runs them; of params they read only the threads
 FAMILY = "pipeline/generators/${item.family}.py"
 TEST = "data/real/test"
@@ -219,18 +221,33 @@ def runs(root, file):
 
 def reads(root, file):
     """`params.a.b` read by a stage, or by the library for it, as "a.b"; who opens params.yaml reads all of it."""
-    found = set().union(*(keys(read(root, where), name) for where, name in run_by(root, file)))
+    known = properties(read(root, SETTINGS))
+    asked = set().union(*(keys(read(root, where), name) for where, name in run_by(root, file)))
+    found = set().union(*(known.get(key.split(".")[0], {key}) for key in asked))
     return found - {"*"} | (sections(root) if "*" in found else set())
 
 
 @cache
 def keys(source, name):
     """Keys of params that a function or class reads; "*" for the file itself."""
-    nodes = list(ast.walk(defined(source)[name]))
-    inner = {n.value for n in nodes if isinstance(n, ast.Attribute)}
-    chains = [ast.unparse(n) for n in nodes if isinstance(n, ast.Attribute) and n not in inner]
-    found = {m[1] for c in chains if (m := re.fullmatch(r"(?:\w+\.)*params\.(\w+(\.\w+)*)", c))}
-    return found | {"*" for n in nodes if isinstance(n, ast.Constant) and n.value == "params.yaml"}
+    node = defined(source)[name]
+    found = chains(node, r"(?:\w+\.)*params")
+    return found | {"*" for n in ast.walk(node) if isinstance(n, ast.Constant) and n.value == "params.yaml"}
+
+
+def chains(node, owner):
+    """What is read of an owner, `a.b` for `owner.a.b`."""
+    nodes = [n for n in ast.walk(node) if isinstance(n, ast.Attribute)]
+    inner = {n.value for n in nodes}
+    found = [re.fullmatch(rf"{owner}\.(\w+(\.\w+)*)", ast.unparse(n)) for n in nodes if n not in inner]
+    return {m[1] for m in found if m}
+
+
+@cache
+def properties(source):
+    """What params work out from others of their keys: `compared` -> {"profile", "quick.skip", ...}."""
+    methods = [n for n in defined(source)["Params"].body if isinstance(n, ast.FunctionDef)]
+    return {n.name: chains(n, "self") for n in methods if "property" in map(ast.unparse, n.decorator_list)}
 
 
 # ---- what must be true ------------------------------------------------------------------------------------------
@@ -466,6 +483,13 @@ FAULTS = {
         "pipeline/selection/rules.py",
         "def wanted(counts, scarce, dose, cap):\n    return self.params.teachers.folds",
         "generate reads params.teachers.folds",
+    ),
+    "what an asked property reads is missing": ("evaluate", drop("params", "profile"), "evaluate reads params.profile"),
+    "a property that is not asked for": ("generate", add("params", "quick"), "generate lists params quick"),
+    "a property reads one more": (
+        "pipeline/params.py",
+        "class Params:\n    @property\n    def compared(self):\n        return self.teachers.folds",
+        "evaluate reads params.teachers.folds",
     ),
     "params.yaml is read as text": (
         "stages/fit_generator.py",

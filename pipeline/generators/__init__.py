@@ -4,8 +4,9 @@ import importlib
 
 from pydantic import ValidationError
 
+from pipeline.fields import explain
 from pipeline.generators.base import Generator
-from pipeline.params import Compute, explain, families
+from pipeline.params import Compute, families
 from pipeline.params import Generator as Block
 
 

@@ -1,0 +1,77 @@
+"""What settings are made of: strict frozen blocks, the types of their values, and one line in words for each mistake."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
+
+Auto = Literal["auto"]
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(gt=0, le=10_000_000)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,40}$")]  # part of file names and commands
+
+
+class Block(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
+
+
+def rising(pair: tuple[float, float]) -> tuple[float, float]:
+    if pair[0] >= pair[1]:
+        raise ValueError(f"the first number must be smaller than the second (got {list(pair)})")
+    return pair
+
+
+Rising = AfterValidator(rising)
+Pair = Field(strict=False)  # YAML knows lists only
+ClassName = Annotated[str, Field(strict=False, coerce_numbers_to_str=True)]  # may be written as 8 or as "8"
+
+
+def distinct(names: list[str]) -> list[str]:
+    if len(set(names)) < len(names):
+        raise ValueError(f"each name may stand once (got {names})")
+    return names
+
+
+def form(balance: Any) -> str:
+    """Which of its two forms a balance is meant to have, so that a mistake in it is judged as that form alone."""
+    return "pair" if isinstance(balance, list | tuple) else "number"
+
+
+Balance = Annotated[
+    Annotated[Share, Tag("number")] | Annotated[tuple[Share, Share], Pair, Tag("pair")], Discriminator(form)
+]
+
+
+def explain(error: ValidationError, raw: Any, where: str) -> str:
+    """One line per mistake: the key, what is wrong with it, and what came."""
+    found: dict[str, list[str]] = {}
+    for e in error.errors(include_url=False):
+        key = ".".join(_keys(e["loc"], raw, e["type"] == "missing"))
+        came = "" if e["type"] in ("missing", "value_error") else f" (got {e['input']!r})"
+        said = (
+            "unknown key; check the spelling"
+            if e["type"] == "extra_forbidden"
+            else e["msg"].removeprefix("Value error, ")
+        )
+        found.setdefault(key, []).append(said + came)
+    for key in [k for k in found if found[k][0].startswith("Input should be 'auto'")]:
+        inner = [k for k in found if k.startswith(f"{key}.")]  # what is wrong with the other form of the same key
+        if inner or len(found[key]) > 1:
+            del found[key][0]
+            for other in [*inner, key]:
+                found[other] = [f"{said}; `auto` is allowed too" for said in found[other]]
+        if not found[key]:
+            del found[key]
+    lines = [f"  {key}: {said}" if key else f"  {said}" for key, all_said in found.items() for said in all_said]
+    return f"{where} has {len(lines)} mistake{'s' * (len(lines) > 1)}:\n" + "\n".join(lines)
+
+
+def _keys(location: tuple[int | str, ...], raw: Any, missing: bool) -> list[str]:
+    """The parts of an error's location that stand in the file; the others name one form of a union."""
+    kept = []
+    for n, part in enumerate(location):
+        inside = part in raw if isinstance(raw, dict) else isinstance(raw, list) and part in range(len(raw))
+        if inside or (missing and n == len(location) - 1):
+            kept.append(str(part))
+            raw = raw[part] if inside else None
+    return kept
