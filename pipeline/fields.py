@@ -1,8 +1,11 @@
 """What settings are made of: strict frozen blocks, the types of their values, and one line in words for each mistake."""
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 Auto = Literal["auto"]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -75,3 +78,18 @@ def _keys(location: tuple[int | str, ...], raw: Any, missing: bool) -> list[str]
             kept.append(str(part))
             raw = raw[part] if inside else None
     return kept
+
+
+def read(path: Path) -> dict:
+    """The mapping that a YAML file holds. Raises ValueError if there is none."""
+    try:
+        raw = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise ValueError(f"{path} does not exist; run from the folder that holds it") from None
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror}); run from the folder that holds it") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(raw, dict):
+        raise ValueError(f"{path}: expected a mapping of sections, got {type(raw).__name__}")
+    return raw

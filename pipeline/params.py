@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from pipeline.fields import (
     Auto,
@@ -21,6 +19,7 @@ from pipeline.fields import (
     Share,
     distinct,
     explain,
+    read,
 )
 
 EMBEDDED = "sets/digits.yaml"  # stands for scikit-learn's digits, which need no file
@@ -68,6 +67,7 @@ class Data(Block):
     conflicts: Literal["drop", "error"]
     allow_leaks: bool
     drop_leaks: bool
+    heldback: Annotated[float, Field(ge=0, lt=1)]
     max_quarantined: Share
     max_pixels: Annotated[int, Field(gt=0, le=1_000_000_000)]
     min_side: Annotated[int, Field(gt=0, le=1024)]
@@ -164,7 +164,7 @@ class Recipe(Block):
 
 
 class Arm(Block):
-    role: Literal["control", "candidate", "negative", "skip"]
+    role: Literal["control", "candidate", "negative", "oracle", "skip"]
     rows: Name
     also: Name
     use: Literal["all", "kept", "shuffled"]
@@ -177,6 +177,14 @@ class Fidelity(Block):
     min_rows: Annotated[int, Field(ge=2)]
 
 
+Word = Literal["HELPS", "NEUTRAL", "HURTS", "CANNOT_TELL"]  # what a verdict can be
+
+
+class Gate(Block):
+    fail_on: Annotated[list[Word], AfterValidator(distinct)]
+    guardrails: bool
+
+
 class Evaluation(Block):
     primary_metric: Literal["balanced_accuracy", "macro_f1", "accuracy"]
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
@@ -184,6 +192,7 @@ class Evaluation(Block):
     margin: Share
     max_class_loss: Share
     specificity: Annotated[float, Field(gt=0, lt=1)]
+    gate: Gate
 
 
 class Report(Block):
@@ -200,6 +209,9 @@ class Compute(Block):
 
 class Quick(Block):
     skip: Annotated[list[Name], AfterValidator(distinct)]
+
+
+HELDBACK = "heldback"  # what an arm's rows may name besides a generator
 
 
 class Params(Block):
@@ -237,8 +249,15 @@ class Params(Block):
     def names_exist(self) -> "Params":
         if self.teachers.recipe not in self.recipes:
             raise ValueError(f"teachers.recipe is {self.teachers.recipe!r}; recipes has: {', '.join(self.recipes)}")
+        if HELDBACK in self.generators:
+            raise ValueError(f"generators.{HELDBACK}: this name stands for the rows that data.heldback sets aside")
+        waiting = [name for name, arm in self.arms.items() if HELDBACK in (arm.rows, arm.also)]
+        if waiting and not self.data.heldback:
+            raise ValueError(f"arms.{waiting[0]} learns from rows set aside, but data.heldback is 0: set a share")
+        made = {**self.generators, HELDBACK: None}
         for key, section in {"rows": "generators", "also": "generators", "recipe": "recipes"}.items():
-            known, named = getattr(self, section), {name: getattr(arm, key) for name, arm in self.arms.items()}
+            known = made if section == "generators" else self.recipes
+            named = {name: getattr(arm, key) for name, arm in self.arms.items()}
             lost = [f"arms.{name}.{key} is {said!r}" for name, said in named.items() if said not in known]
             if lost:
                 raise ValueError(f"{'; '.join(lost)}: no such block under {section}. There are: {', '.join(known)}")
@@ -272,16 +291,7 @@ def families() -> list[str]:
 
 def load(path: Path = Path("params.yaml")) -> Params:
     """Read and check a params file. Raises ValueError with one line per mistake, each naming its key."""
-    try:
-        raw = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise ValueError(f"{path} does not exist; run from the folder that holds it") from None
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read ({error.strerror}); run from the folder that holds it") from None
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid YAML: {error}") from None
-    if not isinstance(raw, dict):
-        raise ValueError(f"{path}: expected a mapping of sections, got {type(raw).__name__}")
+    raw = read(path)
     try:
         return Params.model_validate(raw)
     except ValidationError as error:

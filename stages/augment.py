@@ -1,4 +1,4 @@
-"""augment: banks of augmented views of the training rows, made once and shared by all arms and seeds."""
+"""augment: banks of augmented views of the training rows, and of those set aside, shared by all arms and seeds."""
 
 import json
 from pathlib import Path
@@ -10,8 +10,10 @@ from pipeline.seeds import derive
 from stages import Output
 
 
-def main(params: Params, train: Path, views: Output) -> None:
-    rows = Samples.load(train)
+def main(params: Params, train: Path, heldback: Path, views: Output, set_aside: Output) -> None:
+    rows, spare = Samples.load(train), Samples.load(heldback)
+    spare.save(set_aside)
+    write_bank(set_aside / "views", spare, params)
     bank = write_bank(views / "standard", rows, params)
     write_bank(views / "strong", rows, params, strong=True)
     (views / "policy.json").write_text(

@@ -1,4 +1,4 @@
-"""prepare: the source becomes data/real/{train,val,test,unlabelled}, with a quarantine list and an audit."""
+"""prepare: the source becomes data/real/{train,val,test,heldback,unlabelled}, with a quarantine list and an audit."""
 
 import json
 import logging
@@ -20,7 +20,14 @@ log = logging.getLogger("stages")
 
 
 def main(
-    params: Params, train: Output, val: Output, test: Output, unlabelled: Output, quarantine: Output, about: Output
+    params: Params,
+    train: Output,
+    val: Output,
+    test: Output,
+    heldback: Output,
+    unlabelled: Output,
+    quarantine: Output,
+    about: Output,
 ) -> None:
     data = params.data
     with tempfile.TemporaryDirectory(dir=train.parent, prefix="unpacked-") as folder:
@@ -40,7 +47,7 @@ def main(
         rows, leaked = split(rows, data, derive(params.seed, "splits"))
         form = chosen_form(rows, seen, data)
         samples = written(rows, source, form, scratch / "squares.npy", params)
-        for name, out in (("train", train), ("val", val), ("test", test)):
+        for name, out in (("train", train), ("val", val), ("test", test), ("heldback", heldback)):
             samples.take(rows["split"].to_numpy() == name).save(out)
         spare, held = left_over(spare, rows)
         images = intake.write(extra, spare["place"].to_numpy(), scratch / "pool.npy", form)
@@ -48,6 +55,7 @@ def main(
         lost += leaked + broken + held
         about.mkdir(parents=True)
         record = describe(samples, rows, source, data) | {"near_pairs": len(among), "unlabelled": len(spare)}
+        record["heldback"] = int((rows["split"] == "heldback").sum())
         record["near_bound"] = None if data.near_duplicates == "ignore" else near.bound
         record["near_examples"] = examples(near, paths, samples)
         if form.channels == 1 and not rows["grey"].all():
@@ -141,7 +149,10 @@ def split(rows: pd.DataFrame, data: Data, seed: int) -> tuple[pd.DataFrame, list
     elif len(found) and not data.allow_leaks:
         audit.refuse_leaks(found)
     names = splits.assign(rows["label"].tolist(), rows["group"].tolist(), rows["split"].tolist(), fractions, seed)
-    return rows.assign(split=names), leaked
+    counts = rows["label"][names == "train"].value_counts().sort_index().to_dict()
+    scarce = audit.find_scarce(counts, data.scarce)
+    columns = (rows["label"].to_numpy(), rows["group"].to_numpy())
+    return rows.assign(split=splits.hold_back(*columns, names, scarce, data.heldback, derive(seed, "heldback"))), leaked
 
 
 def chosen_form(rows: pd.DataFrame, seen: intake.Seen, data: Data) -> intake.Form:

@@ -18,7 +18,7 @@ from pipeline.samples import Samples
 from stages.prepare import main
 
 REAL_SPREAD = processes.spread
-OUTPUTS = ("train", "val", "test", "unlabelled", "quarantine.csv", "about")
+OUTPUTS = ("train", "val", "test", "heldback", "unlabelled", "quarantine.csv", "about")
 SPLITS = ("train", "val", "test")
 
 
@@ -71,6 +71,7 @@ class Result:
     train: Samples
     val: Samples
     test: Samples
+    heldback: Samples
     unlabelled: Samples
     quarantine: pd.DataFrame
     audit: dict
@@ -95,7 +96,7 @@ def prepared(params: Params, source: Path, out: Path, **changes: object) -> Resu
     main(params.model_copy(update={"data": data}), *(out / name for name in OUTPUTS))
     return Result(
         out,
-        *(Samples.load(out / name) for name in OUTPUTS[:4]),
+        *(Samples.load(out / name) for name in OUTPUTS[:5]),
         pd.read_csv(out / "quarantine.csv", dtype=str, keep_default_na=False),
         json.loads((out / "about" / "audit.json").read_text()),
     )
@@ -532,3 +533,20 @@ def test_a_pool_of_which_nothing_is_left_is_empty(prepare, tmp_path, what):
         Image.fromarray(picture(6)).save(pool / "x.png")
     done = prepare(table, unlabelled=str(pool))
     assert len(done.unlabelled) == 0 and done.unlabelled.shape == (20, 20, 1) and set(done.codes) == {"x.png"}
+
+
+def test_a_share_of_the_scarce_classes_is_set_aside_whole_groups_at_a_time(prepare):
+    def rows() -> list[dict]:
+        many = [row(f"a{i}", "a", picture(i), group=f"a{i // 2}") for i in range(60)]
+        return many + [row(f"b{i}", "b", picture(100 + i), group=f"b{i // 2}") for i in range(24)]
+
+    without, done = prepare(rows()), prepare(rows(), heldback=0.5)
+    aside = done.heldback.table
+    assert len(without.heldback) == 0 and without.audit["heldback"] == 0
+    assert set(aside["label"]) == {"b"} and set(aside["split"]) == {"heldback"} and done.audit["heldback"] == len(aside)
+    fit = without.train.table[without.train.table["label"] == "b"]
+    assert 0.35 <= len(aside) / len(fit) <= 0.65
+    assert set(aside["source_path"]) < set(fit["source_path"])
+    assert not set(aside["group"]) & set(done.rows["group"])
+    assert set(done.val.table["id"]) == set(without.val.table["id"]), "validation and test stay what they are"
+    assert set(done.test.table["id"]) == set(without.test.table["id"])

@@ -61,7 +61,7 @@ def conflict_problems(rows: pd.DataFrame) -> list[Problem]:
 
 def leaks(split: np.ndarray, group: np.ndarray, path: np.ndarray) -> pd.DataFrame:
     """One row per group that stands in several splits: group, splits, rows, and one path of each split."""
-    frame = pd.DataFrame({"split": pd.Categorical(split, ("", *SPLITS)), "group": group, "path": path})
+    frame = pd.DataFrame({"split": pd.Categorical(split, ("", *SPLITS, "heldback")), "group": group, "path": path})
     wide = frame[frame.groupby("group")["split"].transform("nunique") > 1]
     rows = wide.groupby("group", sort=False).size().rename("rows")
     first = wide.drop_duplicates(["group", "split"]).sort_values("split", kind="stable").groupby("group")

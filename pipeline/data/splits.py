@@ -1,5 +1,7 @@
 """Train, val and test: stratified by class, and never through a group."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
@@ -33,6 +35,18 @@ def assign(
                 f"(a class needs 3 groups to give one away). Add data or set data.{name}_fraction"
             )
     return splits
+
+
+def hold_back(
+    labels: np.ndarray, groups: np.ndarray, names: np.ndarray, classes: Sequence[str], share: float, seed: int
+) -> np.ndarray:
+    """The split names (N,) with about this share of each named class's training groups set aside as "heldback"."""
+    names, free = names.copy(), np.flatnonzero((names == "train") & np.isin(labels, list(classes)))
+    if share and len(free):
+        names[free[_draw(labels[free], groups[free], share, np.random.default_rng(seed))]] = "heldback"
+        groups_out = groups[names == "heldback"]
+        names[(names == "train") & np.isin(groups, groups_out)] = "heldback"  # a group may hold other classes too
+    return names
 
 
 def _draw(labels: np.ndarray, groups: np.ndarray, fraction: float, rng: np.random.Generator) -> np.ndarray:

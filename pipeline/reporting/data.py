@@ -55,6 +55,7 @@ def checks_table(about: Mapping) -> pd.DataFrame:
         "groups in more than one split": about["leaking_groups"],
         "notes of the decoders": ", ".join(f"{n} {c}" for n, c in about["notes"].items()) or "none",
         "unlabelled pool": f"{about['unlabelled']} rows",
+        "set aside (data.heldback)": f"{about['heldback']} rows",
         "what the test split resolves": f"balanced accuracy to ±{100 * about['test_resolution']:.1f} points (95 %, at 80 % recall)",
     }
     return pd.DataFrame(list(rows.items()), columns=["check", "found"])

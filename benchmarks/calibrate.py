@@ -1,0 +1,252 @@
+"""Is the verdict right? Known effects, simulated and trained, and how often it names them. Run: make calibrate
+
+Simulated: every arm's probabilities come from a model with row difficulty, seeds and their interaction, so the true
+difference is known. Trained: real classifiers on resampled digits, with a placebo (copies of training rows presented as
+a generator), rows with mixed-up labels, and an oracle that adds real rows which were set aside. The verdict sees what it
+sees in a run: arms chosen on validation, one test split, six paired seeds. Results go to docs/calibration.md.
+"""
+
+import os
+import sys
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy.stats import beta
+
+from pipeline import params
+from pipeline.evaluation.verdict import Outcomes, choose, decide
+from pipeline.params import Arm, Params
+from pipeline.processes import cores
+
+ROOT = Path(__file__).parents[1]
+SEEDS = 6
+
+
+class Setting(NamedTuple):
+    """One simulated world: classes, rows of validation and test, and the spread of each source of noise in log odds."""
+
+    name: str
+    classes: int
+    val: int
+    test: int
+    row: float  # difficulty of a row, shared by all arms and seeds
+    arm_row: float  # how differently arms find the same row
+    seed: float  # a training's luck
+    seed_row: float  # a training's luck with a row
+
+
+SETTINGS = (
+    Setting("small test, noisy seeds", 10, 150, 200, 2.0, 0.5, 0.3, 1.0),
+    Setting("digits-like", 10, 150, 800, 2.0, 0.5, 0.15, 1.0),
+    Setting("two classes, imbalanced test", 2, 300, 600, 2.0, 0.5, 0.15, 1.0),
+    Setting("large test, steady seeds", 10, 500, 2000, 2.0, 0.5, 0.05, 0.5),
+    Setting("seeds decide", 3, 300, 2000, 1.0, 0.1, 0.4, 0.3),
+)
+
+
+def arms(candidates: tuple[str, ...]) -> dict[str, Arm]:
+    controls = ("real", "oversample", "classic", "smote", "mixup", "balanced_softmax")
+    rest = {"rows": "nothing", "also": "nothing", "use": "kept", "dose": "full", "recipe": "plain"}
+    return {a: Arm(role="control" if a in controls else "candidate", **rest) for a in (*controls, *candidates)}
+
+
+def simulate(world: Setting, effect: float, seed: int, block: params.Evaluation) -> dict:
+    """One run in this world, its candidates better by `effect` log odds: the verdict, and the true difference it is of."""
+    rng = np.random.default_rng([seed, round(1000 * effect), world.test])
+    names = arms(("cvae", "cgan", "diffusion"))
+    level = {a: 2.0 + (effect if r.role == "candidate" else 0.0) for a, r in names.items()}
+    luck = {a: rng.normal(0, world.seed, SEEDS) for a in names}
+    held, _ = draw(world, world.val, level, luck, rng)
+    test, _ = draw(world, world.test, level, luck, rng)
+    choices = choose(held, names, dict.fromkeys(names, 100), block, seed)
+    found = decide(choices, test, names, dict.fromkeys(names, 100), block, seed)
+    expected = {a: truth(world, level[a]) for a in (choices["chosen_arm"], choices["best_control"])}
+    true = expected[choices["chosen_arm"]] - expected[choices["best_control"]]
+    return {"verdict": found["verdict"], "true": true, **{k: found[k] for k in ("difference", "ci_low", "ci_high")}}
+
+
+def draw(
+    world: Setting, rows: int, level: dict[str, float], luck: dict[str, np.ndarray], rng: np.random.Generator
+) -> tuple[Outcomes, np.ndarray]:
+    """What every arm says of freshly drawn rows: a wrong answer names a random other class."""
+    share = np.geomspace(1, 0.2, world.classes) if world.classes == 2 else np.ones(world.classes)
+    y = rng.choice(world.classes, rows, p=share / share.sum())
+    y[: world.classes] = np.arange(world.classes)
+    hard, said = rng.normal(0, world.row, rows), {}
+    for arm in level:
+        own = hard + rng.normal(0, world.arm_row, rows)
+        odds = level[arm] + luck[arm][:, None] + own + rng.normal(0, world.seed_row, (SEEDS, rows))
+        right = 1 / (1 + np.exp(-odds))
+        hit = odds > 0
+        other = (y + rng.integers(1, world.classes, (SEEDS, rows))) % world.classes
+        guess, sure = np.where(hit, y, other), np.maximum(right, 1 - right)
+        spread = (1 - sure[..., None]) / max(world.classes - 1, 1)
+        probabilities = np.broadcast_to(spread, (SEEDS, rows, world.classes)).copy()
+        np.put_along_axis(probabilities, guess[..., None], np.maximum(sure, 1 / world.classes + 1e-6)[..., None], 2)
+        said[arm] = probabilities
+    return Outcomes(said, y, np.arange(rows), [str(c) for c in range(world.classes)]), y
+
+
+def truth(world: Setting, level: float) -> float:
+    """The balanced accuracy that an arm of this level has over all rows and seeds: P(level + noise > 0)."""
+    from scipy.stats import norm
+
+    spread = np.sqrt(world.row**2 + world.arm_row**2 + world.seed**2 + world.seed_row**2)
+    return float(norm.cdf(level / spread))
+
+
+def one_simulation(job: tuple[Setting, float, int]) -> dict:
+    world, effect, seed = job
+    return {"setting": world.name, "effect": effect} | simulate(world, effect, seed, load().evaluation)
+
+
+def load() -> Params:
+    return params.load(ROOT / "params.yaml")
+
+
+CONTROLS = {"real": "plain", "oversample_sqrt": "square_root", "oversample": "balanced"}
+CANDIDATES = {"placebo": "synthetic", "shuffled": "synthetic", "oracle": "balanced"}
+
+
+def trained(number: int) -> list[dict]:
+    """One real run on digits split afresh: three verdicts, one for each candidate against the same controls."""
+    from pipeline import devices
+    from pipeline.classifier import model, predict
+    from pipeline.classifier.train import train as fit
+    from pipeline.data.augment import Views
+    from pipeline.data.loaders import Batches, Rows
+    from pipeline.seeds import derive
+    from stages.augment import write_bank
+
+    block = load()
+    devices.set_threads(block.compute)
+    train, val, test, spare = split_digits(number)
+    settings = model.settings(block.classifier, train.shape, 10, len(train)).model_copy(
+        update={"steps": 300, "widths": (16, 32)}
+    )
+    rng = np.random.default_rng([number, 1])
+    with tempfile.TemporaryDirectory() as folder:
+        base = write_bank(Path(folder, "train"), train, block)
+        extra = write_bank(Path(folder, "spare"), spare, block)
+        need = np.maximum(train.counts.max() - train.counts, 0)
+        copies = np.concatenate([rng.choice(np.flatnonzero(train.y == c), need[c]) for c in range(10)])
+        more = np.concatenate([np.flatnonzero(spare.y == c)[: need[c]] for c in range(10)])
+        mixed = Views.joined([base, extra])
+        added: dict[str, tuple[Views, np.ndarray, np.ndarray] | None] = dict.fromkeys(CONTROLS)
+        added["placebo"] = (base, train.y[copies], copies)
+        added["shuffled"] = (mixed, rng.permutation(train.y[copies]), copies)
+        added["oracle"] = (extra, spare.y[more], more)
+        held, said = {}, {}
+        for arm, name in (CONTROLS | CANDIDATES).items():
+            recipe, outs = block.recipes[name], ([], [])
+            made = None
+            if added[arm] is not None:
+                views, y, place = added[arm]
+                made = Rows(y, views, np.full(len(y), recipe.weight), place)
+            for seed in (derive(block.seed, "calibrate", number, s) for s in range(SEEDS)):
+                batches = Batches(
+                    Rows(train.y, base, np.ones(len(train))), 10, settings.batch, settings.steps, seed,
+                    recipe.balance, made, recipe.share, recipe.real_only,
+                )  # fmt: skip
+                network, _ = fit(batches, val, settings, recipe, seed, block.compute, lambda *_: None)
+                for rows, out in zip((val, test), outs, strict=True):
+                    out.append(
+                        predict.probabilities(predict.run(network, rows.images, devices.device(block.compute))[0])
+                    )
+            held[arm], said[arm] = (np.stack(out) for out in outs)
+    return [judge(number, candidate, held, said, val, test, block) for candidate in CANDIDATES]
+
+
+def judge(number: int, candidate: str, held: dict, said: dict, val: Any, test: Any, block: Params) -> dict:
+    names = [*CONTROLS, candidate]
+    rest = {"rows": "nothing", "also": "nothing", "use": "kept", "dose": "full", "recipe": "plain"}
+    roles = {a: Arm(role="control" if a in CONTROLS else "candidate", **rest) for a in names}
+    seen = [
+        Outcomes({a: s[a] for a in names}, rows.y, rows.table["group"].to_numpy(), rows.classes)
+        for s, rows in ((held, val), (said, test))
+    ]
+    rows = dict.fromkeys(names, 100)
+    choices = choose(seen[0], roles, rows, block.evaluation, number)
+    found = decide(choices, seen[1], roles, rows, block.evaluation, number)
+    keys = ("verdict", "difference", "ci_low", "ci_high", "p_value", "reason")
+    return {"run": number, "candidate": candidate, "control": choices["best_control"]} | {k: found[k] for k in keys}
+
+
+def split_digits(number: int) -> tuple[Any, ...]:
+    """Fresh scarce train (80 to 5 rows a class), validation (100), test (600) and the rows left over, as Samples."""
+    from sklearn.datasets import load_digits
+
+    from pipeline.samples import Facts, Samples, table
+
+    source = load_digits()
+    images = np.round(source.images * 255 / 16).astype(np.uint8)[..., None]
+    rng = np.random.default_rng([number, 0])
+    order, place = rng.permutation(10), [rng.permutation(np.flatnonzero(source.target == c)) for c in range(10)]
+    counts = np.round(np.geomspace(80, 5, 10)).astype(int)
+    parts: list[list[np.ndarray]] = [[], [], [], []]
+    for c, n in zip(order, counts, strict=True):
+        for part, rows in zip(parts, np.split(place[c], [n, n + 10, n + 70]), strict=True):
+            part.append(rows)
+    names = tuple("0123456789")
+    scarce = tuple(names[c] for c, n in zip(order, counts, strict=True) if n < 40)
+    out = []
+    for part, split in zip(parts, ("train", "val", "test", "train"), strict=True):
+        rows = np.sort(np.concatenate(part))
+        ids = [f"digit{i}" for i in rows]
+        frame = table(
+            id=ids, group=ids, label=[names[c] for c in source.target[rows]], split=[split] * len(rows),
+            origin=["real"] * len(rows),
+        )  # fmt: skip
+        out.append(Samples(frame, images[rows], Facts(names, scarce)))
+    return tuple(out)
+
+
+def share(hits: np.ndarray) -> str:
+    """A share in percent with its exact 95 % interval (Clopper and Pearson)."""
+    k, n = int(np.sum(hits)), len(hits)
+    low, high = beta.ppf(0.025, k, n - k + 1) if k else 0.0, beta.ppf(0.975, k + 1, n - k) if k < n else 1.0
+    return f"{100 * k / n:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def main(simulations: int, runs: int, out: Path) -> None:
+    worlds = [(w, effect, s) for w in SETTINGS for effect in (0.0, 0.6) for s in range(simulations)]
+    with ProcessPoolExecutor(cores()) as pool:
+        simulated = pd.DataFrame(pool.map(one_simulation, worlds, chunksize=4))
+        real = pd.DataFrame([row for rows in pool.map(trained, range(runs)) for row in rows])
+    out.mkdir(parents=True, exist_ok=True)
+    simulated.to_csv(out / "simulated.csv", index=False)
+    real.to_csv(out / "trained.csv", index=False)
+    lines = [
+        "| world | effect | HELPS | HURTS | the interval holds the true difference |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for (name, effect), rows in simulated.groupby(["setting", "effect"], sort=False):
+        inside = (rows["ci_low"] <= rows["true"]) & (rows["true"] <= rows["ci_high"])
+        words = [share(rows["verdict"] == w) for w in ("HELPS", "HURTS")]
+        mean = f"{100 * rows['true'].mean():+.1f} points"
+        lines.append(f"| {name} | {mean if effect else 'none'} | {words[0]} | {words[1]} | {share(inside)} |")
+    null = simulated[simulated["effect"] == 0]
+    inside = (simulated["ci_low"] <= simulated["true"]) & (simulated["true"] <= simulated["ci_high"])
+    lines += ["", f"No effect, all worlds: HELPS in {share(null['verdict'] == 'HELPS')} of {len(null)} runs. "
+              f"Coverage, all runs: {share(inside)} of {len(simulated)}.", ""]  # fmt: skip
+    lines += [
+        "| candidate | mean difference in points | HELPS | HURTS | NEUTRAL | CANNOT_TELL |",
+        "| --- |" + " --- |" * 5,
+    ]
+    for name, rows in real.groupby("candidate", sort=False):
+        counts = [str(int((rows["verdict"] == w).sum())) for w in ("HELPS", "HURTS", "NEUTRAL", "CANNOT_TELL")]
+        lines.append(f"| {name} | {100 * rows['difference'].mean():+.1f} | " + " | ".join(counts) + " |")
+    text = "\n".join(lines)
+    (out / "tables.md").write_text(text + "\n")
+    print(text)
+
+
+if __name__ == "__main__":
+    for key, value in {"OMP_NUM_THREADS": "1", "GOMP_SPINCOUNT": "0", "NO_ALBUMENTATIONS_UPDATE": "1"}.items():
+        os.environ.setdefault(key, value)
+    given = [int(a) for a in sys.argv[1:3]]
+    main(*(given + [60, 20][len(given) :]), ROOT / "results" / "calibration")
