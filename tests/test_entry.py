@@ -87,8 +87,8 @@ def run(tree, tmp_path, monkeypatch):
     environment = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
     live = []
 
-    def start(*arguments, command=(sys.executable, "-m", "stages"), stderr=subprocess.PIPE):
-        live.append(subprocess.Popen([*command, *arguments], env=environment, stderr=stderr, text=True))
+    def start(*arguments, command=(sys.executable, "-m", "stages"), stderr=subprocess.PIPE, **options):
+        live.append(subprocess.Popen([*command, *arguments], env=environment, stderr=stderr, text=True, **options))
         return live[-1]
 
     def whole(*arguments):

@@ -65,7 +65,7 @@ def test_a_byte_order_mark_is_ignored(tmp_path):
         ("seed", True, "valid integer"),
         ("retraining.seeds", "7", "valid integer"),
         ("data.allow_leaks", 1, "valid boolean"),
-        ("data.classes", ["a", "b", "a"], "named once"),
+        ("data.classes", ["a", "b", "a"], "each name may stand once"),
         ("data.max_pixels", 10**12, "less than or equal to"),
         ("classifier.lr", 1e30, "less than or equal to"),
         ("classifier.lr", 0, "greater than 0"),
@@ -74,7 +74,24 @@ def test_a_byte_order_mark_is_ignored(tmp_path):
         ("generation.cap.ratio", [10.0], "required"),
         ("generation.oversupply", 0.5, "greater than or equal to 1"),
         ("retraining.seeds", "six", "valid integer"),
-        ("arms.real.balance", 1.5, "less than or equal to 1"),
+        ("recipes.plain.balance", 1.5, "less than or equal to 1"),
+        ("recipes.plain.balance", "rare", "valid number"),
+        ("recipes.plain.balance", [1.0, 2.0], "less than or equal to 1"),
+        ("recipes.plain.balance", [1.0], "required"),
+        ("recipes.plain.balance", [1.0, 0.5, 0.0], "at most 2"),
+        ("recipes.plain.balance", True, "valid number"),
+        ("recipes.plain.tau", -1, "greater than or equal to 0"),
+        ("recipes.plain.alpha", 0, "greater than 0"),
+        ("recipes.plain.mix", "blend", "cutmix"),
+        ("recipes.plain.loss", "focal", "balanced_softmax"),
+        ("recipes.plain.views", "weak", "strong"),
+        ("recipes.plain.lr", 0.1, "unknown key"),
+        ("arms.real.balance", 1.0, "unknown key"),
+        ("arms.real.use", "some", "shuffled"),
+        ("augment.strong.magnitude", 1.5, "less than or equal to 1"),
+        ("augment.strong.transforms", 0, "greater than or equal to 1"),
+        ("profile", "fast", "quick"),
+        ("quick.skip", ["mixup", "mixup"], "each name may stand once"),
         ("arms.real.role", "judge", "control"),
         ("evaluation.primary_metric", "f1", "macro_f1"),
         ("evaluation.confidence", 95, "less than 1"),
@@ -117,7 +134,7 @@ def test_a_missing_key_is_named(tmp_path):
 
 
 def test_all_mistakes_are_shown_at_once(tmp_path):
-    wrong = {"seed": -1, "data.fit": "x", "classifier.lr": "fast", "arms.smote.share": 2, "extra": 1}
+    wrong = {"seed": -1, "data.fit": "x", "classifier.lr": "fast", "recipes.plain.share": 2, "extra": 1}
     header, *lines = refusal(tmp_path, wrong).splitlines()
     assert "5 mistakes" in header
     assert sorted(line.split(":")[0].strip() for line in lines) == sorted(wrong)
@@ -138,6 +155,74 @@ def test_an_arm_that_names_no_generator_lists_the_blocks(tmp_path):
     message = refusal(tmp_path, {"arms.smote.rows": "smoke", "arms.cvae.rows": "vae"})
     assert "arms.smote.rows is 'smoke'" in message and "arms.cvae.rows is 'vae'" in message
     assert "duplicate" in message
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says", "listed"),
+    [
+        ("arms.real.recipe", "plane", "arms.real.recipe is 'plane'", "recipes"),
+        ("arms.mixture.also", "gan", "arms.mixture.also is 'gan'", "generators"),
+        ("teachers.recipe", "plane", "teachers.recipe is 'plane'", "recipes"),
+        ("quick.skip", ["mixup", "mixdown"], "quick.skip names mixdown", "arms"),
+    ],
+)
+def test_a_name_that_does_not_exist_is_told_with_its_key_and_the_names_that_do(tmp_path, key, value, says, listed):
+    message = refusal(tmp_path, {key: value})
+    assert says in message and ", ".join(getattr(params.load(SHIPPED), listed)) in message and "1 mistake:" in message
+
+
+@pytest.mark.parametrize("key", ["recipe", "also"])
+def test_all_arms_that_name_what_does_not_exist_are_told_at_once(tmp_path, key):
+    message = refusal(tmp_path, {f"arms.cvae.{key}": "x", f"arms.cgan.{key}": "y"})
+    assert f"arms.cvae.{key} is 'x'; arms.cgan.{key} is 'y'" in message
+
+
+def test_a_balance_is_a_number_or_a_course(tmp_path):
+    loaded = params.load(changed(tmp_path, {"recipes.plain.balance": 1, "recipes.balanced.balance": [1, 0]}))
+    assert loaded.recipes["plain"].balance == 1.0 and loaded.recipes["balanced"].balance == (1.0, 0.0)
+
+
+SET = "sets/dermamnist.yaml"
+
+
+@pytest.mark.parametrize(
+    ("profile", "source", "quick"),
+    [
+        ("full", params.EMBEDDED, False),
+        ("quick", params.EMBEDDED, True),
+        ("auto", params.EMBEDDED, True),
+        ("auto", SET, False),
+        ("auto", "digits", False),
+        ("quick", SET, True),
+    ],
+)
+def test_the_quick_profile_leaves_out_the_arms_it_names_and_auto_is_quick_for_the_digits_alone(
+    tmp_path, profile, source, quick
+):
+    skip = ["mixup", "real", "mixture"]
+    loaded = params.load(changed(tmp_path, {"profile": profile, "data.source": source, "quick.skip": skip}))
+    assert list(loaded.compared) == [name for name in loaded.arms if not quick or name not in skip]
+    assert all(arm is loaded.arms[name] for name, arm in loaded.compared.items())
+
+
+@pytest.mark.parametrize("profile", ["full", "quick"])
+def test_an_arm_of_role_skip_is_in_no_profile(tmp_path, profile):
+    changes = {"profile": profile, "arms.cvae.role": "skip", "arms.mixup.role": "skip", "quick.skip": ["mixup"]}
+    loaded = params.load(changed(tmp_path, changes))
+    assert set(loaded.arms) - set(loaded.compared) == {"cvae", "mixup"}
+
+
+def test_negative_arms_are_compared(tmp_path):
+    loaded = params.load(changed(tmp_path, {"profile": "full"}))
+    assert {arm.role for arm in loaded.compared.values()} == {"control", "candidate", "negative"}
+
+
+def test_the_control_that_is_needed_must_be_one_that_is_trained(tmp_path):
+    arms = json.loads(changed(tmp_path, {}).read_text())["arms"]
+    controls = [name for name, arm in arms.items() if arm["role"] == "control"]
+    assert "role: control" in refusal(tmp_path, {"profile": "quick", "quick.skip": controls})
+    assert "role: control" in refusal(tmp_path, {f"arms.{name}.role": "skip" for name in controls})
+    assert params.load(changed(tmp_path, {"profile": "full", "quick.skip": controls})).quick.skip == controls
 
 
 def test_a_control_arm_is_needed(tmp_path):

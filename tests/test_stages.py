@@ -28,10 +28,13 @@ def samples(y, keep=True):
 REAL = samples([0] * 40 + [1] * 8)
 
 
-def with_arm(params, dose="full", generation="full", **arm):
+def rows_of(params, *made, dose="full", generation="full", recipe=None, **arm):
+    """The rows that the arm cvae, changed so, adds of each generator."""
     one = params.arms["cvae"].model_copy(update={"dose": dose, **arm})
-    made = params.generation.model_copy(update={"dose": generation})
-    return params.model_copy(update={"arms": {"cvae": one}, "generation": made})
+    recipes = {one.recipe: params.recipes[one.recipe].model_copy(update=recipe or {})}
+    dose = params.generation.model_copy(update={"dose": generation})
+    changed = params.model_copy(update={"arms": {"cvae": one}, "recipes": recipes, "generation": dose})
+    return added_rows(changed, one, REAL, made)
 
 
 @pytest.mark.parametrize("use", ["all", "kept"])
@@ -46,20 +49,34 @@ def with_arm(params, dose="full", generation="full", **arm):
     ],
 )
 def test_an_arm_adds_its_dose_but_no_more_than_was_generated_for(shipped, use, dose, generation, rows):
-    made = samples([1] * 64)
-    chosen = added_rows(with_arm(shipped, dose, generation, use=use), "cvae", REAL, made)
+    (chosen,) = rows_of(shipped, samples([1] * 64), dose=dose, generation=generation, use=use)
     assert chosen.tolist() == list(range(rows))
 
 
 def test_kept_rows_only_where_the_arm_says_so(shipped):
     made = samples([1] * 40, keep=np.arange(40) % 2 == 1)
-    assert (added_rows(with_arm(shipped, use="kept"), "cvae", REAL, made) % 2 == 1).all()
-    assert len(added_rows(with_arm(shipped, use="all"), "cvae", REAL, made)) == 32
+    kept, mixed_up = rows_of(shipped, made, use="kept")[0], rows_of(shipped, made, use="shuffled")[0]
+    assert kept.tolist() == mixed_up.tolist() == list(range(1, 40, 2))
+    assert len(rows_of(shipped, made, use="all")[0]) == 32
 
 
 @pytest.mark.parametrize("recipe", [{"share": 0.0}, {"weight": 0.0}, {"real_only": 1.0}])
 def test_an_arm_whose_recipe_uses_no_synthetic_row_adds_none(shipped, recipe):
-    assert len(added_rows(with_arm(shipped, **recipe), "cvae", REAL, samples([1] * 40))) == 0
+    assert [len(rows) for rows in rows_of(shipped, samples([1] * 40), recipe=recipe)] == [0]
+    assert [len(rows) for rows in rows_of(shipped, *[samples([1] * 40)] * 2, recipe=recipe)] == [0, 0]
+
+
+def test_a_mixture_adds_half_of_its_dose_from_each_generator(shipped):
+    first, second = rows_of(shipped, samples([1] * 40), samples([0] * 5 + [1] * 40))
+    assert first.tolist() == list(range(16)) and second.tolist() == list(range(5, 21))
+
+
+def test_a_generator_that_kept_too_few_rows_leaves_its_part_to_the_other(shipped):
+    few = samples([1] * 40, keep=np.arange(40) >= 35)
+    first, second = rows_of(shipped, few, samples([1] * 40))
+    assert first.tolist() == list(range(35, 40)) and second.tolist() == list(range(27))
+    assert [len(rows) for rows in rows_of(shipped, samples([1] * 40), few)] == [27, 5]
+    assert [len(rows) for rows in rows_of(shipped, few, few)] == [5, 5]
 
 
 def test_paths_above_the_data_do_not_reach_the_report(shipped):

@@ -136,11 +136,11 @@ def randaugment(flips: tuple[str, ...], transforms: int, magnitude: float) -> An
         A.RandomBrightnessContrast(light, (0, 0), p=1.0),
         A.RandomBrightnessContrast((0, 0), light, p=1.0),
         A.Solarize(threshold_range=(solar, solar), p=1.0),
-        A.Posterize(num_bits=bits, p=1.0),
+        A.Posterize(num_bits=bits, p=1.0) if bits < 8 else A.NoOp(p=1.0),
         A.Sharpen(alpha=(0, m), p=1.0),
     ]
     turns = [A.HorizontalFlip(p=0.5)] * ("horizontal" in flips) + [A.VerticalFlip(p=0.5)] * ("vertical" in flips)
-    return A.Compose([*turns, A.SomeOf(some, n=transforms, replace=True, p=1.0)])
+    return A.Compose([*turns, A.RandomOrder(some, n=transforms, replace=True, p=1.0)])
 
 
 def augmented(image: np.ndarray, pipeline: Any, seed: int, count: int) -> np.ndarray:

@@ -5,7 +5,16 @@ import random
 import numpy as np
 import pytest
 
-from pipeline.data.augment import Views, augmented, choose_flips, choose_policy, policy, views_per_row, write_views
+from pipeline.data.augment import (
+    Views,
+    augmented,
+    choose_flips,
+    choose_policy,
+    policy,
+    randaugment,
+    views_per_row,
+    write_views,
+)
 from pipeline.data.sources.digits import read_digits
 from pipeline.params import Digits
 
@@ -97,6 +106,65 @@ def test_magnitudes_of_two_transforms_are_not_correlated_across_rows():
     assert abs(np.corrcoef(np.array(drawn).T)[0, 1]) < 0.25
 
 
+@pytest.mark.parametrize(("size", "channels"), [(8, 1), (8, 3), (32, 1), (32, 3)])
+@pytest.mark.parametrize("magnitude", [0.0, 0.1, 0.3, 1.0])
+@pytest.mark.parametrize("transforms", [1, 2, 10])
+def test_randaugment_keeps_shape_and_type_at_every_magnitude(size, channels, magnitude, transforms):
+    """At magnitudes below 0.125, eight bits were asked of the transform that keeps fewer: an error."""
+    image = pictures(1, size, channels)[0]
+    views = augmented(image, randaugment(BOTH, transforms, magnitude), 5, 30)
+    assert views.shape == (30, size, size, channels) and views.dtype == np.uint8
+    assert np.array_equal(image, pictures(1, size, channels)[0])
+
+
+def test_strong_views_depend_on_the_rows_own_seed_alone():
+    image, pipeline = pictures(1)[0], randaugment(BOTH, 2, 0.3)
+    first = augmented(image, pipeline, 7, 20)
+    augmented(pictures(1, seed=9)[0], pipeline, 8, 11)
+    random.seed(99)
+    np.random.seed(99)
+    assert np.array_equal(augmented(image, pipeline, 7, 20), first)
+    assert np.array_equal(augmented(image, randaugment(BOTH, 2, 0.3), 7, 20), first)
+    assert np.array_equal(augmented(image, pipeline, 7, 5), first[:5])
+    assert not np.array_equal(augmented(image, pipeline, 8, 20), first)
+    assert len(np.unique(first.reshape(20, -1), axis=0)) > 12
+
+
+@pytest.mark.parametrize("flips", [(), ("horizontal",), ("vertical",), BOTH])
+def test_strong_views_flip_only_as_allowed(flips):
+    """Brighter to the right and to the bottom: at no magnitude only a flip turns that round."""
+    x, y = np.meshgrid(np.arange(12), np.arange(12))
+    image = (40 + 5 * x + 9 * y).astype(np.uint8)[..., None]
+    views = augmented(image, randaugment(flips, 1, 0.0), 2, 80).astype(float)
+    turned = {
+        "horizontal": views[:, :, :6].mean(axis=(1, 2, 3)) > views[:, :, 6:].mean(axis=(1, 2, 3)),
+        "vertical": views[:, :6].mean(axis=(1, 2, 3)) > views[:, 6:].mean(axis=(1, 2, 3)),
+    }
+    for name, found in turned.items():
+        assert 0.3 < found.mean() < 0.7 if name in flips else not found.any()
+
+
+def test_strong_transforms_are_drawn_alike_often_and_in_any_order():
+    pipeline, drawn = randaugment((), 2, 0.5), []
+    pipeline.save_applied_params = True
+    for seed in range(1500):
+        pipeline.set_random_state(np.random.default_rng(seed), random.Random(seed))
+        drawn.append([name for name, _ in pipeline(image=pictures(1)[0])["applied_transforms"]])
+    assert {len(two) for two in drawn} <= {1, 2}
+    twice = [two for two in drawn if set(two) == {"Equalize", "Solarize"}]
+    assert {tuple(two) for two in twice} == {("Equalize", "Solarize"), ("Solarize", "Equalize")}
+    solarised = np.mean([two.count("Solarize") for two in drawn])
+    assert abs(solarised - 2 / 13) < 4 * np.sqrt(2 / 13 / 1500)
+
+
+def test_a_larger_magnitude_changes_more():
+    image = pictures(1, 32)[0].astype(float)
+    moved = [
+        np.abs(augmented(image.astype(np.uint8), randaugment((), 1, m), 3, 300) - image).mean() for m in (0, 0.3, 1)
+    ]
+    assert moved[0] < moved[1] < moved[2]
+
+
 def test_auto_policy_is_glyph_up_to_16_pixels():
     assert [choose_policy("auto", s) for s in (8, 16, 17, 64)] == ["glyph", "glyph", "safe", "safe"]
     assert choose_policy("texture", 8) == "texture"
@@ -186,3 +254,35 @@ def test_views_are_written_to_disk_and_stay_there(bank, tmp_path):
 def test_a_bank_of_no_rows_is_empty(tmp_path):
     views = write_views(tmp_path, pictures(0), np.zeros(0, int), np.zeros(0, int), policy("glyph", (), 1.0))
     assert views.images.shape == (0, 12, 12, 1) and views.start.tolist() == [0]
+
+
+def slices(views: Views, rows: np.ndarray) -> list[np.ndarray]:
+    return [views.images[views.start[row] : views.start[row + 1]] for row in rows]
+
+
+def same(found: list[np.ndarray], expected: list[np.ndarray]) -> bool:
+    return len(found) == len(expected) and all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("rows", [[0, 1, 2, 3, 4], [4, 0, 2], [1], [3, 3, 1, 3], []])
+def test_taking_rows_gives_exactly_their_views_in_order(bank, rows):
+    *_, views = bank
+    rows = np.array(rows, np.int64)
+    part = views.take(rows)
+    assert same(slices(part, np.arange(len(rows))), slices(views, rows))
+    assert part.start[0] == 0 and part.start[-1] == len(part.images)
+    assert part.images.dtype == np.uint8 and not isinstance(part.images, np.memmap)
+
+
+def test_joining_banks_gives_the_views_of_all_rows_in_order(bank):
+    *_, views = bank
+    picks = [np.array(p, np.int64) for p in ([4, 0], [], [2], [1, 1])]
+    whole = Views.joined([views.take(p) for p in picks])
+    assert same(slices(whole, np.arange(5)), slices(views, np.concatenate(picks)))
+    assert whole.start[-1] == len(whole.images) == np.diff(views.start)[np.concatenate(picks)].sum()
+
+
+def test_a_bank_cut_in_two_and_joined_is_the_bank(bank):
+    *_, views = bank
+    whole = Views.joined([views.take(np.arange(2)), views.take(np.arange(2, 5))])
+    assert np.array_equal(whole.images, views.images) and np.array_equal(whole.start, views.start)

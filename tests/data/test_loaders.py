@@ -156,6 +156,60 @@ def test_classes_come_as_often_as_rows_to_the_power_of_balance(balance, added):
     assert (np.abs(seen - expected) < 4 * np.sqrt(expected * (1 - expected) / len(drawn))).all()
 
 
+def share(balance: float, added: tuple[int, ...] = (0, 0, 0)) -> np.ndarray:
+    """The closed form for the classes of `batches`."""
+    mass = (np.array([40, 12, 3]) + added) ** balance
+    return mass / mass.sum()
+
+
+@pytest.mark.parametrize("added", [(0, 0, 0), (0, 20, 30)])
+def test_shares_go_evenly_from_the_first_balance_to_the_second(added):
+    data = batches(balance=(1.0, 0.0), steps=61, synthetic=rows(added) if sum(added) else None)
+    first, last = share(1.0, added), share(0.0, added)
+    for step, expected in ((0, first), (15, 0.75 * first + 0.25 * last), (30, (first + last) / 2), (60, last)):
+        np.testing.assert_allclose(data.class_share(step), expected, rtol=1e-13)
+        np.testing.assert_allclose(np.diff(data.ladder(step), prepend=0), expected, rtol=1e-12)
+
+
+def test_classes_are_drawn_with_the_shares_of_their_step():
+    """Every step is drawn at its own share: early batches as rows come, late ones with equal classes."""
+    data = batches(balance=(1.0, 0.0), steps=4, batch=40_000)
+    for step in range(4):
+        seen = np.bincount(data.draw(step)[0], minlength=3) / 40_000
+        assert np.abs(seen - data.class_share(step)).max() < 0.01
+
+
+@pytest.mark.parametrize("balance", [0.0, 0.5, 1.0])
+def test_a_number_is_a_course_that_stays_where_it_is(balance):
+    number, course = mixed(balance=balance), mixed(balance=(balance, balance))
+    for step in range(60):
+        assert all(torch.equal(a, b) for a, b in zip(number[step], course[step], strict=True))
+
+
+def test_a_step_of_a_course_depends_on_seed_and_step_alone():
+    one, other = mixed(balance=(1.0, 0.0)), mixed(balance=(1.0, 0.0))
+    forward = [one[step] for step in range(60)]
+    for step in reversed(range(60)):
+        assert all(torch.equal(a, b) for a, b in zip(forward[step], other[step], strict=True))
+
+
+@pytest.mark.parametrize("steps", [2, 7, 60])
+def test_the_mean_share_is_that_of_all_steps(steps):
+    data = mixed(balance=(1.0, 0.25), steps=steps)
+    np.testing.assert_allclose(data.mean_share, np.mean([data.class_share(s) for s in range(steps)], axis=0))
+    assert np.isclose(data.mean_share.sum(), 1)
+
+
+def test_a_course_of_one_step_is_its_first():
+    assert np.allclose(batches(balance=(1.0, 0.0), steps=1).class_share(0), share(1.0))
+
+
+def test_a_class_without_real_rows_is_drawn_at_no_step_of_a_course():
+    data = Batches(rows((20, 0, 5, 0)), 4, 64, 20, 1, (1.0, 0.0), rows((0, 50, 5, 50)))
+    assert set(np.concatenate([data.draw(step)[0] for step in range(20)])) == {0, 2}
+    assert data.mean_share[[1, 3]].tolist() == [0, 0] and np.isclose(data.mean_share.sum(), 1)
+
+
 def test_all_rows_and_views_are_used_and_equally_often():
     data = batches(balance=1.0, steps=400)
     number, view, _ = (np.concatenate(part) for part in zip(*(told(data[s]) for s in range(400)), strict=True))
@@ -167,7 +221,7 @@ def test_all_rows_and_views_are_used_and_equally_often():
 def test_a_class_without_real_rows_is_never_drawn():
     data = Batches(rows((20, 0, 5, 0)), 4, 64, 20, 1, 0.5, rows((0, 50, 5, 50)))
     drawn = np.concatenate([data.draw(step)[0] for step in range(20)])
-    assert set(drawn) == {0, 2} and np.isclose(data.class_share.sum(), 1)
+    assert set(drawn) == {0, 2} and np.isclose(data.class_share(7).sum(), 1)
 
 
 def test_one_row_in_a_batch_of_many():
@@ -188,6 +242,16 @@ def test_taking_twice_is_taking_once():
     whole = rows((40, 12, 3))
     twice = whole.take(np.arange(10, 50)).take(np.array([3, 1, 30]))
     assert twice.place.tolist() == [13, 11, 40] and twice.y.tolist() == whole.y[[13, 11, 40]].tolist()
+
+
+def test_other_labels_leave_pictures_weights_and_places_as_they_are():
+    part = rows((40, 12, 3), weight=0.3).take(np.arange(5, 50))
+    mixed_up = np.random.default_rng(1).permutation(part.y)
+    other = part.relabelled(mixed_up)
+    assert other.y is mixed_up and other.views is part.views and (other.weight == part.weight).all()
+    number, _, shown = told(Batches(other, 3, 256, 1, 0)[0])
+    label = Batches(other, 3, 256, 1, 0)[0][1].numpy()
+    assert (label == mixed_up[number - 5]).all() and (shown != label).any()
 
 
 def test_synthetic_rows_may_be_taken_from_a_larger_bank():

@@ -172,3 +172,43 @@ def test_first_rows_of_nothing_are_none():
     assert none.tolist() == [] and none.dtype == np.int64
     assert rules.first_rows(np.zeros(4, np.int64), np.zeros(4, bool), np.array([3, 3])).tolist() == []
     assert rules.first_rows(np.arange(2), np.ones(2, bool), np.array([0, 0])).tolist() == []
+
+
+def dealt(goal, there):
+    """How many rows each of two generators gives if they take turns until the goal is met or neither has another."""
+    given, turn = [0, 0], 0
+    while sum(given) < goal and (given[0] < there[0] or given[1] < there[1]):
+        given[turn] += given[turn] < there[turn]
+        turn = 1 - turn
+    return given
+
+
+@pytest.mark.parametrize(
+    ("goal", "there", "taken"),
+    [
+        (10, (20, 20), (5, 5)),
+        (9, (20, 20), (5, 4)),
+        (10, (2, 20), (2, 8)),
+        (10, (20, 2), (8, 2)),
+        (10, (2, 3), (2, 3)),
+        (10, (0, 20), (0, 10)),
+        (1, (3, 3), (1, 0)),
+        (0, (3, 3), (0, 0)),
+    ],
+)
+def test_two_generators_give_half_of_the_goal_each_or_what_the_other_lacks(goal, there, taken):
+    assert rules.shared(np.array([goal]), [np.array([n]) for n in there]) == [np.array([n]) for n in taken]
+
+
+def test_shares_are_those_of_taking_turns_in_every_class():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        goal, *there = rng.integers(0, rng.integers(1, 30), (3, 5))
+        taken = np.array(rules.shared(goal, there))
+        assert taken.T.tolist() == [dealt(*case) for case in zip(goal, zip(*there, strict=True), strict=True)]
+        assert (taken >= 0).all() and (taken <= there).all() and (taken.sum(axis=0) <= goal).all()
+
+
+def test_one_generator_gives_the_goal_or_all_there_is():
+    (taken,) = rules.shared(np.array([5, 5, 0]), [np.array([9, 2, 4])])
+    assert taken.tolist() == [5, 2, 0]
