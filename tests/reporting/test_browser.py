@@ -1,0 +1,95 @@
+"""The page as a browser draws it: on a phone, on a desk, light and dark. Run: python -m pytest tests/reporting/test_browser.py
+
+Needs Chromium or Chrome on the PATH; without one only the contrasts are checked.
+"""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from pipeline.reporting import figures, html
+from tests.reporting.test_html import facts
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update "
+    "--disable-sync --hide-scrollbars"
+)
+needs_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome on the PATH")
+STYLE = (Path(html.__file__).with_name("report.html.jinja")).read_text()
+
+
+def browse(page: Path, *flags: str) -> str:
+    command = [BROWSER, *FLAGS.split(), f"--user-data-dir={page.parent / 'profile'}", *flags, page.as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+
+
+@pytest.fixture
+def page(tmp_path) -> Path:
+    """A page with a wide table, a wide picture and long names."""
+    wide = pd.DataFrame({f"a rather long column {i}": ["a value that is long too"] for i in range(12)})
+    strip = figures.grid(np.zeros((9, 8, 8, 1), np.uint8), [range(9)], ["a class with a long name " * 3], 9)
+    change = {"arms": wide, "classes": wide, "contact": html.picture(strip, "rows"), "params": "key: " + "x" * 400}
+    file = tmp_path / "report.html"
+    file.write_text(html.page(facts("class_" + "o" * 30, **change)))
+    return file
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [375, 1200])  # a phone, a desk
+def test_nothing_sticks_out_at_the_side(page, width):
+    """Headless Chromium opens no window as narrow as a phone, so the body is made that narrow."""
+    script = f"document.body.style.width = '{width - 32}px'; document.title = document.body.scrollWidth"
+    page.write_text(page.read_text().replace("</body>", f"<script>{script}</script></body>"))
+    found = re.search(r"<title>(\d+)</title>", browse(page, "--window-size=1300,900", "--dump-dom"))
+    assert found and int(found[1]) <= width
+
+
+@needs_browser
+def test_the_page_is_drawn_light_and_dark(page, tmp_path):
+    shots = []
+    for name, flag in (
+        ("light", "--blink-settings=preferredColorScheme=1"),
+        ("dark", "--blink-settings=preferredColorScheme=0"),
+    ):
+        file = tmp_path / f"{name}.png"
+        browse(page, "--window-size=900,1400", flag, f"--screenshot={file}")
+        shots.append(np.asarray(Image.open(file).convert("L"), float))
+    light, dark = shots
+    assert light[5, 5] > 250 and dark[5, 5] < 60, "the corner shows the paper"
+    for shot in shots:
+        ink = np.abs(shot - shot[5, 5]) > 60
+        assert 0.01 < ink.mean() < 0.5 and ink[: len(ink) // 3].any() and ink[len(ink) // 3 :].any(), (
+            "something is drawn"
+        )
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of #rgb or #rrggbb (WCAG 2)."""
+    digits = colour[1:] if len(colour) == 7 else "".join(c * 2 for c in colour[1:])
+    parts = np.array([int(digits[i : i + 2], 16) for i in (0, 2, 4)]) / 255
+    return float(np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4) @ (0.2126, 0.7152, 0.0722))
+
+
+def contrast(one: str, other: str) -> float:
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("word", ["HELPS", "HURTS", "NEUTRAL", "CANNOT_TELL"])
+def test_every_verdict_can_be_read_on_its_badge(word):
+    assert contrast("#fff", re.search(rf"\.{word} {{ background: (#\w+)", STYLE)[1]) >= 4.5
+
+
+def test_ink_can_be_read_on_paper_by_day_and_by_night():
+    schemes = re.findall(r"--ink: (#\w+); --paper: (#\w+); --soft: (#\w+)", STYLE)
+    assert len(schemes) == 2
+    for ink, paper, soft in schemes:
+        assert contrast(ink, paper) >= 7 and contrast(ink, soft) >= 7
+    assert contrast("#fff", re.search(r"\.leak {{? ?background: (#\w+)", STYLE)[1]) >= 4.5
