@@ -51,6 +51,17 @@ def test_any_size_gives_logits_and_features(size, channels):
     assert torch.equal(network(x), network.head(network.features(x)))
 
 
+def test_a_network_is_its_features_and_what_it_makes_of_them():
+    network, x = Network(tiny(dropout=0.5)).train(), torch.rand(4, 1, 8, 8) * 2 - 1
+    features = network.features(x)
+    assert torch.equal(features, network.features(x)), "features are not dropped"
+    torch.manual_seed(1)
+    whole = network(x)
+    torch.manual_seed(1)
+    assert torch.equal(whole, network.classify(features))
+    assert not torch.equal(whole, network.classify(features)), "what the head sees is"
+
+
 @pytest.mark.parametrize("size", [8, 24, 25])
 def test_an_images_logits_do_not_depend_on_its_batch(size):
     network = Network(tiny(size=size)).train()

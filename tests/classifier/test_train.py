@@ -6,10 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from pipeline import training
+from pipeline.classifier import recipes
 from pipeline.classifier.model import Network, Settings
-from pipeline.classifier.train import holdout, train, val_loader
+from pipeline.classifier.train import Training, holdout, train, val_loader
 from pipeline.data.loaders import Batches, Rows
 from pipeline.params import Compute
 
@@ -26,14 +28,15 @@ def quiet(count: int, note: str = "") -> None:
 
 
 @pytest.fixture
-def fit(toy, compute) -> Callable[..., tuple[Network, list[dict]]]:
-    """Trains a tiny network on toy rows: fit(seed, rows, weight, report, **settings)."""
+def fit(toy, compute, shipped) -> Callable[..., tuple[Network, list[dict]]]:
+    """Trains a tiny network on toy rows: fit(seed, rows, weight, report, recipe, **settings)."""
 
-    def run(seed=1, rows=None, weight=1.0, report=quiet, kind=Batches, **changes):
-        s, rows = settings(**changes), toy() if rows is None else rows
+    def run(seed=1, rows=None, weight=1.0, report=quiet, kind=Batches, recipe="plain", **changes):
+        s, rows, how = settings(**changes), toy() if rows is None else rows, shipped.recipes[recipe]
         plain = Rows.plain(rows.images, rows.y)
         real = Rows(plain.y, plain.views, plain.weight * weight)
-        return train(kind(real, 3, s.batch, s.steps, seed), toy((4, 3, 2), seed=9), s, seed, compute, report)
+        batches = kind(real, 3, s.batch, s.steps, seed, how.balance)
+        return train(batches, toy((4, 3, 2), seed=9), s, how, seed, compute, report)
 
     return run
 
@@ -54,6 +57,70 @@ def test_what_was_drawn_before_does_not_matter(fit):
     np.random.seed(99)
     torch.rand(1000)
     assert torch.equal(weights(fit(1)[0]), weights(one))
+
+
+RECIPES = ("progressive", "class_weighted", "balanced_softmax", "mixup", "cutmix", "feature_smote")
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_initial_weights_do_not_depend_on_the_recipe_and_what_is_learnt_does(fit, recipe):
+    still = dict(steps=2, lr=1e-12, weight_decay=0.0)
+    assert torch.allclose(weights(fit(1, **still)[0]), weights(fit(1, recipe=recipe, **still)[0]), atol=1e-9)
+    assert not torch.allclose(weights(fit(1, steps=6)[0]), weights(fit(1, recipe=recipe, steps=6)[0]), atol=1e-4)
+
+
+def test_post_hoc_adjustment_changes_the_biases_of_the_plain_training_and_nothing_else(fit, toy):
+    rows = toy()
+    plain, adjusted = fit(1, rows)[0].state_dict(), fit(1, rows, recipe="logit_adjusted")[0].state_dict()
+    shift = torch.from_numpy(np.log(rows.counts / len(rows))).float()
+    torch.testing.assert_close(adjusted.pop("head.bias"), plain.pop("head.bias") - shift)
+    assert all(torch.equal(adjusted[name], plain[name]) for name in plain)
+
+
+def module_of(toy, recipe, **changes) -> tuple[Training, tuple[torch.Tensor, ...]]:
+    """A training that does not drop out, and a batch of it whose rows have weights of their own."""
+    s, rows = settings(dropout=0.0, **changes), toy()
+    plain = Rows.plain(rows.images, rows.y)
+    real = Rows(plain.y, plain.views, np.random.default_rng(0).uniform(0.2, 2, len(rows)))
+    batches = Batches(real, 3, s.batch, s.steps, 5, recipe.balance)
+    torch.manual_seed(0)
+    return Training(Network(s), s, recipe, batches), batches[2]
+
+
+@pytest.mark.parametrize("mix", ["mixup", "cutmix"])
+def test_the_loss_of_a_mixed_batch_is_the_weighted_sum_of_both_losses(toy, shipped, mix):
+    module, (x, y, weight) = module_of(toy, shipped.recipes[mix])
+    mixed, other, left = recipes.mixed(x, shipped.recipes[mix], np.random.default_rng([5, 2, 1]))
+    logits = module.network(mixed)
+    first, second = (F.cross_entropy(logits, t, reduction="none", label_smoothing=0.05) for t in (y, y[other]))
+    expected = left * (first * weight).mean() + (1 - left) * (second * weight[other]).mean()
+    assert 0 < left < 1
+    torch.testing.assert_close(module.training_step((x, y, weight), 2), expected)
+
+
+@pytest.mark.parametrize("mix", ["mixup", "cutmix"])
+def test_the_loss_of_a_mixed_batch_of_equal_weights_is_that_of_mixed_labels(toy, shipped, mix):
+    """The other way to write it: cross entropy with label vectors that are mixed as the pictures are."""
+    module, (x, y, weight) = module_of(toy, shipped.recipes[mix], label_smoothing=0.0)
+    mixed, other, left = recipes.mixed(x, shipped.recipes[mix], np.random.default_rng([5, 2, 1]))
+    labels = left * F.one_hot(y, 3) + (1 - left) * F.one_hot(y[other], 3)
+    expected = F.cross_entropy(module.network(mixed), labels.float())
+    torch.testing.assert_close(module.training_step((x, y, torch.ones_like(weight)), 2), expected)
+
+
+@pytest.mark.parametrize("name", ["plain", "class_weighted", "balanced_softmax"])
+def test_the_loss_of_a_batch_is_the_mean_of_weighted_losses_for_the_shares_drawn(toy, shipped, name):
+    recipe = shipped.recipes[name]
+    module, (x, y, weight) = module_of(toy, recipe)
+    rows = recipes.losses(module.network(x), y, recipe, toy().counts / len(toy()), 0.05)
+    torch.testing.assert_close(module.training_step((x, y, weight), 2), (rows * weight).mean())
+
+
+def test_features_are_interpolated_between_the_network_and_its_head(toy, shipped):
+    module, (x, y, weight) = module_of(toy, shipped.recipes["feature_smote"])
+    features = recipes.between(module.network.features(x), y, np.random.default_rng([5, 2, 1]))
+    rows = F.cross_entropy(module.network.head(features), y, reduction="none", label_smoothing=0.05)
+    torch.testing.assert_close(module.training_step((x, y, weight), 2), (rows * weight).mean())
 
 
 def test_initial_weights_depend_on_the_seed_and_not_on_the_rows(fit, toy):
