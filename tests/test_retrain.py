@@ -1,0 +1,290 @@
+"""One arm from its rows to its record: recipes, mixtures, shuffled labels. Run: python -m pytest tests/test_retrain.py"""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from pipeline import params, processes
+from pipeline.classifier import model
+from pipeline.classifier.predict import load
+from pipeline.data.augment import Views
+from pipeline.samples import Facts, Samples, table
+from stages import retrain, train_baseline
+from stages.augment import write_bank
+
+SHIPPED = params.load(Path(params.__file__).parents[1] / "params.yaml")
+CLASSES = ("a", "b", "c")
+COUNTS = (12, 7, 3)
+
+
+def quiet(count: int, note: str = "") -> None:
+    pass
+
+
+def made_by(name: str, labels: str, first: int, drop: tuple[int, ...] = ()) -> Samples:
+    """Synthetic rows of one grey each, number i being `first` + i, so that a picture tells which row it is."""
+    n = len(labels)
+    images = np.broadcast_to(np.arange(first, first + n, dtype=np.uint8)[:, None, None, None], (n, 8, 8, 1)).copy()
+    keep = [i not in drop for i in range(n)]
+    frame = table(
+        id=[f"{name}-{c}-{i}" for i, c in enumerate(labels)],
+        group=[f"{name}{i}" for i in range(n)],
+        label=list(labels),
+        split=["synthetic"] * n,
+        origin=[name] * n,
+        keep=keep,
+    )
+    return Samples(frame, images, Facts(CLASSES, ("b", "c")))
+
+
+@pytest.fixture(scope="module")
+def settled() -> params.Params:
+    """The shipped params, small; arms of one recipe each and those that the tests below name."""
+    arms = {f"by_{r}": SHIPPED.arms["cvae"].model_copy(update={"also": "cgan", "recipe": r}) for r in SHIPPED.recipes}
+    arms |= {name: SHIPPED.arms[name] for name in ("real", "cvae", "mixture", "shuffled", "mixup")}
+    return SHIPPED.model_copy(
+        update={
+            "arms": arms,
+            "augment": SHIPPED.augment.model_copy(update={"views_per_class": 30, "views_per_row": (2, 4)}),
+            "classifier": SHIPPED.classifier.model_copy(update={"widths": [8], "batch": 16, "steps": 3}),
+            "retraining": SHIPPED.retraining.model_copy(update={"seeds": 2}),
+            "compute": SHIPPED.compute.model_copy(update={"accelerator": "cpu", "processes": 1}),
+            "profile": "full",
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory, toy, settled) -> SimpleNamespace:
+    """The folders that the stages before have written; of `first`, the rows 0 and 4 were dropped."""
+    root, train = tmp_path_factory.mktemp("data"), toy(COUNTS)
+    train = Samples(train.table, train.images, Facts(CLASSES, ("b", "c")))
+    train.save(root / "train")
+    toy((4, 3, 2), seed=9, split="val").save(root / "val")
+    write_bank(root / "views" / "standard", train, settled)
+    write_bank(root / "views" / "strong", train, settled, strong=True)
+    (root / "views" / "policy.json").write_text(json.dumps({"policy": "glyph"}))
+    parts = {
+        "first": made_by("first", "bbbbbccccccc", 100, drop=(0, 4)),
+        "second": made_by("second", "ccccccccbbbbbb", 200),
+        "nothing": made_by("nothing", "", 0),
+    }
+    for name, rows in parts.items():
+        rows.save(root / name)
+        write_bank(root / name / "views", rows, settled)
+    return SimpleNamespace(root=root, real=train, **parts)
+
+
+def parts_of(data, settled, name: str, *folders: str) -> list[tuple[Path, np.ndarray]]:
+    chosen = retrain.added_rows(settled, settled.arms[name], data.real, [getattr(data, f) for f in folders])
+    return [(data.root / folder, rows) for folder, rows in zip(folders, chosen, strict=True)]
+
+
+def pictured(rows) -> np.ndarray:
+    """The grey of each row's first view, which is the row itself."""
+    place = np.arange(len(rows.y)) if rows.place is None else rows.place
+    return rows.views.images[rows.views.start[place]][:, 0, 0, 0]
+
+
+def train_one(data, settled, out: Path, name: str, *folders: str, number: int = 0) -> dict:
+    real, places = data.real, [data.root / part for part in ("train", "val", "views")]
+    settings = model.settings(settled.classifier, real.shape, 3, len(real))
+    return retrain.train_seed(
+        settled, settings, name, number, parts_of(data, settled, name, *folders), *places, out, quiet
+    )
+
+
+# ---- which rows are added ---------------------------------------------------------------------------------------
+
+
+def test_one_generator_gives_its_kept_rows_up_to_the_dose(data, settled):
+    ((folder, rows),) = parts_of(data, settled, "cvae", "second")
+    assert (folder, rows.tolist()) == (data.root / "second", [*range(8), *range(8, 13)]), "9 of c asked for, 5 of b"
+    made = retrain.synthetic_rows(settled.recipes["synthetic"], [(folder, rows)], None)
+    assert made.y.tolist() == [2] * 8 + [1] * 5 and pictured(made).tolist() == list(range(200, 213))
+    assert (made.weight == settled.recipes["synthetic"].weight).all()
+
+
+def test_a_mixture_takes_rows_of_both_generators_and_fills_up_from_the_second(data, settled):
+    """5 rows of b and 9 of c are asked for; first has 3 and 7 kept ones, of which 3 and 5 are its half."""
+    parts = parts_of(data, settled, "mixture", "first", "second")
+    assert [rows.tolist() for _, rows in parts] == [[1, 2, 3, 5, 6, 7, 8, 9], [0, 1, 2, 3, 8, 9]]
+    made = retrain.synthetic_rows(settled.recipes["synthetic"], parts, None)
+    assert made.y.tolist() == [1] * 3 + [2] * 5 + [2] * 4 + [1] * 2
+    assert pictured(made).tolist() == [101, 102, 103, 105, 106, 107, 108, 109, 200, 201, 202, 203, 208, 209]
+
+
+def test_the_views_of_a_mixture_are_those_of_its_parts(data, settled):
+    parts = parts_of(data, settled, "mixture", "first", "second")
+    made = retrain.synthetic_rows(settled.recipes["synthetic"], parts, None)
+    expected = [
+        bank.images[bank.start[row] : bank.start[row + 1]]
+        for folder, rows in parts
+        for bank in [Views.load(folder / "views")]
+        for row in rows
+    ]
+    assert np.array_equal(made.views.images, np.concatenate(expected))
+    assert np.diff(made.views.start).tolist() == [len(views) for views in expected]
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_batches_of_a_mixture_hold_rows_of_both_generators(data, settled, seed):
+    recipe = settled.recipes["synthetic"]
+    made = retrain.synthetic_rows(recipe, parts_of(data, settled, "mixture", "first", "second"), None)
+    own = retrain.Rows(data.real.y, Views.load(data.root / "views" / "standard"), np.ones(len(data.real)))
+    batches = retrain.mix(recipe, own, 3, SimpleNamespace(batch=64, steps=40), seed, made)
+    drawn = np.concatenate([row[swap] for _, row, swap, _ in map(batches.draw, range(40))])
+    assert set(drawn) == set(range(14)), "each of the 14 rows comes sooner or later"
+    assert (batches.balance, batches.share, batches.real_only) == (recipe.balance, recipe.share, recipe.real_only)
+
+
+def test_a_part_without_rows_is_left_out_and_no_part_at_all_is_none(data, settled):
+    recipe, none = settled.recipes["synthetic"], (data.root / "nothing", np.zeros(0, np.int64))
+    alone = retrain.synthetic_rows(recipe, [none, (data.root / "second", np.array([8, 0]))], None)
+    assert pictured(alone).tolist() == [208, 200] and alone.y.tolist() == [1, 2]
+    assert retrain.synthetic_rows(recipe, [none, none], 3) is None
+
+
+@pytest.mark.parametrize("folders", [("second",), ("first", "second")])
+def test_shuffled_labels_keep_their_number_and_the_pictures_and_change_which_belong_together(data, settled, folders):
+    recipe, parts = settled.recipes["synthetic"], parts_of(data, settled, "shuffled", *folders)
+    plain, again = (retrain.synthetic_rows(recipe, parts, None) for _ in range(2))
+    one, two, other = (retrain.synthetic_rows(recipe, parts, order) for order in (5, 5, 6))
+    assert np.array_equal(plain.y, again.y)
+    for mixed_up in (one, two, other):
+        assert sorted(mixed_up.y) == sorted(plain.y) and (mixed_up.y != plain.y).any()
+        assert np.array_equal(pictured(mixed_up), pictured(plain)) and np.array_equal(mixed_up.weight, plain.weight)
+    assert np.array_equal(one.y, two.y) and not np.array_equal(one.y, other.y)
+
+
+# ---- training ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("recipe", SHIPPED.recipes)
+def test_every_recipe_trains_and_does_the_same_again(data, settled, tmp_path, recipe):
+    name = f"by_{recipe}"
+    one, again = (train_one(data, settled, tmp_path / k, name, "first", "second") for k in ("one", "again"))
+    losses = [point["loss"] for point in one["curve"] if "loss" in point]
+    assert len(losses) == 3 and np.isfinite(losses).all() and np.isfinite(one["probabilities"]).all()
+    np.testing.assert_array_equal(one["probabilities"], again["probabilities"])
+    weights = [(tmp_path / k / "seed0.safetensors").read_bytes() for k in ("one", "again")]
+    assert weights[0] == weights[1] and one["curve"] == again["curve"] and one["initial"] == again["initial"]
+    other = train_one(data, settled, tmp_path / "other", name, "first", "second", number=1)
+    assert other["initial"] != one["initial"] and not np.array_equal(other["probabilities"], one["probabilities"])
+
+
+@pytest.mark.parametrize("recipe", SHIPPED.recipes)
+def test_every_recipe_trains_in_half_precision(data, settled, tmp_path, recipe):
+    compute = settled.compute.model_copy(update={"precision": "bf16-mixed"})
+    half = settled.model_copy(update={"compute": compute})
+    done = train_one(data, half, tmp_path, f"by_{recipe}", "first", "second")
+    assert np.isfinite([point["loss"] for point in done["curve"] if "loss" in point]).all()
+
+
+def test_arms_begin_with_the_same_weights_whatever_their_rows_and_recipe(data, settled, tmp_path):
+    begun = {train_one(data, settled, tmp_path, f"by_{r}", "first", "second")["initial"] for r in ("plain", "mixup")}
+    begun |= {train_one(data, settled, tmp_path, name, "nothing")["initial"] for name in ("real", "mixup")}
+    assert len(begun) == 1
+
+
+def test_shuffled_labels_teach_something_else(data, settled, tmp_path):
+    plain, mixed_up = (train_one(data, settled, tmp_path / n, n, "second") for n in ("cvae", "shuffled"))
+    assert plain["initial"] == mixed_up["initial"]
+    assert not np.array_equal(plain["probabilities"], mixed_up["probabilities"])
+
+
+@pytest.fixture
+def handed(monkeypatch) -> list:
+    """What trainings are given to learn from, instead of their taking place."""
+
+    def instead(batches, held, settings, *rest):
+        seen.append(batches)
+        return model.Network(settings), []
+
+    seen = []
+    monkeypatch.setattr("pipeline.classifier.train.train", instead)
+    return seen
+
+
+@pytest.mark.parametrize(("recipe", "views"), [("balanced", "standard"), ("strong", "strong")])
+def test_real_rows_have_the_views_of_the_recipe(data, settled, tmp_path, handed, recipe, views):
+    train_one(data, settled, tmp_path, f"by_{recipe}", "first", "second")
+    assert Path(handed[0].real.views.images.filename) == data.root / "views" / views / "views.npy"
+
+
+@pytest.mark.parametrize(("recipe", "views"), [("progressive", "standard"), ("strong", "strong")])
+def test_teachers_are_trained_by_their_recipe(data, settled, tmp_path, handed, recipe, views):
+    teachers = settled.teachers.model_copy(update={"recipe": recipe})
+    changed, mask = settled.model_copy(update={"teachers": teachers}), np.arange(len(data.real)) % 2 == 0
+    settings = model.settings(settled.classifier, data.real.shape, 3, len(data.real))
+    places = [data.root / part for part in ("train", "val", "views")]
+    train_baseline.train_one(changed, settings, "teacher0", mask, *places, tmp_path, quiet)
+    (batches,) = handed
+    assert Path(batches.real.views.images.filename) == data.root / "views" / views / "views.npy"
+    assert batches.balance == settled.recipes[recipe].balance and batches.synthetic is None
+    assert np.array_equal(batches.real.place, np.flatnonzero(mask))
+
+
+# ---- the stage --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def one_by_one(monkeypatch) -> None:
+    """Seeds trained here, one after the other, instead of in processes of their own."""
+    monkeypatch.setattr(processes, "warm", lambda *modules: None)
+    monkeypatch.setattr(processes, "spread", lambda train, jobs, *_: [train(*job, report=quiet) for job in jobs])
+
+
+def run(data, settled, name: str, rows: str, also: str, out: Path) -> dict:
+    places = [data.root / part for part in ("train", "val", "views", rows, also)]
+    retrain.main(settled, name, *places, out)
+    return json.loads((out / "record.json").read_text())
+
+
+def test_a_record_says_what_an_arm_was_made_of(data, settled, tmp_path, one_by_one):
+    record = run(data, settled, "mixture", "first", "second", tmp_path / "out")
+    assert record["arm"] == settled.arms["mixture"].model_dump()
+    assert record["recipe"] == json.loads(settled.recipes["synthetic"].model_dump_json())
+    assert record["synthetic_rows"] == {"a": 0, "b": 5, "c": 9}
+    assert record["seeds"] == [0, 1] and len(set(record["initial_weights"])) == 2
+    assert record["settings"]["steps"] == 3
+    with np.load(tmp_path / "out" / "validation.npz", allow_pickle=False) as file:
+        assert file["probabilities"].shape == (2, 9, 3) and np.allclose(file["probabilities"].sum(axis=2), 1)
+        assert file["y"].tolist() == [0] * 4 + [1] * 3 + [2] * 2 and len(np.unique(file["groups"])) == 5
+    assert all(not load(tmp_path / "out" / f"seed{k}").training for k in (0, 1))
+
+
+def test_a_second_generator_is_looked_at_only_where_the_arm_names_one(data, settled, tmp_path, one_by_one):
+    record = run(data, settled, "cvae", "second", "no such folder", tmp_path / "out")
+    assert record["synthetic_rows"] == {"a": 0, "b": 5, "c": 8}
+
+
+def test_a_course_of_balance_is_written_as_the_two_numbers(data, settled, tmp_path, one_by_one):
+    assert run(data, settled, "by_progressive", "first", "second", tmp_path / "out")["recipe"]["balance"] == [1.0, 0.0]
+
+
+def left_out(settled, how: str) -> params.Params:
+    if how == "role":
+        arms = {**settled.arms, "mixture": settled.arms["mixture"].model_copy(update={"role": "skip"})}
+        return settled.model_copy(update={"arms": arms})
+    quick = params.Quick(skip=["mixture"])
+    return settled.model_copy(update={"profile": "quick", "quick": quick})
+
+
+@pytest.mark.parametrize("how", ["role", "profile"])
+def test_an_arm_that_is_left_out_has_a_record_and_no_model(data, settled, tmp_path, monkeypatch, how):
+    """With the profile `quick` every arm was trained all the same: only the role was looked at."""
+    monkeypatch.setattr(processes, "spread", lambda *_: pytest.fail("it was trained"))
+    changed = left_out(settled, how)
+    record = run(data, changed, "mixture", "first", "second", tmp_path / "out")
+    assert record == {"arm": changed.arms["mixture"].model_dump()}
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["record.json"]
+
+
+def test_an_arm_that_does_not_exist_is_told_with_those_that_do(data, settled, tmp_path):
+    with pytest.raises(ValueError, match=r"params\.yaml has no arms\.mixtures; there are: .*mixture"):
+        run(data, settled, "mixtures", "first", "second", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
