@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from pipeline.evaluation.scores import confusion, ece, from_confusion, nll, scores
+from pipeline.evaluation.scores import confusion, ece, from_confusion, nll, reliability, scores
 
 PRIMARY = ("balanced_accuracy", "macro_f1", "accuracy")
 
@@ -163,3 +163,58 @@ def test_weighted_tables_score_like_repeated_rows():
     for metric in PRIMARY:
         repeated = from_confusion(metric, confusion(p.argmax(1)[rows], y[rows], 5))
         assert from_confusion(metric, table) == pytest.approx(repeated)
+
+
+def test_recall_by_class_agrees_with_scikit_learn():
+    for seed in range(3):
+        p, y = random_case(seed)
+        guess = p.argmax(1)
+        expected = metrics.recall_score(y, guess, labels=np.arange(5), average=None)
+        assert from_confusion("recall", confusion(guess, y, 5)) == pytest.approx(expected)
+
+
+def test_the_mean_recall_is_the_balanced_accuracy_over_any_leading_dimensions():
+    stack = np.random.default_rng(0).integers(1, 9, (2, 3, 4, 4))
+    recall = from_confusion("recall", stack)
+    assert recall.shape == (2, 3, 4)
+    assert recall.mean(axis=-1) == pytest.approx(from_confusion("balanced_accuracy", stack))
+
+
+def test_a_class_without_rows_has_the_recall_zero():
+    assert from_confusion("recall", np.array([[3, 1, 0], [0, 0, 0], [1, 0, 1]])).tolist() == [0.75, 0, 0.5]
+
+
+def seeds_case(seeds=3):
+    """Probabilities (S, N, K) of several models, and y (N,)."""
+    y = random_case(0)[1]
+    rng = np.random.default_rng(9)
+    return 0.7 * rng.dirichlet(np.ones(5), (seeds, len(y))) + 0.3 * np.eye(5)[y], y
+
+
+@pytest.mark.parametrize("bins", [1, 4, 10])
+def test_reliability_agrees_with_a_direct_count_over_all_seeds(bins):
+    p, y = seeds_case()
+    rows = [(one[i].max(), one[i].argmax() == y[i]) for one in p for i in range(len(y))]
+    expected = []
+    for b in range(bins):
+        inside = [r for r in rows if b / bins <= r[0] < (b + 1) / bins]
+        if inside:
+            sure, hit = zip(*inside, strict=True)
+            expected.append((sum(sure) / len(inside), sum(hit) / len(inside), len(inside) / len(rows)))
+    found = reliability(p, y, bins)
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        assert one == pytest.approx(other)
+
+
+def test_shares_of_reliability_sum_to_one_and_its_gaps_to_the_ece():
+    p, y = seeds_case()
+    assert sum(share for _, _, share in reliability(p, y)) == pytest.approx(1)
+    assert sum(share * accuracy for _, accuracy, share in reliability(p, y)) == pytest.approx((p.argmax(2) == y).mean())
+    gaps = [share * abs(confidence - accuracy) for confidence, accuracy, share in reliability(p[:1], y, 15)]
+    assert sum(gaps) == pytest.approx(ece(p[0], y))
+
+
+def test_reliability_of_full_confidence_is_one_bin():
+    y = np.arange(12) % 4
+    assert reliability(np.eye(4)[[y, y]], y) == [(1.0, 1.0, 1.0)]

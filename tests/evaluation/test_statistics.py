@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pipeline.evaluation.scores import confusion, from_confusion
-from pipeline.evaluation.statistics import bootstrap_difference, mean_interval, sign_flip
+from pipeline.evaluation.statistics import detectable, holm, mcnemar, mean_interval, sign_flip
 
 
 @pytest.mark.parametrize("count", [2, 6, 30])
@@ -74,88 +73,88 @@ def test_a_missing_difference_is_never_significant(most):
     assert not sign_flip(np.array([0.1, np.nan, 0.2, 0.1, 0.3, 0.2]), most) <= 0.05
 
 
-def predictions(rng, y, accuracy, seeds):
-    """Predicted classes (S, N) of two-class rows, right with the given probability (S, N) or number."""
-    return np.where(rng.random((seeds, len(y))) < accuracy, y, 1 - y)
+def brute_force_holm(p):
+    """The definition: the adjusted p of a hypothesis is the smallest level at which stepping down rejects it."""
+
+    def rejected(level):
+        order, found = sorted(range(len(p)), key=lambda i: p[i]), set()
+        for step, i in enumerate(order):
+            if p[i] * (len(p) - step) > level:
+                break
+            found.add(i)
+        return found
+
+    levels = sorted({min(1.0, value * m) for value in p for m in range(1, len(p) + 1)} | {1.0})
+    return [next((level for level in levels if i in rejected(level)), 1.0) for i in range(len(p))]
 
 
-def bootstrap(a, b, y, groups=None, metric="balanced_accuracy", resamples=400, seed=0):
-    return bootstrap_difference(a, b, y, np.arange(len(y)) if groups is None else groups, 2, metric, resamples, seed)
+def test_holm_of_an_example_by_hand():
+    """Sorted: 4 x 0.01, 3 x 0.015, then 2 x 0.03, and 1 x 0.04 is raised to the one before."""
+    assert holm([0.03, 0.01, 0.04, 0.015]) == pytest.approx([0.06, 0.04, 0.06, 0.045])
 
 
-@pytest.mark.parametrize("metric", ["balanced_accuracy", "macro_f1", "accuracy"])
-def test_identical_arms_never_differ(metric):
-    rng, y = np.random.default_rng(0), np.arange(40) % 2
-    arm = predictions(rng, y, 0.7, 3)
-    assert (bootstrap(arm, arm, y, metric=metric) == 0).all()
+@pytest.mark.parametrize("count", [1, 2, 5, 12])
+def test_holm_agrees_with_its_definition(count):
+    for seed in range(20):
+        p = np.random.default_rng(seed).uniform(0, 0.4, count).round(2)  # rounding makes ties
+        assert holm(p) == pytest.approx(brute_force_holm(p.tolist()))
 
 
-@pytest.mark.parametrize("metric", ["balanced_accuracy", "macro_f1", "accuracy"])
-def test_resampled_differences_lie_around_the_observed_one(metric):
-    rng, y = np.random.default_rng(1), (np.arange(300) % 3 == 0).astype(int)
-    a, b = predictions(rng, y, 0.8, 6), predictions(rng, y, 0.6, 6)
-    score = [np.mean([from_confusion(metric, confusion(g, y, 2)) for g in arm]) for arm in (a, b)]
-    draws = bootstrap(a, b, y, metric=metric, resamples=1000)
-    assert draws.mean() == pytest.approx(score[0] - score[1], abs=4 * draws.std() / np.sqrt(1000) + 0.002)
+def test_holm_keeps_the_order_and_lies_between_p_and_bonferroni():
+    p = np.random.default_rng(0).uniform(0, 0.3, 20)
+    found = np.array(holm(p))
+    assert (np.diff(found[np.argsort(p)]) >= 0).all()
+    assert (found >= p).all() and (found <= np.minimum(20 * p, 1)).all()
 
 
-def test_swapped_arms_give_the_opposite_differences():
-    rng, y = np.random.default_rng(2), np.arange(60) % 2
-    a, b = predictions(rng, y, 0.8, 4), predictions(rng, y, 0.6, 4)
-    np.testing.assert_allclose(bootstrap(a, b, y), -bootstrap(b, a, y))
+def test_holm_leaves_missing_values_missing_and_does_not_count_them():
+    found = holm([0.03, np.nan, 0.02, np.nan])
+    assert np.isnan([found[1], found[3]]).all()
+    assert [found[0], found[2]] == pytest.approx(holm([0.03, 0.02])) == [0.04, 0.04]
+    assert holm([]) == [] and np.isnan(holm([np.nan])).all()
 
 
-@pytest.mark.parametrize("resamples", [1, 100, 250])
-def test_draws_depend_on_the_seed_alone(resamples):
-    rng, y = np.random.default_rng(3), np.arange(60) % 2
-    a, b = predictions(rng, y, 0.8, 4), predictions(rng, y, 0.6, 4)
-    one, same, other = (bootstrap(a, b, y, resamples=resamples, seed=s) for s in (5, 5, 6))
-    assert len(one) == resamples
-    assert (one == same).all() and (one != other).any()
+def test_holm_bounds_the_chance_of_any_false_finding():
+    rng = np.random.default_rng(1)
+    false = np.mean([min(holm(rng.uniform(0, 1, 7))) <= 0.05 for _ in range(4000)])
+    assert false == pytest.approx(0.05, abs=0.012)
 
 
-def test_rows_that_come_in_groups_widen_the_interval():
-    """Ten copies of each row carry no more than one of them, once they are named as a group."""
-    rng, y = np.random.default_rng(4), np.arange(40) % 2
-    a, b = predictions(rng, y, 0.8, 6), predictions(rng, y, 0.6, 6)
-    ten = [np.repeat(x, 10, axis=-1) for x in (a, b, y)]
-    single, alone = bootstrap(a, b, y).std(), bootstrap(*ten).std()
-    grouped = bootstrap(*ten, groups=np.repeat([f"patient {i}" for i in range(40)], 10)).std()
-    assert grouped == pytest.approx(single, rel=0.15)
-    assert grouped > 1.5 * alone
+def test_mcnemar_of_an_example_by_hand():
+    """Five rows that only the first has right, one that only the second has: 2 x (1 + 6) of 2^6."""
+    a = np.array([1, 1, 1, 1, 1, 0, 1, 1, 0], bool)
+    b = np.array([0, 0, 0, 0, 0, 1, 1, 1, 0], bool)
+    assert mcnemar(a, b) == (5, 1, pytest.approx(14 / 64))
 
 
-def test_both_rows_and_seeds_add_to_the_spread():
-    y = np.arange(200) % 2
-    rng = np.random.default_rng(5)
-    same = np.repeat(predictions(rng, y, 0.7, 1), 6, axis=0)  # seeds that all agree: only rows vary
-    level = np.where(np.arange(6)[:, None] % 2, 1.0, 0.4)  # seeds that differ much
-    apart = predictions(rng, y, np.broadcast_to(level, (6, 200)), 6)
-    right = np.repeat(y[None], 6, axis=0)
-    rows_only, both = bootstrap(same, right, y).std(), bootstrap(apart, right, y).std()
-    assert rows_only == pytest.approx(np.sqrt(0.7 * 0.3 / 200), rel=0.25)
-    assert both > 2 * rows_only
+@pytest.mark.parametrize("seed", range(4))
+def test_mcnemar_is_the_sign_test_of_the_discordant_rows(seed):
+    rng = np.random.default_rng(seed)
+    a, b = rng.random(150) < 0.8, rng.random(150) < 0.7
+    first, second, p = mcnemar(a, b)
+    assert first == sum(x and not y for x, y in zip(a, b, strict=True))
+    assert second == sum(y and not x for x, y in zip(a, b, strict=True))
+    assert p == pytest.approx(stats.binomtest(first, first + second, 0.5).pvalue)
+    assert p == pytest.approx(min(1, 2 * stats.binom.cdf(min(first, second), first + second, 0.5)))
+    assert mcnemar(b, a) == (second, first, pytest.approx(p))
 
 
-def test_the_interval_covers_a_known_difference_about_as_often_as_it_says():
-    """Row difficulties are shared by both arms and all seeds; arm a knows 8 points more than arm b."""
-    rng, covered, runs = np.random.default_rng(6), 0, 200
-    y = np.arange(150) % 2
-    for run in range(runs):
-        hard, wobble = rng.random(150), rng.normal(0, 0.02, (2, 6, 1))
-        a, b = (np.where(hard < level + w, y, 1 - y) for level, w in zip((0.78, 0.70), wobble, strict=True))
-        low, high = np.quantile(bootstrap(a, b, y, resamples=200, seed=run), [0.025, 0.975])
-        covered += low <= 0.08 <= high
-    assert 0.89 <= covered / runs <= 0.99, covered / runs
+def test_models_that_never_disagree_do_not_differ():
+    a = np.arange(20) % 3 > 0
+    assert mcnemar(a, a) == (0, 0, 1.0)
 
 
-def test_no_difference_is_declared_one_about_as_rarely_as_it_says():
-    rng, wrong, runs = np.random.default_rng(7), 0, 200
-    y = np.arange(150) % 2
-    for run in range(runs):
-        hard, wobble = rng.random(150), rng.normal(0, 0.03, (2, 6, 1))
-        a, b = (np.where(hard < 0.75 + w, y, 1 - y) for w in wobble)
-        low, high = np.quantile(bootstrap(a, b, y, resamples=200, seed=run), [0.025, 0.975])
-        p = sign_flip((a == y).mean(axis=1) - (b == y).mean(axis=1))
-        wrong += (low > 0 or high < 0) and p <= 0.05
-    assert wrong / runs <= 0.08, wrong / runs
+@pytest.mark.parametrize(("confidence", "power"), [(0.95, 0.8), (0.95, 0.9), (0.9, 0.8), (0.99, 0.5)])
+def test_the_detectable_difference_of_normal_draws_has_a_closed_form(confidence, power):
+    draws = 0.03 * stats.norm.ppf((np.arange(20_000) + 0.5) / 20_000) + 0.4
+    expected = 0.03 * (stats.norm.isf((1 - confidence) / 2) - stats.norm.isf(power))
+    assert detectable(draws, confidence, power) == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_difference_of_the_detectable_size_is_found_in_four_of_five_trials():
+    rng, rows, scale = np.random.default_rng(2), 400, 1.3
+    true = detectable(rng.normal(0, scale / np.sqrt(rows), 50_000), 0.95)
+    estimates = rng.normal(true, scale, (2000, rows)).mean(axis=1)
+    draws = estimates[:, None] + rng.normal(0, scale / np.sqrt(rows), (2000, 1000))
+    low, high = np.quantile(draws, [0.025, 0.975], axis=1)
+    assert ((low > 0) | (high < 0)).mean() == pytest.approx(0.8, abs=0.03)

@@ -1,16 +1,37 @@
 """Arms chosen on validation and the word at the end. Run: python -m pytest tests/evaluation/test_verdict.py"""
 
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
+from sklearn import metrics
 
-from pipeline.evaluation.verdict import LEAST_SEEDS, check_equal_compute, choose, classify, decide
-from pipeline.params import Arm, Evaluation
+from pipeline.evaluation import guardrails
+from pipeline.evaluation.statistics import detectable, holm, mcnemar
+from pipeline.evaluation.verdict import (
+    LEAST_SEEDS,
+    Outcomes,
+    check_equal_compute,
+    choose,
+    classify,
+    combine,
+    decide,
+    every_arm,
+    single_models,
+)
+from pipeline.params import Arm, load
 
-BLOCK = Evaluation(primary_metric="balanced_accuracy", confidence=0.95, bootstrap=200, margin=0.01)
+SET = {
+    "primary_metric": "balanced_accuracy",
+    "confidence": 0.95,
+    "bootstrap": 200,
+    "margin": 0.01,
+    "max_class_loss": 0.02,
+}
+BLOCK = load(Path(__file__).parents[2] / "params.yaml").evaluation.model_copy(update=SET)
 SURE = 2 / 64
+NAMES = ("ant", "bee", "cat")
 
 
 def word(low, high, p=SURE, seeds=6, added=100, block=BLOCK):
@@ -65,7 +86,8 @@ def test_helps_and_hurts_mirror_each_other():
 
 def test_the_two_ways_not_to_tell_are_told_apart():
     assert "too wide" in classify(-0.05, 0.05, 0.5, 6, 100, BLOCK)[1]
-    assert "seeds disagree" in classify(0.02, 0.05, 0.3, 6, 100, BLOCK)[1]
+    reason = classify(0.02, 0.05, 0.3, 6, 100, BLOCK)[1]
+    assert "too wide" not in reason and "the seeds do not make it sure (p = 0.3)" in reason
 
 
 @pytest.mark.parametrize("seeds", range(1, LEAST_SEEDS))
@@ -91,41 +113,51 @@ def test_without_added_rows_nothing_can_be_told(seeds):
     assert found == "CANNOT_TELL" and "no synthetic row" in reason
 
 
-def arm(role):
-    return Arm(role=role, rows="x", use="kept", dose="full", balance=1.0, share=0.5, weight=1.0, real_only=0.1)
+def test_seeds_that_all_agree_are_not_said_to_disagree_when_p_is_adjusted():
+    found, reason = classify(0.02, 0.05, 4 * SURE, 6, 100, BLOCK)
+    assert found == "CANNOT_TELL" and "disagree" not in reason and "0.125" in reason
 
 
 def arms(**roles):
-    return {name: arm(role) for name, role in roles.items()}
+    return {n: Arm(role=r, rows="x", also="x", use="kept", dose="full", recipe="plain") for n, r in roles.items()}
 
 
-def predictions(y, seeds=6, **shares):
-    """Predicted classes (S, N) by arm: each is right in its first share of the rows of each class."""
-    place = np.zeros(len(y))
-    for c in np.unique(y):
-        place[y == c] = np.linspace(0, 1, (y == c).sum(), endpoint=False)
-    return {name: np.tile(np.where(place < share, y, (y + 1) % 3), (seeds, 1)) for name, share in shares.items()}
+def said(y, share, seeds=6, sure=0.9):
+    """Probabilities (S, N, 3): right in this share of the rows of each class, in the first ones. `share` may be a number,
+    or one by class (3,), by seed (S, 1) or both (S, 3)."""
+    share, guess = np.broadcast_to(share, (seeds, 3)), np.empty((seeds, len(y)), np.int64)
+    for s, c in np.ndindex(seeds, 3):
+        place = np.flatnonzero(y == c)
+        guess[s, place] = np.where(np.arange(len(place)) < round(share[s, c] * len(place)), c, (c + 1) % 3)
+    return (1 - sure) / 3 + sure * np.eye(3)[guess]
 
 
-def tidy(**values):
-    """Scores of every arm and seed in the tidy form, with rows of other metrics and classes among them."""
-    rows = [
-        (name, seed, label, metric, value if metric == BLOCK.primary_metric and not label else 1 - value)
-        for name, per_seed in values.items()
-        for seed, value in enumerate(per_seed)
-        for label, metric in (("", "balanced_accuracy"), ("", "accuracy"), ("zero", "recall"))
-    ]
-    return pd.DataFrame(rows, columns=["arm", "seed", "class", "metric", "value"])
+def outcomes(y, seeds=6, sure=(), **shares):
+    """What every arm says of rows with these classes; `sure` maps arms to another confidence than 0.9."""
+    arms = {name: said(y, share, seeds, dict(sure).get(name, 0.9)) for name, share in shares.items()}
+    return Outcomes(arms, y, np.arange(len(y)), NAMES)
 
 
 Y = np.arange(90) % 3
-ROWS = np.arange(90)
 
 
-def chosen(named, added=None, **values):
-    scores = tidy(**{name: [v] * 6 for name, v in values.items()})
+def chosen(named, added=None, y=Y, block=BLOCK, **shares):
     added = {name: 50 for name in named} | (added or {})
-    return choose(scores, predictions(Y, **values), Y, ROWS, 3, named, added, BLOCK, seed=0)
+    return choose(outcomes(y, **shares), named, added, block, seed=0)
+
+
+@pytest.mark.parametrize("metric", ["balanced_accuracy", "macro_f1", "accuracy"])
+def test_the_score_of_an_arm_is_scikit_learns_of_each_seed(metric):
+    y = np.repeat([0, 1, 2], [60, 30, 10])
+    p = np.random.default_rng(0).dirichlet(np.ones(3), (4, 100)) + 0.4 * np.eye(3)[y]
+    score = {
+        "balanced_accuracy": metrics.balanced_accuracy_score,
+        "accuracy": metrics.accuracy_score,
+        "macro_f1": lambda y, guess: metrics.f1_score(y, guess, average="macro"),
+    }[metric]
+    seen = Outcomes({"a": p}, y, np.arange(100), NAMES)
+    assert seen.seeds == 4 and (seen.predicted("a") == p.argmax(2)).all()
+    assert seen.score("a", metric) == pytest.approx([score(y, one.argmax(1)) for one in p])
 
 
 def test_the_best_of_each_role_is_chosen_by_the_primary_metric():
@@ -134,6 +166,18 @@ def test_the_best_of_each_role_is_chosen_by_the_primary_metric():
     assert (found["best_control"], found["chosen_arm"]) == ("b", "d")
     assert found["validation_means"] == {"a": 0.6, "b": 0.9, "c": 0.7, "d": 0.8}
     assert found["validation_rows"] == 90 and found["primary_metric"] == "balanced_accuracy"
+
+
+@pytest.mark.parametrize(("metric", "best"), [("balanced_accuracy", "bd"), ("macro_f1", "bd"), ("accuracy", "ac")])
+def test_only_the_primary_metric_decides(metric, best):
+    """Arms a and c know the common class, b and d the scarce ones."""
+    named, y = arms(a="control", b="control", c="candidate", d="candidate"), np.repeat([0, 1, 2], [80, 10, 10])
+    block = BLOCK.model_copy(update={"primary_metric": metric})
+    common, scarce = [1.0, 0.3, 0.3], [0.8, 0.9, 0.9]
+    if metric == "macro_f1":
+        common, scarce = [0.9, 0.0, 0.0], [0.8, 0.9, 0.9]
+    found = chosen(named, y=y, block=block, a=common, b=scarce, c=common, d=scarce)
+    assert found["best_control"] + found["chosen_arm"] == best and found["primary_metric"] == metric
 
 
 @pytest.mark.parametrize("order", ["abcd", "dcba"])
@@ -149,6 +193,14 @@ def test_without_candidates_no_arm_is_chosen():
     assert found["chosen_arm"] == "" and found["best_control"] == "b"
 
 
+@pytest.mark.parametrize("role", ["negative", "oracle"])
+def test_arms_that_are_only_shown_are_never_chosen_nor_the_best_control_nor_contenders(role):
+    named = arms(wild=role, a="control", c="candidate")
+    found = chosen(named, wild=1.0, a=0.7, c=0.6)
+    assert (found["best_control"], found["chosen_arm"], found["contenders"]) == ("a", "c", ["a"])
+    assert chosen(arms(wild=role, a="control"), wild=1.0, a=0.7)["chosen_arm"] == ""
+
+
 def test_a_candidate_without_synthetic_rows_stands_back_for_one_that_has_some():
     named = arms(a="control", c="candidate", d="candidate")
     assert chosen(named, a=0.6, c=0.9, d=0.8, added={"c": 0})["chosen_arm"] == "d"
@@ -162,12 +214,20 @@ def test_contenders_are_the_controls_that_validation_cannot_tell_from_the_best()
     assert chosen(named, best=0.9, near=0.88, far=0.2, new=0.95)["contenders"] == ["best", "near"]
 
 
-def decided(shares, contenders=("a",), seeds=6, added=50, **values):
-    """The verdict on arm `new` where every arm is right in its share of 900 test rows; `values` replace scores."""
-    y = np.arange(900) % 3
+def test_the_best_seed_of_each_arm_is_the_one_with_the_highest_score():
+    named = arms(a="control", c="candidate", wild="negative")
+    a, c, wild = ([0.6, 0.7, 0.9, 0.8, 0.7, 0.6], [0.8, 0.9, 0.7, 0.9, 0.6, 0.6], [0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
+    found = chosen(named, **{n: np.array(s)[:, None] for n, s in (("a", a), ("c", c), ("wild", wild))})
+    assert found["best_seed"] == {"a": 2, "c": 1, "wild": 5}, "of equal seeds the first"
+
+
+def decided(shares, contenders=("a",), seeds=6, added=50, roles=None, sure=(), block=BLOCK, best_seed=None, test=None):
+    """The verdict on arm `new` where every arm is right in its share of 900 test rows."""
+    named = arms(**({name: "candidate" if name == "new" else "control" for name in shares} | (roles or {})))
+    test = test or outcomes(np.arange(900) % 3, seeds, sure, **shares)
     choices = {"best_control": "a", "chosen_arm": "new", "contenders": list(contenders), "validation_rows": 90}
-    scores = tidy(**({name: [share] * seeds for name, share in shares.items()} | values))
-    return decide(choices, predictions(y, seeds, **shares), scores, y, np.arange(900), 3, added, BLOCK, seed=0)
+    choices["best_seed"] = best_seed or dict.fromkeys(shares, 0)
+    return decide(choices, test, named, dict.fromkeys(shares, added), block, seed=0)
 
 
 def test_a_clear_gain_helps_and_a_clear_loss_hurts():
@@ -214,22 +274,150 @@ def test_fewer_than_six_seeds_are_exploratory():
     assert found["verdict"] == "CANNOT_TELL" and "exploratory" in found["reason"] and found["seeds"] == 5
 
 
-def test_a_seed_without_a_score_cannot_make_an_arm_help():
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+@pytest.mark.parametrize("arm", ["a", "new"])
+@pytest.mark.parametrize("rows", [slice(None), slice(5)])
+def test_a_seed_without_probabilities_cannot_make_an_arm_help(arm, rows):
+    test = outcomes(np.arange(900) % 3, a=0.7, new=0.8)
+    test.probabilities[arm][2, rows] = np.nan
     with suppress(ValueError):  # refusing is as good as not telling
-        found = decided({"a": 0.7, "new": 0.8}, new=[0.8, 0.8, np.nan, 0.8, 0.8, 0.8])
+        found = decided({"a": 0.7, "new": 0.8}, test=test)
         assert found["verdict"] == "CANNOT_TELL", found
 
 
 def test_without_a_candidate_there_is_nothing_to_judge():
-    choices = {"best_control": "a", "chosen_arm": "", "contenders": ["a"], "validation_rows": 90}
-    found = decide(choices, {}, tidy(a=[0.7] * 6), Y, ROWS, 3, 0, BLOCK, seed=0)
+    choices = {"best_control": "a", "chosen_arm": "", "contenders": ["a"], "validation_rows": 90, "best_seed": {"a": 0}}
+    found = decide(choices, outcomes(Y, a=0.7), arms(a="control"), {"a": 0}, BLOCK, seed=0)
     assert found["verdict"] == "CANNOT_TELL" and "candidate" in found["reason"]
     assert found["difference"] is None and found["comparisons"] == []
+    assert found["guardrails"] == [] and found["arms"] == {} and found["seeds"] == 6
 
 
 def test_the_same_seed_gives_the_same_verdict():
     shares = {"a": 0.7, "new": 0.72}
     assert decided(shares) == decided(shares)
+
+
+def test_a_gain_with_ruined_calibration_cannot_be_told():
+    found = decided({"a": 0.8, "new": 0.86}, sure={"a": 0.7, "new": 0.999})
+    assert [rail["name"] for rail in found["guardrails"] if rail["broken"]] == ["ECE"]
+    assert found["ci_low"] > 0 and found["p_value"] == SURE
+    assert found["verdict"] == "CANNOT_TELL" and "ECE" in found["reason"] and "ahead of a" in found["reason"]
+    assert decided({"a": 0.8, "new": 0.86})["verdict"] == "HELPS", "but for the calibration"
+
+
+def test_a_gain_that_costs_a_class_its_recall_cannot_be_told():
+    found = decided({"a": 0.6, "new": [0.9, 0.9, 0.5]})
+    assert found["difference"] == pytest.approx(1 / 6) and found["ci_low"] > 0
+    assert found["verdict"] == "CANNOT_TELL" and "recall of cat" in found["reason"]
+    assert "recall of ant" not in found["reason"] and "recall of bee" not in found["reason"]
+    tolerant = decided({"a": 0.6, "new": [0.9, 0.9, 0.5]}, block=BLOCK.model_copy(update={"max_class_loss": 0.2}))
+    assert "recall" not in tolerant["reason"]
+
+
+def test_guardrails_do_not_soften_a_loss_nor_spoil_a_tie():
+    assert decided({"a": 0.8, "new": 0.7}, sure={"new": 0.999})["verdict"] == "HURTS"
+    tie = decided({"a": 0.7, "new": 0.7}, sure={"a": 0.7, "new": 0.999})
+    assert any(rail["broken"] for rail in tie["guardrails"]) and tie["verdict"] == "NEUTRAL"
+
+
+def test_doubt_between_controls_is_named_before_a_broken_guardrail():
+    gain = {"difference": 0.1, "ci_low": 0.05, "ci_high": 0.15, "p_value": SURE}
+    tie = {"difference": 0.0, "ci_low": -0.05, "ci_high": 0.05, "p_value": 1.0}
+    rails = [{"name": "ECE", "broken": True}, {"name": "AUPRC", "broken": False}]
+    both, one = [{"control": "a", **gain}, {"control": "b", **tie}], [{"control": "a", **gain}]
+    assert "not surely of b" in combine(both, 90, 6, 50, rails, BLOCK)[1]
+    assert combine(one, 90, 6, 50, rails, BLOCK) == ("CANNOT_TELL", "it is ahead of a, but gets worse in ECE")
+    assert combine(one, 90, 6, 50, rails[1:], BLOCK)[0] == "HELPS"
+
+
+def test_the_guardrails_stand_in_the_verdict():
+    shares = {"a": 0.7, "new": 0.8}
+    test = outcomes(np.arange(900) % 3, **shares)
+    rails = guardrails.check(*(test.probabilities[a] for a in ("new", "a")), test.y, test.groups, NAMES, BLOCK, 0)
+    found = decided(shares)
+    assert found["guardrails"] == rails and found["threshold_shift"] is guardrails.threshold_shift(rails)
+
+
+def test_the_detectable_difference_is_that_of_the_resamples_against_the_best_control():
+    shares = {"a": 0.7, "b": 0.5, "new": 0.8}
+    draws = outcomes(np.arange(900) % 3, **shares).compare("new", ["a"], BLOCK, 0)[0]
+    assert decided(shares, contenders=["a", "b"])["detectable"] == pytest.approx(detectable(draws, 0.95))
+
+
+def test_comparisons_of_arms_have_the_sign_of_their_differences():
+    seen = outcomes(Y, a=0.6, b=0.8, c=0.5)
+    up, down, none = seen.compare("a", ["c", "b", "a"], BLOCK, 0)
+    assert up.mean() == pytest.approx(0.1, abs=0.02) and down.mean() == pytest.approx(-0.2, abs=0.03)
+    assert (none == 0).all() and len(up) == BLOCK.bootstrap
+
+
+ROLES = {"a": "control", "b": "control", "new": "candidate", "other": "candidate", "wild": "negative"}
+
+
+def uneven(seeds=8):
+    """Shares by arm and seed that differ enough for p values of several sizes."""
+    wobble = np.array([0.0, 0.02, -0.02, 0.01, -0.01, 0.03, -0.03, 0.02])[:seeds, None]
+    return {"a": 0.6, "b": 0.62 + wobble, "new": 0.75 + wobble, "other": 0.61 + wobble, "wild": 0.4 - wobble}
+
+
+def compared(added=50, seeds=8):
+    test = outcomes(np.arange(900) % 3, seeds, **uneven(seeds))
+    return every_arm(test, arms(**ROLES), dict.fromkeys(ROLES, added), "a", BLOCK, seed=0)
+
+
+def test_every_arm_but_the_best_control_is_compared_with_it():
+    found = compared()
+    assert list(found) == ["b", "new", "other", "wild"]
+    for name, share in uneven().items():
+        if name != "a":
+            one = found[name]
+            assert one["difference"] == pytest.approx(np.mean(share) - 0.6, abs=0.003)
+            assert one["ci_low"] <= one["difference"] <= one["ci_high"]
+
+
+def test_only_arms_that_are_not_controls_are_adjusted_and_have_a_word():
+    found = compared()
+    assert set(found["b"]) == {"difference", "ci_low", "ci_high", "p_value"}
+    judged = ["new", "other", "wild"]
+    expected = holm([found[a]["p_value"] for a in judged])
+    assert [found[a]["p_holm"] for a in judged] == expected
+    assert found["new"]["p_holm"] == pytest.approx(3 * found["new"]["p_value"]), "b does not count"
+    assert [found[a]["verdict"] for a in judged] == ["HELPS", "CANNOT_TELL", "HURTS"]
+
+
+def test_six_seeds_cannot_make_several_arms_sure_and_the_reason_says_why():
+    found = compared(seeds=6)["new"]
+    assert found["p_value"] == SURE and found["p_holm"] == pytest.approx(3 * SURE)
+    assert found["verdict"] == "CANNOT_TELL" and "0.0938" in found["reason"] and "disagree" not in found["reason"]
+
+
+def test_arms_without_added_rows_have_no_word_for_or_against():
+    found = compared(added=0)
+    assert all("no synthetic row" in found[a]["reason"] for a in ("new", "other", "wild"))
+
+
+def test_the_arm_named_beforehand_keeps_its_own_p_and_agrees_with_the_table():
+    found = decided(uneven(), seeds=8, roles=ROLES)
+    table = found["arms"]["new"]
+    assert found["p_value"] == table["p_value"] < table["p_holm"]
+    assert (found["difference"], found["ci_low"], found["ci_high"]) == pytest.approx(
+        (table["difference"], table["ci_low"], table["ci_high"])
+    )
+
+
+def test_single_models_are_those_of_the_given_seeds():
+    rng, y = np.random.default_rng(0), np.arange(300) % 3
+    a, new = (rng.dirichlet(np.ones(3), (6, 300)) + bonus * np.eye(3)[y] for bonus in (0.3, 0.5))
+    test = Outcomes({"a": a, "new": new}, y, np.arange(300), NAMES)
+    for seeds in ([0, 0], [4, 1]):
+        right = (new[seeds[0]].argmax(1) == y, a[seeds[1]].argmax(1) == y)
+        gained, lost, p = mcnemar(*right)
+        expected = {"seeds": seeds, "only_arm_right": gained, "only_control_right": lost, "p_value": p}
+        assert single_models(test, "new", "a", seeds) == expected
+        assert gained - lost == right[0].sum() - right[1].sum()
+    found = decided({"a": 0, "new": 0}, best_seed={"a": 1, "new": 4}, test=test)
+    assert found["single_models"] == expected, "those chosen on validation, of the arm first"
 
 
 RECORD = {"settings": {"steps": 10}, "seeds": [0, 1], "initial_weights": ["p", "q"], "policy": {"policy": "safe"}}

@@ -1,0 +1,205 @@
+"""What a gain must not cost. Run: python -m pytest tests/evaluation/test_guardrails.py"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn import metrics
+
+from pipeline.evaluation.guardrails import DRAWS, check, threshold_shift
+from pipeline.evaluation.scores import ece
+from pipeline.params import load
+
+SET = {
+    "primary_metric": "balanced_accuracy",
+    "confidence": 0.95,
+    "bootstrap": 300,
+    "margin": 0.01,
+    "max_class_loss": 0.02,
+}
+BLOCK = load(Path(__file__).parents[2] / "params.yaml").evaluation.model_copy(update=SET)
+NAMES = ("ant", "bee", "cat")
+ALL = ["macro F1", "AUPRC", "ECE", "recall of ant", "recall of bee", "recall of cat"]
+
+
+def softmax(logits):
+    e = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def case(seed=0, rows=600, classes=3, seeds=6, noise=1.0):
+    """Calibrated probabilities (S, N, K) by Bayes' rule from noisy views of y (N,); row difficulty is shared by seeds."""
+    rng = np.random.default_rng(seed)
+    y = np.arange(rows) % classes
+    x = 2.5 * np.eye(classes)[y] + noise * rng.normal(0, 1, (rows, classes))
+    return softmax(2.5 / noise**2 * x + rng.normal(0, 0.1, (seeds, rows, classes))), y
+
+
+def checked(arm, control, y, block=BLOCK, groups=None, seed=0):
+    """The guardrails by name."""
+    groups = np.arange(len(y)) if groups is None else groups
+    return {rail["name"]: rail for rail in check(arm, control, y, groups, NAMES[: arm.shape[2]], block, seed)}
+
+
+def broken(rails):
+    return [name for name, rail in rails.items() if rail["broken"]]
+
+
+def flipped(p, y, lost, among=None):
+    """The same, but that these shares of the rows of each class, surely right before, are taken for the next class."""
+    p = p.copy()
+    for c, share in enumerate(lost):
+        rows = np.flatnonzero(y == c)
+        rows = rows[: round(share * len(rows))]
+        p[:, rows] = 0.9 * np.eye(p.shape[2])[(c + 1) % p.shape[2]] + 0.1 / p.shape[2]
+    return p
+
+
+def sure(y, seeds=6, classes=3):
+    """Probabilities of a model that has every row right with 0.93."""
+    return np.tile(0.9 * np.eye(classes)[y] + 0.1 / classes, (seeds, 1, 1))
+
+
+def test_an_arm_breaks_nothing_against_itself():
+    p, y = case()
+    rails = checked(p, p, y)
+    assert list(rails) == ALL and broken(rails) == []
+    assert all(r["difference"] == r["ci_low"] == r["ci_high"] == 0 for r in rails.values())
+
+
+def test_arms_of_equal_quality_break_nothing():
+    p, y = case()
+    other = softmax(np.log(p) + np.random.default_rng(1).normal(0, 0.1, p.shape))
+    assert broken(checked(p, other, y)) == []
+
+
+def test_differences_agree_with_scikit_learn():
+    (arm, y), control = case(noise=1.3), case(noise=1.0)[0]
+    rails = checked(arm, control, y)
+
+    def difference(score):
+        return pytest.approx(np.mean([score(a) - score(b) for a, b in zip(arm, control, strict=True)]))
+
+    def average_precision(p):
+        return np.mean([metrics.average_precision_score(y == c, p[:, c]) for c in range(3)])
+
+    assert rails["macro F1"]["difference"] == difference(lambda p: metrics.f1_score(y, p.argmax(1), average="macro"))
+    assert rails["AUPRC"]["difference"] == difference(average_precision)
+    assert rails["ECE"]["difference"] == difference(lambda p: ece(p, y))
+    for c, name in enumerate(NAMES):
+        recall = difference(lambda p, c=c: (p.argmax(1)[y == c] == c).mean())
+        assert rails[f"recall of {name}"]["difference"] == recall
+
+
+def test_intervals_hold_the_difference_and_mirror_when_arms_are_swapped():
+    arm, y = case(noise=1.3)
+    control = case()[0]
+    one, two = checked(arm, control, y), checked(control, arm, y)
+    for name, rail in one.items():
+        assert rail["ci_low"] < rail["ci_high"]
+        assert (rail["difference"], rail["ci_low"]) == pytest.approx((-two[name]["difference"], -two[name]["ci_high"]))
+        if name != "ECE":  # a resampled ECE is too high, the more so the better calibrated a model is
+            assert rail["ci_low"] <= rail["difference"] <= rail["ci_high"]
+
+
+@pytest.mark.parametrize("lost", range(3))
+def test_a_class_that_is_surely_lost_breaks_its_own_recall_and_no_other(lost):
+    y = np.arange(600) % 3
+    share = [0.15 if c == lost else 0.0 for c in range(3)]
+    rails = checked(flipped(sure(y), y, share), sure(y), y)
+    recalls = [name for name in broken(rails) if name.startswith("recall")]
+    assert recalls == [f"recall of {NAMES[lost]}"]
+    assert rails[recalls[0]]["difference"] == pytest.approx(-0.15)
+    assert rails[recalls[0]]["ci_high"] < -BLOCK.max_class_loss
+
+
+def test_a_class_that_only_some_seeds_lose_is_not_surely_lost():
+    y = np.arange(600) % 3
+    arm = sure(y)
+    arm[:2] = flipped(sure(y), y, [0.0, 0.3, 0.0])[:2]
+    rails = checked(arm, sure(y), y)
+    assert rails["recall of bee"]["difference"] == pytest.approx(-0.1) and not rails["recall of bee"]["broken"]
+
+
+def test_a_sure_loss_may_be_as_large_as_allowed():
+    """Of 4,000 rows 1.5 % are lost in every seed: surely some, surely less than 2 %."""
+    y = np.repeat([0, 1], [4000, 100])
+    arm, control = flipped(sure(y, 3, 2), y, [0.015, 0.0]), sure(y, 3, 2)
+    loss = checked(arm, control, y)["recall of ant"]
+    assert loss["difference"] == pytest.approx(-0.015) and loss["ci_high"] < 0 and not loss["broken"]
+    strict = BLOCK.model_copy(update={"max_class_loss": 0.005})
+    assert checked(arm, control, y, strict)["recall of ant"]["broken"]
+
+
+def test_gains_break_nothing():
+    y = np.arange(600) % 3
+    worse = flipped(sure(y), y, [0.3, 0.3, 0.3])
+    rails = checked(sure(y), worse, y)
+    assert broken(rails) == [] and rails["AUPRC"]["ci_low"] > 0 and rails["ECE"]["ci_high"] < 0
+
+
+def test_ruined_calibration_breaks_calibration_alone():
+    """Sharper probabilities of two classes keep every decision and every ranking."""
+    p, y = case(classes=2, noise=2.0)
+    sharper = p**6 / (p**6).sum(axis=2, keepdims=True)
+    rails = checked(sharper, p, y)
+    assert broken(rails) == ["ECE"]
+    assert rails["ECE"]["difference"] == pytest.approx(
+        np.mean([ece(a, y) - ece(b, y) for a, b in zip(sharper, p, strict=True)])
+    )
+    assert broken(checked(p, sharper, y)) == []
+
+
+def test_a_worse_ranking_that_keeps_every_decision_breaks_auprc():
+    """Confidences that say nothing: each row keeps its likeliest class, how likely is drawn anew."""
+    p, y = case(classes=2, noise=1.5)
+    top = np.random.default_rng(0).uniform(0.51, 0.99, (*p.shape[:2], 1))
+    blind = np.where(p == p.max(axis=2, keepdims=True), top, 1 - top)
+    rails = checked(blind, p, y)
+    assert rails["AUPRC"]["broken"] and not rails["macro F1"]["broken"]
+    assert not any(rail["broken"] for name, rail in rails.items() if name.startswith("recall"))
+
+
+def test_macro_f1_is_shown_but_never_breaks():
+    y = np.arange(600) % 3
+    rails = checked(flipped(sure(y), y, [0.4, 0.4, 0.4]), sure(y), y)
+    assert rails["macro F1"]["ci_high"] < -0.2 and not rails["macro F1"]["broken"]
+
+
+def test_only_classes_with_rows_have_a_recall():
+    p, y = case()
+    assert list(checked(p[:, y != 1], p[:, y != 1], y[y != 1])) == [n for n in ALL if n != "recall of bee"]
+
+
+def test_rows_of_a_group_do_not_make_a_loss_sure():
+    """One patient of six lost is a sixth of the rows, but a single patient."""
+    y, patient = np.repeat([0, 1], 120), np.repeat(np.arange(12), 20)
+    arm, control = flipped(sure(y, 6, 2), y, [1 / 6, 0.0]), sure(y, 6, 2)
+    assert checked(arm, control, y)["recall of ant"]["broken"]
+    assert not checked(arm, control, y, groups=patient)["recall of ant"]["broken"]
+
+
+def test_the_seed_and_at_most_so_many_draws_make_the_intervals():
+    (arm, y), control = case(rows=150, noise=1.3), case(rows=150)[0]
+    most, more = (BLOCK.model_copy(update={"bootstrap": n}) for n in (DRAWS, 10 * DRAWS))
+    assert checked(arm, control, y, most) == checked(arm, control, y, more) != checked(arm, control, y, most, seed=1)
+
+
+@pytest.mark.parametrize(
+    ("f1_low", "auprc_broken", "expected"),
+    [(0.01, True, True), (0.01, False, False), (-0.01, True, False), (0.0, True, False), (-0.01, False, False)],
+)
+def test_a_threshold_shift_is_a_sure_gain_in_f1_with_a_sure_loss_in_auprc(f1_low, auprc_broken, expected):
+    rails = [{"ci_low": f1_low, "broken": False}, {"ci_low": -0.02, "broken": auprc_broken}]
+    assert threshold_shift(rails) is expected
+
+
+def test_a_model_that_ranks_worse_but_finds_the_rare_class_is_a_threshold_shift():
+    y = np.repeat([0, 1], [400, 100])
+    rng = np.random.default_rng(2)
+    x = np.array([0.0, 2.0])[y] + rng.normal(0, 1, 500)
+    dull = x + rng.normal(0, 1, 500)
+    control, arm = (np.tile(1 / (1 + np.exp(-np.stack([-z, z], axis=1))), (6, 1, 1)) for z in (x - 3.2, dull - 1.5))
+    rails = check(arm, control, y, np.arange(500), NAMES[:2], BLOCK, 0)
+    assert threshold_shift(rails) is True
+    assert threshold_shift(check(control, arm, y, np.arange(500), NAMES[:2], BLOCK, 0)) is False
