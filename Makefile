@@ -1,4 +1,5 @@
-# make repro: everything, from set-up to report · make test · make test-all · make lint · make lock
+# make repro: everything, from set-up to report · make export: what it found, to hand on
+# make test · make test-all · make lint · make lock
 # Each target first sets up what it needs; a second call installs nothing.
 
 PYTHON ?= python3
@@ -8,13 +9,18 @@ LANES ?= $(shell getconf _NPROCESSORS_ONLN)
 PAIR := $(if $(filter 1,$(LANES)),1,2)
 READY := .venv/ready-$(shell cat $(LOCKED) | cksum | cut -d ' ' -f 1)
 
-.PHONY: repro side-by-side setup test test-all lint lock
+.PHONY: repro export side-by-side setup test test-all lint lock
 .DEFAULT_GOAL := repro
 
 repro: setup
 	@python -m stages check
 	@dvc status --quiet || $(MAKE) --no-print-directory side-by-side
 	@dvc repro
+
+# The advised model and the synthetic rows of a finished run, in the folder export/: see docs/export.md.
+export: setup
+	@dvc status --quiet || { echo "the run is not finished or not up to date (dvc status says why): run make repro first" >&2; exit 2; }
+	@python -m stages export data/real/train data/real/val data/selected models results/evaluation reports pyproject.toml export
 
 # dvc runs one stage at a time. A generator is fitted on one core, so there are as many at once as cores, the last named
 # (mostly the longest) first. An arm keeps all cores busy but for its start and end, so there are two at once.

@@ -1,0 +1,185 @@
+"""The cards of what is handed on: what a model is, learnt from and reached, and what a synthetic set is fit for."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from pipeline.params import Params
+from pipeline.reporting import answer, data, html, tables
+from pipeline.selection.rules import REASONS
+
+OUTCOME = {
+    "HELPS": "These rows helped",
+    "HURTS": "These rows did not help; they made the classifier worse",
+    "NEUTRAL": "These rows did not help; they made no difference worth having",
+    "CANNOT_TELL": "These rows did not help, as far as this run can tell",
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the cards tell of a finished run."""
+
+    params: Params
+    version: str  # of the pipeline
+    about: Mapping  # of the dataset
+    verdict: Mapping  # with its sentence
+    choices: Mapping
+    metrics: Mapping[str, Mapping]  # by arm, means over seeds with intervals, on the test split
+    scores: pd.DataFrame  # arm, seed, class, metric, value on the test split
+    software: Mapping[str, str]
+
+
+def advised(verdict: Mapping) -> str:
+    """The arm whose model to use, as the report advises: the chosen one where it HELPS, else the best control."""
+    return verdict["chosen_arm"] if verdict["verdict"] == "HELPS" else verdict["best_control"]
+
+
+def model(run: Run, record: Mapping, seed: int, files: Mapping[str, Mapping]) -> dict:
+    """model.json: what a program or a person needs to use the model of the advised arm; `record` is what it trained with."""
+    arm, found, settings = advised(run.verdict), run.verdict, record["settings"]
+    return {
+        "pipeline_version": run.version,
+        "classes": run.about["classes"],
+        "input": model_input(run.params, settings),
+        "output": {"name": "logits", "shape": ["batch", settings["classes"]], "class": "classes[argmax]", "probabilities": "softmax"},
+        "files": files,
+        "network": settings,
+        "arm": {"name": arm, **record["arm"]},
+        "recipe": record["recipe"],
+        "augmentation": record["policy"],
+        "seed": seed,
+        "seeds_trained": len(record["seeds"]),
+        "training_rows": run.about["counts"]["train"],
+        "synthetic_rows": {"generators": generators(record), "by_class": record["synthetic_rows"]},
+        "verdict": {k: v for k, v in found.items() if k not in ("arms", "comparisons", "guardrails", "single_models")},
+        "test": found["test"],
+        "validation_rows": run.choices["validation_rows"],
+        "confidence": found["confidence"],
+        "arm_test_scores": with_ends(run.metrics[arm]),
+        "own_test_scores": own(run.scores, arm, seed),
+        "intended_use": "Names the class of pictures like those of the training rows: same source, same kind, prepared alike.",
+        "limits": model_limits(run, len(record["seeds"])),
+        "software": run.software,
+    }  # fmt: skip
+
+
+def model_input(params: Params, settings: Mapping) -> dict:
+    size, channels = settings["size"], settings["channels"]
+    return {
+        "name": "images",
+        "type": "float32",
+        "shape": ["batch", channels, size, size],
+        "colour": "grey" if channels == 1 else "RGB",
+        "pixels": "uint8 / 127.5 - 1, so from -1 to 1",
+        "preparation": params.data.model_dump(mode="json", include={"fit", "background", "deep"})
+        | {"resampling": "bicubic, as Pillow does it"},
+    }
+
+
+def generators(record: Mapping) -> list[str]:
+    """The generators whose rows an arm learnt from."""
+    if not any(record["synthetic_rows"].values()):
+        return []
+    arm = record["arm"]
+    return [arm["rows"], *([arm["also"]] if arm["also"] != "nothing" else [])]
+
+
+def with_ends(metrics: Mapping) -> dict[str, dict]:
+    """{metric: mean, ci_low, ci_high}"""
+    names = [m for m in metrics if f"{m}_ci_low" in metrics]
+    return {m: {"mean": metrics[m], **{end: metrics[f"{m}_{end}"] for end in ("ci_low", "ci_high")}} for m in names}
+
+
+def own(scores: pd.DataFrame, arm: str, seed: int) -> dict[str, float | None]:
+    """What the one model reached on the test split, by the names of `with_ends`."""
+    rows = scores[(scores["arm"] == arm) & (scores["seed"] == seed)]
+    rows = rows[(rows["class"] == "") | (rows["metric"] == "recall")]
+    names = [f"{m}_{c}" if c else m for m, c in zip(rows["metric"], rows["class"], strict=True)]
+    return {n: None if pd.isna(v) else round(v, 6) for n, v in zip(names, rows["value"], strict=True)}
+
+
+def model_limits(run: Run, seeds: int) -> list[str]:
+    untested = [name for name, n in run.about["counts"]["test"].items() if not n]
+    leaks = data.leak_sentence(run.about)
+    return [
+        *([leaks] if leaks else []),
+        f"Measured on {run.verdict['test']['rows']} test rows of the same source. Pictures of another camera, place or "
+        "time were not tested.",
+        f"Scores with an interval are means over {seeds} models of this arm; this one was the best of them on "
+        f"{run.choices['validation_rows']} validation rows.",
+        *([f"No test rows, so nothing measured, for: {', '.join(untested)}."] if untested else []),
+        "Every picture gets one of the classes, also a picture of something else. Probabilities are not calibrated.",
+        "Weights can give training rows away: keep them as you keep the data. Licence and consent of the data hold on.",
+        "No medical device, and no sole ground for decisions about people.",
+    ]
+
+
+def model_page(run: Run, card: Mapping) -> str:
+    """MODEL_CARD.md."""
+    measured, alone = card["arm_test_scores"], card["own_test_scores"]
+    shown = [m for m in tables.TITLES if m in measured]
+    scores = pd.DataFrame(
+        [
+            {"metric": tables.TITLES[m], "mean of the arm": score(measured[m], m), "this model": tables.number(alone.get(m), m)}
+            for m in shown
+        ]
+    )  # fmt: skip
+    classes = pd.DataFrame(
+        [
+            {
+                "output": i,
+                "class": plain(c),
+                "training rows": card["training_rows"][c],
+                "synthetic rows": card["synthetic_rows"]["by_class"][c],
+                "recall, mean of the arm": score(measured[f"recall_{c}"], "accuracy"),
+                "recall, this model": tables.number(alone[f"recall_{c}"], "accuracy"),
+            }
+            for i, c in enumerate(card["classes"])
+        ]
+    )
+    facts = {"card": card, "scores": scores, "classes": classes, "sentence": plain(run.verdict["sentence"])}
+    facts |= {"advice": plain(answer.advice(run.verdict)), "limits": [plain(limit) for limit in card["limits"]]}
+    facts |= {"source": plain(run.about["source"])}
+    return html.render("model_card.md.jinja", facts, tables.markdown, escaped=False) + "\n"
+
+
+def score(found: Mapping, metric: str) -> str:
+    """Mean and interval; where shares end, the interval is cut off."""
+    mean, low, high = (float("nan") if found[k] is None else found[k] for k in ("mean", "ci_low", "ci_high"))
+    return tables.interval(mean, max(low, 0), high if metric == "nll" else min(high, 1), metric)
+
+
+def dataset_page(run: Run, arm: str, counts: Mapping[str, Mapping], sources: Sequence[Mapping], left_out: int) -> str:
+    """DATASET_CARD.md of the rows that `arm` learnt from.
+
+    `counts` holds by class its folder and rows; `sources` of each generator its name, family, hash of the weights, rows and
+    the summary of its selection; `left_out` how many rows the arm learnt from though selection had dropped them.
+    """
+    rows = pd.DataFrame([{"class": plain(c), **found} for c, found in counts.items()])
+    selection = tables.selection_table({s["name"]: s["summary"] for s in sources})
+    selection["class"] = selection["class"].map(plain)
+    facts = {
+        "run": run,
+        "arm": arm,
+        "use": run.params.arms[arm].use,
+        "outcome": OUTCOME[run.verdict["verdict"]],
+        "sentence": plain(run.verdict["sentence"]),
+        "source": plain(run.about["source"]),
+        "rows": rows,
+        "total": sum(found["rows"] for found in counts.values()),
+        "sources": sources,
+        "selection": selection,
+        "reasons": REASONS,
+        "share": run.params.selection.copy_floor,
+        "left_out": left_out,
+    }
+    return html.render("dataset_card.md.jinja", facts, tables.markdown, escaped=False) + "\n"
+
+
+def plain(text: str) -> str:
+    """A name that markdown and a terminal show as it stands: marks are escaped, control characters spelt out."""
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return re.sub(r"([\\`*_\[\]<>#~$&!])", r"\\\1", shown)
