@@ -64,7 +64,8 @@ class Training(pl.LightningModule):
             lr=s.lr,
             fused=True,
         )
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, s.lr, total_steps=s.steps + 1, pct_start=0.2)
+        rise = max(0.2, 2 / (s.steps + 1))  # at least one step: of four steps, a fifth has none, which divides by zero
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, s.lr, total_steps=s.steps + 1, pct_start=rise)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 

@@ -148,7 +148,7 @@ def test_the_curve_has_losses_and_validation_points_in_range(fit):
     assert all(np.isfinite(p["val_loss"]) and 0 <= p["val_balanced_accuracy"] <= 1 for p in held)
 
 
-@pytest.mark.parametrize("steps", [1, 7, 95])
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 5, 7, 95])
 def test_progress_adds_up_to_all_steps(fit, steps):
     told = []
     fit(1, steps=steps, report=lambda count, note="": told.append(count))
