@@ -268,7 +268,7 @@ def test_the_workers_of_a_stage_end_with_it(run, number):
 )
 def test_mistakes_in_params_are_named(run, changes, named):
     settings(**changes)
-    done = run("prepare", "train", "val", "test", "pool", "left.csv", "about")
+    done = run("prepare", "train", "val", "test", "heldback", "pool", "left.csv", "about")
     assert done.returncode == 2
     assert all(n in done.said for n in named), done.said
     assert "Traceback" not in done.said and not Path("train").exists()
@@ -279,14 +279,14 @@ def test_a_params_file_that_is_none_is_refused(run, text):
     Path("params.yaml").unlink()
     if text is not None:
         Path("params.yaml").write_text(text)
-    done = run("prepare", "train", "val", "test", "pool", "left.csv", "about")
+    done = run("prepare", "train", "val", "test", "heldback", "pool", "left.csv", "about")
     assert done.returncode == 2
     assert "params.yaml" in done.said and "Traceback" not in done.said
 
 
 def test_a_scarce_class_that_does_not_exist_is_answered_with_those_that_do(run):
     settings(data__scarce__classes=["9", "nine"], data__source=str(ROOT / "sets" / "digits.yaml"))
-    done = run("prepare", "train", "val", "test", "pool", "left.csv", "about")
+    done = run("prepare", "train", "val", "test", "heldback", "pool", "left.csv", "about")
     assert done.returncode == 2
     assert "['nine']" in done.said and str([str(i) for i in range(10)]) in done.said
     assert "Traceback" not in done.said
