@@ -9,7 +9,7 @@ LANES ?= $(shell getconf _NPROCESSORS_ONLN)
 PAIR := $(if $(filter 1,$(LANES)),1,2)
 READY := .venv/ready-$(shell cat $(LOCKED) | cksum | cut -d ' ' -f 1)
 
-.PHONY: repro export side-by-side setup test test-all lint lock
+.PHONY: repro export side-by-side setup test test-all calibrate lint lock
 .DEFAULT_GOAL := repro
 
 repro: setup
@@ -47,6 +47,10 @@ test: setup
 
 test-all: setup
 	python -m pytest
+
+# Known effects, simulated and trained, and how often the verdict names them: docs/calibration.md. About half an hour.
+calibrate: setup
+	python -m benchmarks.calibrate
 
 lint: setup
 	ruff check .

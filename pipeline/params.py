@@ -192,7 +192,6 @@ class Evaluation(Block):
     margin: Share
     max_class_loss: Share
     specificity: Annotated[float, Field(gt=0, lt=1)]
-    gate: Gate
 
 
 class Report(Block):
@@ -231,6 +230,7 @@ class Params(Block):
     arms: Annotated[dict[Name, Arm], Field(min_length=1)]
     fidelity: Fidelity
     evaluation: Evaluation
+    gate: Gate
     report: Report
     compute: Compute
 
@@ -261,8 +261,9 @@ class Params(Block):
             lost = [f"arms.{name}.{key} is {said!r}" for name, said in named.items() if said not in known]
             if lost:
                 raise ValueError(f"{'; '.join(lost)}: no such block under {section}. There are: {', '.join(known)}")
-        lost = [name for name in self.quick.skip if name not in self.arms]
-        if lost:
+        if twice := [name for name, arm in self.arms.items() if arm.also == arm.rows != "nothing"]:
+            raise ValueError(f"arms.{twice[0]}: rows and also name the same generator; set also: nothing")
+        if lost := [name for name in self.quick.skip if name not in self.arms]:
             raise ValueError(f"quick.skip names {', '.join(lost)}; arms has: {', '.join(self.arms)}")
         if not any(arm.role == "control" for arm in self.compared.values()):
             raise ValueError("arms: at least one needs `role: control`; without one there is nothing to compare with")

@@ -1,6 +1,7 @@
 """The way into every stage: `python -m stages <stage> <arguments>`; it checks, locks, publishes and names the exit code.
 
-Exit codes: 0 done, 2 bad input or params, 3 environment (disk, memory, device), 4 training diverged, 130 and 143 signals.
+Exit codes: 0 done, 1 the gate is shut, 2 bad input or params, 3 environment (disk, memory, device), 4 training diverged,
+130 and 143 signals.
 A stage writes to a side folder, renamed to its final name at the end, so that what exists is complete.
 """
 
@@ -155,6 +156,8 @@ def main(argv: list[str]) -> int:
         log.error("interrupted; nothing was published")
         return 130
     except SystemExit as error:
+        if error.code == 1:  # a stage's own answer, which it has explained
+            return 1
         log.error("ended by a signal (exit %s); nothing was published", error.code)
         return error.code if isinstance(error.code, int) else 1
     return 0

@@ -92,7 +92,11 @@ def beside(
 ) -> list[tuple[str, float]]:
     """The primary metric with thresholds tuned on validation, and of two classes the sensitivity at a fixed specificity."""
     guess = thresholds.shifted(probabilities, thresholds.tune(held, y, block.primary_metric))
-    tuned = {name: value for label, name, value in scores(np.eye(len(rows.classes))[guess], rows.y, rows.classes) if not label}
+    tuned = {
+        name: value
+        for label, name, value in scores(np.eye(len(rows.classes))[guess], rows.y, rows.classes)
+        if not label
+    }
     found = [(f"tuned_{block.primary_metric}", tuned[block.primary_metric])]
     if len(rows.classes) == 2:
         positive = int(rows.scarce[0]) if len(rows.scarce) == 1 else 1

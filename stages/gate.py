@@ -1,6 +1,6 @@
 """gate: may this change pass? Exit 0 if so, 1 if the verdict or a guardrail forbids it. Run: make gate
 
-The rules are in evaluation.gate. It reads what the last run wrote and runs nothing itself.
+The rules are in gate. It reads what the last run wrote and runs nothing itself.
 """
 
 import logging
@@ -27,13 +27,12 @@ class Verdict(BaseModel, strict=True):
 
 
 def main(params: Params, verdict: Path) -> None:
-    found, rules = read(verdict), params.evaluation.gate
+    found, rules = read(verdict), params.gate
     why = objections(found, rules)
     if not why:
         log.info("open: %s (%s); %s", found.verdict, found.reason, looked_for(rules))
         return
     log.error("SHUT: %s", "; ".join(why))
-    logging.disable()  # the entry point takes every SystemExit for the end by a signal, and would say so
     raise SystemExit(1)
 
 
@@ -64,4 +63,4 @@ def objections(found: Verdict, rules: Gate) -> list[str]:
 
 def looked_for(rules: Gate) -> str:
     kinds = [*rules.fail_on, *["a broken guardrail"] * rules.guardrails]
-    return f"evaluation.gate stops {', '.join(kinds) or 'nothing'}"
+    return f"gate stops {', '.join(kinds) or 'nothing'}"

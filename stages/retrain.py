@@ -117,7 +117,10 @@ def train_seed(
     real, held, seed = Samples.load(train), Samples.load(val), derive(params.seed, "retrain", number)
     own = Rows(real.y, Views.load(views / recipe.views), real.table["weight"].to_numpy())
     order = derive(params.seed, "shuffle", name) if arm.use == "shuffled" else None
-    batches = mix(recipe, own, len(real.classes), settings, seed, synthetic_rows(recipe, parts, order))
+    made = synthetic_rows(recipe, parts)
+    if made is not None and order is not None:
+        made = made.relabelled(mixed_up(made.y, len(real.classes), np.random.default_rng(order)))
+    batches = mix(recipe, own, len(real.classes), settings, seed, made)
     devices.seed_everything(seed)
     initial = Network(settings).state_dict().values()
     network, curve = fit(
@@ -139,19 +142,22 @@ def train_seed(
     }
 
 
-def synthetic_rows(recipe: Recipe, parts: list[tuple[Path, np.ndarray]], order: int | None) -> Rows | None:
-    """The chosen rows of each folder as one set to draw from; with a seed `order` their labels are mixed up."""
+def mixed_up(y: np.ndarray, classes: int, rng: np.random.Generator) -> np.ndarray:
+    """The labels (N,) in another order; where all are one class, that says nothing, and they become any class."""
+    return rng.permutation(y) if len(np.unique(y)) > 1 else rng.integers(0, classes, len(y))
+
+
+def synthetic_rows(recipe: Recipe, parts: list[tuple[Path, np.ndarray]]) -> Rows | None:
+    """The chosen rows of each folder as one set to draw from."""
     parts = [(folder, chosen) for folder, chosen in parts if len(chosen)]
     if not parts:
         return None
     y = [Samples.load(folder).y for folder, _ in parts]
     if len(parts) == 1:
-        rows = Rows(y[0], Views.load(parts[0][0] / "views"), np.full(len(y[0]), recipe.weight)).take(parts[0][1])
-    else:
-        bank = Views.joined([Views.load(folder / "views").take(chosen) for folder, chosen in parts])
-        labels = np.concatenate([one[chosen] for one, (_, chosen) in zip(y, parts, strict=True)])
-        rows = Rows(labels, bank, np.full(len(labels), recipe.weight))
-    return rows if order is None else rows.relabelled(np.random.default_rng(order).permutation(rows.y))
+        return Rows(y[0], Views.load(parts[0][0] / "views"), np.full(len(y[0]), recipe.weight)).take(parts[0][1])
+    bank = Views.joined([Views.load(folder / "views").take(chosen) for folder, chosen in parts])
+    labels = np.concatenate([one[chosen] for one, (_, chosen) in zip(y, parts, strict=True)])
+    return Rows(labels, bank, np.full(len(labels), recipe.weight))
 
 
 def mix(recipe: Recipe, real: Rows, classes: int, settings: "Settings", seed: int, made: Rows | None) -> Batches:

@@ -34,7 +34,7 @@ def ask(tmp_path):
     def run(text: str | bytes | None, **rules) -> tuple[int, str]:
         with (ROOT / "params.yaml").open() as file:
             settings = YAML(typ="safe", pure=True).load(file)
-        settings["evaluation"]["gate"] |= rules
+        settings["gate"] |= rules
         (tmp_path / "params.yaml").write_text(json.dumps(settings))  # JSON is YAML too
         if text is not None:
             (tmp_path / "verdict.json").write_bytes(text.encode() if isinstance(text, str) else text)
@@ -113,12 +113,12 @@ def test_a_folder_in_its_place_is_answered_in_words(ask, tmp_path):
     [
         (
             {"fail_on": ["HURT"]},
-            "evaluation.gate.fail_on.0: Input should be 'HELPS', 'NEUTRAL', 'HURTS' or 'CANNOT_TELL'",
+            "gate.fail_on.0: Input should be 'HELPS', 'NEUTRAL', 'HURTS' or 'CANNOT_TELL'",
         ),
-        ({"fail_on": "HURTS"}, "evaluation.gate.fail_on: Input should be a valid list"),
+        ({"fail_on": "HURTS"}, "gate.fail_on: Input should be a valid list"),
         ({"fail_on": ["HURTS", "HURTS"]}, "each name may stand once"),
-        ({"guardrails": "yes"}, "evaluation.gate.guardrails"),
-        ({"fail_of": []}, "evaluation.gate.fail_of: unknown key"),
+        ({"guardrails": "yes"}, "gate.guardrails"),
+        ({"fail_of": []}, "gate.fail_of: unknown key"),
     ],
 )
 def test_mistakes_in_the_rules_are_named(ask, rules, named):

@@ -103,7 +103,7 @@ def train_one(data, settled, out: Path, name: str, *folders: str, number: int = 
 def test_one_generator_gives_its_kept_rows_up_to_the_dose(data, settled):
     ((folder, rows),) = parts_of(data, settled, "cvae", "second")
     assert (folder, rows.tolist()) == (data.root / "second", [*range(8), *range(8, 13)]), "9 of c asked for, 5 of b"
-    made = retrain.synthetic_rows(settled.recipes["synthetic"], [(folder, rows)], None)
+    made = retrain.synthetic_rows(settled.recipes["synthetic"], [(folder, rows)])
     assert made.y.tolist() == [2] * 8 + [1] * 5 and pictured(made).tolist() == list(range(200, 213))
     assert (made.weight == settled.recipes["synthetic"].weight).all()
 
@@ -112,14 +112,14 @@ def test_a_mixture_takes_rows_of_both_generators_and_fills_up_from_the_second(da
     """5 rows of b and 9 of c are asked for; first has 3 and 7 kept ones, of which 3 and 5 are its half."""
     parts = parts_of(data, settled, "mixture", "first", "second")
     assert [rows.tolist() for _, rows in parts] == [[1, 2, 3, 5, 6, 7, 8, 9], [0, 1, 2, 3, 8, 9]]
-    made = retrain.synthetic_rows(settled.recipes["synthetic"], parts, None)
+    made = retrain.synthetic_rows(settled.recipes["synthetic"], parts)
     assert made.y.tolist() == [1] * 3 + [2] * 5 + [2] * 4 + [1] * 2
     assert pictured(made).tolist() == [101, 102, 103, 105, 106, 107, 108, 109, 200, 201, 202, 203, 208, 209]
 
 
 def test_the_views_of_a_mixture_are_those_of_its_parts(data, settled):
     parts = parts_of(data, settled, "mixture", "first", "second")
-    made = retrain.synthetic_rows(settled.recipes["synthetic"], parts, None)
+    made = retrain.synthetic_rows(settled.recipes["synthetic"], parts)
     expected = [
         bank.images[bank.start[row] : bank.start[row + 1]]
         for folder, rows in parts
@@ -133,7 +133,7 @@ def test_the_views_of_a_mixture_are_those_of_its_parts(data, settled):
 @pytest.mark.parametrize("seed", [0, 1])
 def test_batches_of_a_mixture_hold_rows_of_both_generators(data, settled, seed):
     recipe = settled.recipes["synthetic"]
-    made = retrain.synthetic_rows(recipe, parts_of(data, settled, "mixture", "first", "second"), None)
+    made = retrain.synthetic_rows(recipe, parts_of(data, settled, "mixture", "first", "second"))
     own = retrain.Rows(data.real.y, Views.load(data.root / "views" / "standard"), np.ones(len(data.real)))
     batches = retrain.mix(recipe, own, 3, SimpleNamespace(batch=64, steps=40), seed, made)
     drawn = np.concatenate([row[swap] for _, row, swap, _ in map(batches.draw, range(40))])
@@ -143,21 +143,33 @@ def test_batches_of_a_mixture_hold_rows_of_both_generators(data, settled, seed):
 
 def test_a_part_without_rows_is_left_out_and_no_part_at_all_is_none(data, settled):
     recipe, none = settled.recipes["synthetic"], (data.root / "nothing", np.zeros(0, np.int64))
-    alone = retrain.synthetic_rows(recipe, [none, (data.root / "second", np.array([8, 0]))], None)
+    alone = retrain.synthetic_rows(recipe, [none, (data.root / "second", np.array([8, 0]))])
     assert pictured(alone).tolist() == [208, 200] and alone.y.tolist() == [1, 2]
-    assert retrain.synthetic_rows(recipe, [none, none], 3) is None
+    assert retrain.synthetic_rows(recipe, [none, none]) is None
 
 
-@pytest.mark.parametrize("folders", [("second",), ("first", "second")])
-def test_shuffled_labels_keep_their_number_and_the_pictures_and_change_which_belong_together(data, settled, folders):
-    recipe, parts = settled.recipes["synthetic"], parts_of(data, settled, "shuffled", *folders)
-    plain, again = (retrain.synthetic_rows(recipe, parts, None) for _ in range(2))
-    one, two, other = (retrain.synthetic_rows(recipe, parts, order) for order in (5, 5, 6))
-    assert np.array_equal(plain.y, again.y)
-    for mixed_up in (one, two, other):
-        assert sorted(mixed_up.y) == sorted(plain.y) and (mixed_up.y != plain.y).any()
-        assert np.array_equal(pictured(mixed_up), pictured(plain)) and np.array_equal(mixed_up.weight, plain.weight)
-    assert np.array_equal(one.y, two.y) and not np.array_equal(one.y, other.y)
+def test_mixed_up_labels_keep_their_number_and_change_their_places():
+    y = np.repeat([0, 2, 3], [9, 5, 2])
+    one, two, other = (retrain.mixed_up(y, 4, np.random.default_rng(seed)) for seed in (5, 5, 6))
+    assert np.array_equal(one, two) and not np.array_equal(one, other)
+    for found in (one, other):
+        assert sorted(found) == sorted(y) and (found != y).any()
+
+
+def test_labels_that_are_all_one_become_any_class():
+    found = retrain.mixed_up(np.full(300, 1), 3, np.random.default_rng(0))
+    assert set(found) == {0, 1, 2}, "a permutation of equal labels would change nothing"
+
+
+def test_a_shuffled_arm_learns_from_the_same_pictures_under_other_labels(data, settled, tmp_path, monkeypatch):
+    seen = []
+    real = retrain.mix
+    monkeypatch.setattr(retrain, "mix", lambda *a: seen.append(a[-1]) or real(*a))
+    for name in ("mixture", "shuffled"):
+        train_one(data, settled, tmp_path / name, name, "first", "second")
+    plain, mixed = seen
+    assert np.array_equal(pictured(plain), pictured(mixed)) and np.array_equal(plain.weight, mixed.weight)
+    assert sorted(plain.y) == sorted(mixed.y) and (plain.y != mixed.y).any()
 
 
 # ---- training ---------------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ def check(
         tuple(by_ece(p, y) for p in both),
         tuple(by_confusion(g, y, len(labels), "recall") for g in guess),
     ]
-    drawn = differences(pairs, resamples(y, groups, len(arm), min(block.bootstrap, DRAWS), seed, block.confidence))
+    drawn = differences(pairs, resamples(y, groups, min(block.bootstrap, DRAWS), seed), seed)
     whole = np.ones((1, len(y)))
     means = [(a(whole) - b(whole)).mean(axis=1)[0] for a, b in pairs]
 

@@ -8,8 +8,8 @@ from pipeline.params import Params
 
 
 def settings_hash(settings: Params) -> str:
-    """A hash of all that can change a result: params without how they are shown and where they are computed."""
-    kept = settings.model_dump(mode="json", exclude={"report", "compute"})
+    """A hash of all that can change a result: params without how results are shown and gated, and where they are computed."""
+    kept = settings.model_dump(mode="json", exclude={"report", "compute", "gate"})
     return hashlib.blake2b(json.dumps(kept, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 

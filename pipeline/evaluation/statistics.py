@@ -60,39 +60,57 @@ def detectable(draws: np.ndarray, confidence: float, power: float = 0.8) -> floa
     return float((stats.norm.ppf((1 + confidence) / 2) + stats.norm.ppf(power)) * draws.std())
 
 
-def resamples(
-    y: np.ndarray, groups: np.ndarray, seeds: int, count: int, seed: int, confidence: float, chunk: int = 100
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Weights of rows (R, N) and of seeds (R, S), in chunks: a hierarchical bootstrap (Davison and Hinkley, 1997, ch. 3.8).
+def resamples(y: np.ndarray, groups: np.ndarray, count: int, seed: int, chunk: int = 100) -> Iterator[np.ndarray]:
+    """Weights of rows (R, N), in chunks: groups are drawn with replacement within each class.
 
-    Test groups are drawn with replacement within each class, seeds with replacement. A resample of few seeds strays
-    too little from their mean; its way from there is stretched by sqrt(S / (S - 1)) and by Student's over the normal
-    quantile, so that the interval becomes Student's where only the seeds vary.
+    Of the G groups of a class G - 1 are drawn, each with the weight G / (G - 1), so that the spread of a small class is
+    not too small (Rao and Wu, 1988); a class of one group always has the weight 1.
     """
     rng = np.random.default_rng(seed)
     names, group = np.unique(groups, return_inverse=True)
     stratum = np.zeros(len(names), np.int64)
     stratum[group] = y
-    tail, stretch = (1 + confidence) / 2, 1.0
-    if seeds > 1:
-        stretch = np.sqrt(seeds / (seeds - 1)) * stats.t.ppf(tail, seeds - 1) / stats.norm.ppf(tail)
     for start in range(0, count, chunk):
         n = min(chunk, count - start)
-        weight = np.zeros((n, len(names)))
+        weight = np.ones((n, len(names)))
         for c in np.unique(stratum):
             own = np.flatnonzero(stratum == c)
-            weight[:, own] = rng.multinomial(len(own), np.full(len(own), 1 / len(own)), size=n)
-        drawn = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=n) / seeds
-        yield weight[:, group], 1 / seeds + stretch * (drawn - 1 / seeds)
+            if (many := len(own)) > 1:
+                drawn = rng.multinomial(many - 1, np.full(many, 1 / many), size=n)
+                weight[:, own] = drawn * (many / (many - 1))
+        yield weight[:, group]
 
 
-def differences(pairs: Sequence[tuple[Statistic, Statistic]], draws: Iterator) -> list[np.ndarray]:
-    """Resampled mean paired differences first - second of several statistics, the same draws for all: (R,) or (R, K) each."""
-    out: list[list[np.ndarray]] = [[] for _ in pairs]
-    for rows, seeds in draws:
-        for (a, b), found in zip(pairs, out, strict=True):
-            found.append(np.einsum("rs...,rs->r...", a(rows) - b(rows), seeds))
-    return [np.concatenate(found) for found in out]
+def differences(
+    pairs: Sequence[tuple[Statistic, Statistic]], draws: Iterator[np.ndarray], seed: int
+) -> list[np.ndarray]:
+    """Draws of the mean paired difference first - second of several statistics, (R,) or (R, K) each, the same for all.
+
+    A hierarchical bootstrap (Davison and Hinkley, 1997, ch. 3.8) over seeds and test groups. A handful of seeds cannot
+    be resampled: how far their mean strays is drawn from Student's distribution. To it comes the way of the mean over
+    seeds when groups are resampled as `draws` says, without the part that is each seed's own luck with the rows: the
+    variance between seeds has that already, and resampling both would count it three times (Owen, 2007). Where only
+    the seeds vary, or only their luck, the interval is Student's; where only the rows do, the plain bootstrap's.
+    """
+    found: list[list[np.ndarray]] = [[] for _ in pairs]
+    size = 0
+    for rows in draws:
+        size = rows.shape[1]
+        for (a, b), parts in zip(pairs, found, strict=True):
+            parts.append(a(rows) - b(rows))
+    whole, rng = np.ones((1, size)), np.random.default_rng([seed, 1])
+    out, stray = [], None
+    for (a, b), parts in zip(pairs, found, strict=True):
+        drawn, seen = np.concatenate(parts), (a(whole) - b(whole))[0]
+        mean, count = drawn.mean(axis=1), len(seen)
+        if count > 1:
+            luck = (drawn - mean[:, None]).var(axis=0).mean(axis=0) / (count - 1)  # in the mean over seeds
+            common = np.sqrt(np.maximum(1 - luck / np.maximum(mean.var(axis=0), 1e-300), 0))
+            stray = rng.standard_t(count - 1, len(drawn)) if stray is None else stray
+            center, sem = mean.mean(axis=0), seen.std(axis=0, ddof=1) / np.sqrt(count)
+            mean = mean + (common - 1) * (mean - center) + np.multiply.outer(stray, sem)
+        out.append(mean.round(12) + 0.0)  # a difference of rounding alone is none
+    return out
 
 
 def by_confusion(predicted: np.ndarray, y: np.ndarray, classes: int, metric: str) -> Statistic:

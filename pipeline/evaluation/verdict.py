@@ -36,13 +36,12 @@ class Outcomes:
         tables = np.stack([confusion(guess, self.y, len(self.labels)) for guess in self.predicted(arm)])
         return from_confusion(metric, tables)
 
-    def compare(self, arm: str, others: list[str], block: Evaluation, seed: int) -> list[np.ndarray]:
-        """Resampled mean paired differences of the primary metric, arm - other, float (R,) for each of the others."""
-        drawn = resamples(self.y, self.groups, self.seeds, block.bootstrap, seed, block.confidence)
-        ask = {
-            a: by_confusion(self.predicted(a), self.y, len(self.labels), block.primary_metric) for a in (arm, *others)
-        }
-        return differences([(ask[arm], ask[other]) for other in others], drawn)
+    def compare(self, pairs: Sequence[tuple[str, str]], block: Evaluation, seed: int) -> list[np.ndarray]:
+        """Draws of the mean paired difference of the primary metric, first arm - second, float (R,) for each pair."""
+        metric, k = block.primary_metric, len(self.labels)
+        ask = {a: by_confusion(self.predicted(a), self.y, k, metric) for pair in pairs for a in pair}
+        drawn = resamples(self.y, self.groups, block.bootstrap, seed)
+        return differences([(ask[a], ask[b]) for a, b in pairs], drawn, seed)
 
 
 def choose(
@@ -60,7 +59,7 @@ def choose(
     candidates = [a for a in candidates if added[a]] or candidates
     controls = [a for a in arms if arms[a].role == "control"]
     best = max(controls, key=lambda a: mean[a])
-    ahead = dict(zip(controls, validation.compare(best, controls, block, seed), strict=True))
+    ahead = dict(zip(controls, validation.compare([(best, a) for a in controls], block, seed), strict=True))
     return {
         "primary_metric": block.primary_metric,
         "best_control": best,
@@ -103,7 +102,7 @@ def decide(
         reason = "no arm has the role `candidate`, so there is nothing to judge"
         return base | {"verdict": "CANNOT_TELL", "reason": reason}
     others = [control, *(c for c in choices["contenders"] if c != control)]
-    drawn = test.compare(arm, others, block, seed)
+    drawn = test.compare([(arm, other) for other in others], block, seed)
     comparisons = [
         {"control": other, **ends(test, arm, other, draws, block)} for other, draws in zip(others, drawn, strict=True)
     ]
@@ -134,8 +133,8 @@ def every_arm(
 ) -> dict[str, dict]:
     """Each arm but the best control against it, with p values adjusted for the number of arms that add rows (Holm)."""
     others = [a for a in arms if a != control]
-    drawn = dict(zip(others, test.compare(control, others, block, seed), strict=True)) if others else {}
-    found = {a: ends(test, a, control, -drawn[a], block) for a in others}
+    drawn = dict(zip(others, test.compare([(a, control) for a in others], block, seed), strict=True)) if others else {}
+    found = {a: ends(test, a, control, drawn[a], block) for a in others}
     judged = [a for a in others if arms[a].role != "control"]
     for a, p in zip(judged, holm([found[a]["p_value"] for a in judged]), strict=True):
         word, reason = classify(found[a]["ci_low"], found[a]["ci_high"], p, test.seeds, added[a], block)

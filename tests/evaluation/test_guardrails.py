@@ -97,7 +97,9 @@ def test_intervals_hold_the_difference_and_mirror_when_arms_are_swapped():
     one, two = checked(arm, control, y), checked(control, arm, y)
     for name, rail in one.items():
         assert rail["ci_low"] < rail["ci_high"]
-        assert (rail["difference"], rail["ci_low"]) == pytest.approx((-two[name]["difference"], -two[name]["ci_high"]))
+        assert rail["difference"] == pytest.approx(-two[name]["difference"])
+        wide = rail["ci_high"] - rail["ci_low"]
+        assert rail["ci_low"] == pytest.approx(-two[name]["ci_high"], abs=0.15 * wide)
         if name != "ECE":  # a resampled ECE is too high, the more so the better calibrated a model is
             assert rail["ci_low"] <= rail["difference"] <= rail["ci_high"]
 

@@ -21,6 +21,7 @@ ABOUT = {
     "leaking_rows": 6,
     "notes": {"alpha": 8},
     "unlabelled": 11,
+    "heldback": 3,
     "test_resolution": 0.0554,
     "drift": [
         {"what": "mean", "split": "val", "train_mean": 100.04, "split_mean": 90.0, "distance": 0.25, "p": 0.0004}
