@@ -12,6 +12,7 @@ from pipeline.evaluation.statistics import by_confusion, detectable, differences
 from pipeline.params import Arm, Evaluation
 
 LEAST_SEEDS = 6  # fewer are exploratory, whatever the confidence asked for
+LEAST_GROUPS = 30  # of test rows: resamples of fewer know too little of how wrong they may be
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,17 @@ class Outcomes:
         ask = {a: by_confusion(self.predicted(a), self.y, k, metric) for pair in pairs for a in pair}
         drawn = resamples(self.y, self.groups, block.bootstrap, seed)
         return differences([(ask[a], ask[b]) for a, b in pairs], drawn, seed)
+
+
+def too_small(test: Outcomes) -> str:
+    """Why this test split can tell nothing whatever the figures say; empty if it can."""
+    groups = len(np.unique(test.groups))
+    if groups < LEAST_GROUPS:
+        return (
+            f"the test split has only {groups} independent rows or groups, and a verdict needs at least {LEAST_GROUPS}"
+        )
+    alone = [test.labels[c] for c in np.unique(test.y) if len(np.unique(test.groups[test.y == c])) < 2]
+    return f"a single independent test row or group stands for {', '.join(alone)}" if alone else ""
 
 
 def choose(
@@ -109,6 +121,8 @@ def decide(
     both = (test.probabilities[arm], test.probabilities[control])
     rails = guardrails.check(*both, test.y, test.groups, test.labels, block, seed)
     word, reason = combine(comparisons, choices["validation_rows"], test.seeds, added[arm], rails, block)
+    if small := too_small(test):
+        word, reason = "CANNOT_TELL", small
     first = {k: v for k, v in comparisons[0].items() if k != "control"} | {"synthetic_rows": added[arm]}
     first |= {"detectable": detectable(drawn[0], block.confidence), "comparisons": comparisons, "guardrails": rails}
     first |= {"threshold_shift": guardrails.threshold_shift(rails)}
@@ -138,6 +152,8 @@ def every_arm(
     judged = [a for a in others if arms[a].role != "control"]
     for a, p in zip(judged, holm([found[a]["p_value"] for a in judged]), strict=True):
         word, reason = classify(found[a]["ci_low"], found[a]["ci_high"], p, test.seeds, added[a], block)
+        if small := too_small(test):
+            word, reason = "CANNOT_TELL", small
         found[a] |= {"p_holm": p, "verdict": word, "reason": reason}
     return found
 

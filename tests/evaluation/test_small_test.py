@@ -1,0 +1,55 @@
+"""Test splits too small to tell anything, however clear they look. Run: python -m pytest tests/evaluation/test_small_test.py"""
+
+import numpy as np
+import pytest
+
+from pipeline.evaluation.verdict import LEAST_GROUPS, Outcomes, decide, too_small
+from pipeline.params import Arm, Evaluation
+
+BLOCK = Evaluation(
+    primary_metric="balanced_accuracy",
+    confidence=0.95,
+    bootstrap=200,
+    margin=0.01,
+    max_class_loss=0.02,
+    specificity=0.95,
+)
+
+
+def perfect_against_half_blind(y, groups):
+    """An arm that is right everywhere, and a control that never sees class 1."""
+    right = np.tile(np.eye(2)[y], (6, 1, 1)) * 0.8 + 0.1
+    blind = np.tile(np.eye(2)[np.zeros_like(y)], (6, 1, 1)) * 0.8 + 0.1
+    return Outcomes({"control": blind, "arm": right}, y, groups, ("a", "b"))
+
+
+def verdict(y, groups):
+    rest = {"rows": "nothing", "also": "nothing", "use": "kept", "dose": "full", "recipe": "plain"}
+    arms = {n: Arm(role=r, **rest) for n, r in (("control", "control"), ("arm", "candidate"))}
+    choices = {"chosen_arm": "arm", "best_control": "control", "contenders": ["control"], "validation_rows": 50}
+    choices["best_seed"] = {"arm": 0, "control": 0}
+    return decide(choices, perfect_against_half_blind(y, groups), arms, {"arm": 9, "control": 0}, BLOCK, 0)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5, LEAST_GROUPS // 2 - 1])
+def test_a_handful_of_rows_cannot_tell_even_when_every_one_agrees(rows):
+    y = np.repeat([0, 1], rows)
+    found = verdict(y, np.arange(2 * rows))
+    assert found["verdict"] == "CANNOT_TELL" and f"only {2 * rows} independent" in found["reason"]
+    assert found["arms"]["arm"]["verdict"] == "CANNOT_TELL" and found["difference"] == 0.5
+
+
+def test_enough_rows_can_tell():
+    y = np.repeat([0, 1], LEAST_GROUPS)
+    assert verdict(y, np.arange(len(y)))["verdict"] == "HELPS"
+
+
+def test_many_pictures_of_few_things_are_few():
+    y = np.repeat([0, 1], 100)
+    assert "only 20 independent" in verdict(y, np.arange(200) // 10)["reason"]
+
+
+def test_a_class_that_one_patient_stands_for_cannot_be_judged():
+    y, groups = np.repeat([0, 1], [60, 9]), np.concatenate([np.arange(60), np.full(9, 99)])
+    assert "a single independent test row or group stands for b" in verdict(y, groups)["reason"]
+    assert too_small(perfect_against_half_blind(np.repeat([0, 1], 40), np.arange(80))) == ""
