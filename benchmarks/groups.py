@@ -14,8 +14,6 @@ import pandas as pd
 
 from benchmarks import project
 
-OUTPUTS = ("train", "val", "test", "unlabelled", "quarantine.csv", "about")
-
 
 def prepared(source: str) -> tuple[pd.DataFrame, dict]:
     """All rows with their group and split, and the audit; splits that leak are let through."""
@@ -24,10 +22,9 @@ def prepared(source: str) -> tuple[pd.DataFrame, dict]:
         params["data"].update(source=source, allow_leaks=True, near_duplicates="group")
 
     with tempfile.TemporaryDirectory() as folder:
-        copy = project.copy(Path(folder), change)
-        project.run(copy, sys.executable, "-m", "stages", "prepare", *(f"data/{name}" for name in OUTPUTS))
-        rows = pd.concat([pd.read_parquet(copy / "data" / s / "table.parquet") for s in ("train", "val", "test")])
-        return rows, json.loads((copy / "data" / "about" / "audit.json").read_text())
+        out = project.prepare(project.copy(Path(folder), change))
+        rows = pd.concat([pd.read_parquet(out / s / "table.parquet") for s in ("train", "val", "test")])
+        return rows, json.loads((out / "about" / "audit.json").read_text())
 
 
 def agreement(rows: pd.DataFrame, true: pd.Series) -> pd.DataFrame:

@@ -15,8 +15,6 @@ from PIL import Image
 
 from benchmarks import project
 
-OUTPUTS = ("train", "val", "test", "unlabelled", "quarantine.csv", "about")
-
 
 def enlarge(source: Path, rows: int, folder: Path) -> Path:
     """`rows` JPEGs in class folders, made from the images of the source in turn."""
@@ -38,7 +36,7 @@ def measure(source: Path) -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as folder:
         copy = project.copy(Path(folder), lambda params: params["data"].update(source=str(source), drop_leaks=True))
         begun = time.monotonic()
-        project.run(copy, sys.executable, "-m", "stages", "prepare", *(f"data/{name}" for name in OUTPUTS))
+        project.prepare(copy)
         seconds = time.monotonic() - begun
     return seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
 
