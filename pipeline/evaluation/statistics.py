@@ -56,8 +56,13 @@ def mcnemar(a: np.ndarray, b: np.ndarray) -> tuple[int, int, float]:
 
 
 def detectable(draws: np.ndarray, confidence: float, power: float = 0.8) -> float:
-    """The smallest true difference that an interval of this confidence would find with this power, from its resamples (R,)."""
-    return float((stats.norm.ppf((1 + confidence) / 2) + stats.norm.ppf(power)) * draws.std())
+    """The smallest true difference that an interval of this confidence would find with this power, from its draws (R,).
+
+    From the width of the interval: the draws of few seeds are Student's, whose spread may be infinite.
+    """
+    tail = (1 + confidence) / 2
+    low, high = np.quantile(draws, [1 - tail, tail])
+    return float((high - low) / 2 * (1 + stats.norm.ppf(power) / stats.norm.ppf(tail)))
 
 
 def resamples(y: np.ndarray, groups: np.ndarray, count: int, seed: int, chunk: int = 100) -> Iterator[np.ndarray]:

@@ -149,6 +149,59 @@ def test_weights_of_a_class_are_multinomial():
     assert cov == pytest.approx(expected, abs=0.04)
 
 
+def constant(values):
+    """A pair of statistics that differ by these values (S,), or (S, K), however the rows are weighed."""
+    return (lambda rows: np.broadcast_to(values, (len(rows), *values.shape))), (
+        lambda rows: np.zeros((1, *values.shape))
+    )
+
+
+@pytest.mark.parametrize("seeds", [2, 6, 20])
+@pytest.mark.parametrize("confidence", [0.8, 0.95])
+def test_where_only_the_seeds_vary_the_interval_is_students(seeds, confidence):
+    values = np.random.default_rng(seeds).normal(0.3, 0.05, seeds)
+    draws = differences([constant(values)], resamples(np.arange(2), np.arange(2), 40_000, 0), 0)[0]
+    expected = stats.t.interval(confidence, seeds - 1, loc=values.mean(), scale=stats.sem(values))
+    found = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
+    half = (expected[1] - expected[0]) / 2
+    assert found == pytest.approx(expected, abs=(0.12 if seeds == 2 else 0.04) * half)  # a Cauchy quantile varies more
+
+
+@pytest.mark.parametrize("value", [0.1, 0.0, -1 / 3])
+def test_seeds_and_rows_that_all_agree_leave_no_interval(value):
+    draws = differences([constant(np.full(6, value))], resamples(np.arange(2), np.arange(2), 200, 0), 0)[0]
+    assert draws == pytest.approx(np.full(200, value)) and draws.std() < 1e-12
+
+
+def test_a_difference_of_rounding_alone_is_none():
+    draws = differences([constant(np.full(6, 0.1 + 0.2 - 0.3))], resamples(np.arange(2), np.arange(2), 200, 0), 0)[0]
+    assert 0.1 + 0.2 != 0.3 and (draws == 0).all()
+
+
+def test_one_seed_has_the_interval_of_its_rows():
+    y, a, b = three_classes(14)
+    f = [by_confusion(arm, y, 3, "accuracy") for arm in (a, b)]
+    plain = np.concatenate([f[0](rows) - f[1](rows) for rows in resamples(y, np.arange(100), 300, 0)])[:, 0]
+    assert bootstrap(a, b, y, metric="accuracy", count=300) == pytest.approx(plain)
+
+
+@pytest.mark.parametrize(
+    ("common", "own", "seed"), [(1.0, 0.0, 0.05), (1.0, 1.0, 0.0), (0.3, 1.0, 0.1), (0.0, 1.0, 0.0)]
+)
+def test_the_spread_over_rows_and_seeds_has_a_closed_form(common, own, seed):
+    """Of values that every row adds to: the variance of the mean over seeds when rows are resampled, less the part that
+    is each seed's own, plus that of Student's distribution around the mean of the seeds."""
+    rng, n, s = np.random.default_rng(3), 400, 12
+    value = common * rng.normal(0, 1, (n, 1)) + own * rng.normal(0, 1, (n, s)) + rng.normal(0, seed, s)
+    pair = (lambda rows: rows @ value / n), (lambda rows: np.zeros((len(rows), s)))
+    draws = differences([pair], resamples(np.zeros(n, np.int64), np.arange(n), 10_000, 0), 0)[0]
+    rows = value.mean(axis=1).var(ddof=1) / n
+    luck = (value - value.mean(axis=1, keepdims=True)).var(axis=0, ddof=1).mean() / n / (s - 1)
+    seeds = stats.sem(value.mean(axis=0)) ** 2 * (s - 1) / (s - 3)
+    assert draws.std() == pytest.approx(np.sqrt(max(rows - luck, 0) + seeds), rel=0.05)
+    assert draws.mean() == pytest.approx(value.mean(), abs=4 * draws.std() / 100)
+
+
 def test_where_rows_cannot_matter_the_interval_of_predictions_is_students():
     """In each seed arm a has some of 20 classes wholly right and the others wholly wrong."""
     y, right = np.repeat(np.arange(20), 2), np.array([9, 14, 11, 10, 12, 13, 8, 12])

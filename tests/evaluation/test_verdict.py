@@ -361,9 +361,9 @@ def uneven(seeds=8):
     return {"a": 0.6, "b": 0.62 + wobble, "new": 0.75 + wobble, "other": 0.61 + wobble, "wild": 0.4 - wobble}
 
 
-def compared(added=50, seeds=8):
+def compared(seeds=8, **added):
     test = outcomes(np.arange(900) % 3, seeds, **uneven(seeds))
-    return every_arm(test, arms(**ROLES), dict.fromkeys(ROLES, added), "a", BLOCK, seed=0)
+    return every_arm(test, arms(**ROLES), dict.fromkeys(ROLES, 50) | {"a": 0, "b": 0} | added, "a", BLOCK, seed=0)
 
 
 def test_every_arm_but_the_best_control_is_compared_with_it():
@@ -392,9 +392,11 @@ def test_six_seeds_cannot_make_several_arms_sure_and_the_reason_says_why():
     assert found["verdict"] == "CANNOT_TELL" and "0.0938" in found["reason"] and "disagree" not in found["reason"]
 
 
-def test_arms_without_added_rows_have_no_word_for_or_against():
-    found = compared(added=0)
-    assert all("no synthetic row" in found[a]["reason"] for a in ("new", "other", "wild"))
+@pytest.mark.parametrize("without", [("new",), ("new", "other", "wild")])
+def test_arms_without_added_rows_have_no_word_for_or_against(without):
+    found = compared(**dict.fromkeys(without, 0))
+    for arm in ("new", "other", "wild"):
+        assert ("no synthetic row" in found[arm]["reason"]) is (arm in without)
 
 
 def test_the_arm_named_beforehand_keeps_its_own_p_and_agrees_with_the_table():
