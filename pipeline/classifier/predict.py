@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from pipeline.classifier.model import Network, Settings
@@ -19,8 +20,14 @@ def save(network: Network, settings: Settings, stem: Path) -> None:
 
 
 def load(stem: Path) -> Network:
+    """The network that `save` wrote. Raises ValueError if its weights are damaged or no safetensors at all."""
     network = Network(Settings.model_validate_json(stem.with_suffix(".json").read_text()))
-    network.load_state_dict(load_file(stem.with_suffix(".safetensors")))
+    file = stem.with_suffix(".safetensors")
+    try:
+        weights = load_file(file)
+    except SafetensorError as error:
+        raise ValueError(f"{file} is damaged ({error}); delete it and run `dvc repro`") from None
+    network.load_state_dict(weights)
     return network.eval()
 
 

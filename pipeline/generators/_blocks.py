@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -101,7 +102,12 @@ class NetworkGenerator(base.Generator):
     def _load(self, folder: Path, state: dict[str, Any]) -> None:
         self.flips, self.trained_steps = tuple(state["flips"]), state["steps"]
         self.network = self.build()
-        self.network.load_state_dict(load_file(folder / "weights.safetensors"))
+        file = folder / "weights.safetensors"
+        try:
+            weights = load_file(file)
+        except SafetensorError as error:
+            raise ValueError(f"{file} is damaged ({error}); delete it and run `dvc repro`") from None
+        self.network.load_state_dict(weights)
         self.network.eval()
 
 

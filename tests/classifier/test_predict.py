@@ -1,5 +1,8 @@
 """What a trained classifier says: rows in order, calibrated. Run: python -m pytest tests/classifier/test_predict.py"""
 
+import io
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -71,6 +74,39 @@ def test_weights_of_another_network_are_refused(network, settings, tmp_path):
     (tmp_path / "seed0.json").write_text(settings.model_copy(update={"classes": 4}).model_dump_json())
     with pytest.raises(RuntimeError, match="size mismatch"):
         predict.load(tmp_path / "seed0")
+
+
+@pytest.mark.parametrize("tenths", range(10))
+def test_weights_that_were_cut_short_are_named_with_what_to_do(network, settings, tmp_path, tenths):
+    predict.save(network, settings, tmp_path / "seed0")
+    file = tmp_path / "seed0.safetensors"
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) * tenths // 10])
+    with pytest.raises(ValueError, match=r"seed0\.safetensors is damaged \(.+\); delete it and run `dvc repro`"):
+        predict.load(tmp_path / "seed0")
+    file.write_bytes(whole)
+    assert not predict.load(tmp_path / "seed0").training
+
+
+class Touch:
+    """Whoever unpickles this creates a file."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.file,)
+
+
+def test_weights_that_would_run_something_when_unpickled_are_refused_and_run_nothing(network, settings, tmp_path):
+    predict.save(network, settings, tmp_path / "seed0")
+    trap, file = tmp_path / "owned", tmp_path / "seed0.safetensors"
+    torch.save({"weights": Touch(trap)}, file)
+    with pytest.raises(ValueError, match=r"seed0\.safetensors is damaged"):
+        predict.load(tmp_path / "seed0")
+    assert not trap.exists()
+    torch.load(io.BytesIO(file.read_bytes()), weights_only=False)  # by the name alone it would refuse as well
+    assert trap.exists(), "the trap is none"
 
 
 def test_probabilities_are_a_softmax_even_of_huge_logits():

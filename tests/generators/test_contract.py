@@ -1,5 +1,6 @@
 """One contract for every generator family of the folder. Run: python -m pytest tests/generators/test_contract.py"""
 
+import io
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -112,6 +113,58 @@ def test_saved_options_can_be_read_by_a_person_and_must_match(fitted, build, tmp
     file.write_text(json.dumps(state))
     with pytest.raises(ValueError, match="fitted with other options than"):
         build().load(tmp_path / "model")
+
+
+def damaged(fitted: Generator, folder: Path) -> Path:
+    """Where a saved family keeps its weights; the test is over for a family that has none."""
+    fitted.save(folder)
+    if not (folder / "weights.safetensors").exists():
+        pytest.skip("keeps rows, not weights")
+    return folder / "weights.safetensors"
+
+
+def test_weights_that_were_cut_short_are_named_with_what_to_do(fitted, build, tmp_path):
+    file = damaged(fitted, tmp_path / "model")
+    whole = file.read_bytes()
+    for tenths in range(10):
+        file.write_bytes(whole[: len(whole) * tenths // 10])
+        with pytest.raises(
+            ValueError, match=r"model/weights\.safetensors is damaged \(.+\); delete it and run `dvc repro`"
+        ):
+            build().load(tmp_path / "model")
+    file.write_bytes(whole)
+    build().load(tmp_path / "model")
+
+
+class Touch:
+    """Whoever unpickles this creates a file."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.file,)
+
+
+def test_weights_that_would_run_something_when_unpickled_are_refused_and_run_nothing(fitted, build, tmp_path):
+    file, trap = damaged(fitted, tmp_path / "model"), tmp_path / "owned"
+    torch.save({"weights": Touch(trap)}, file)
+    with pytest.raises(ValueError, match=r"weights\.safetensors is damaged"):
+        build().load(tmp_path / "model")
+    assert not trap.exists()
+    torch.load(io.BytesIO(file.read_bytes()), weights_only=False)  # by the name alone it would refuse as well
+    assert trap.exists(), "the trap is none"
+
+
+def test_rows_that_would_run_something_when_unpickled_are_refused_and_run_nothing(fitted, build, tmp_path):
+    fitted.save(tmp_path / "model")
+    file, trap = tmp_path / "model" / "rows.npz", tmp_path / "owned"
+    if not file.exists():
+        pytest.skip("keeps weights, not rows")
+    np.savez(file, images=np.array([Touch(trap)], object), y=np.zeros(1, np.int64))
+    with pytest.raises(ValueError, match="allow_pickle=False"):
+        build().load(tmp_path / "model")
+    assert not trap.exists()
 
 
 @pytest.mark.parametrize(
