@@ -13,6 +13,7 @@ import pandas as pd
 if TYPE_CHECKING:
     import torch
 
+CHUNK = 256  # images that are copied at a time when a part of a set is written
 COLUMNS = {
     "id": "str",
     "group": "str",
@@ -98,7 +99,7 @@ class Samples:
 
     def take(self, rows: np.ndarray) -> "Samples":
         """The rows at these positions, or where a mask is true."""
-        rows = np.flatnonzero(rows) if np.asarray(rows).dtype == bool else np.asarray(rows, dtype=np.int64)
+        rows = places(rows)
         return replace(self, table=self.table.iloc[rows].reset_index(drop=True), images=self.images[rows])
 
     def with_columns(self, **columns: object) -> "Samples":
@@ -112,10 +113,15 @@ class Samples:
             digest.update(np.ascontiguousarray(self.images[start : start + 4096]).tobytes())
         return digest.hexdigest()
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, rows: np.ndarray | None = None) -> None:
+        """Write all rows, or those at these positions or where a mask is true, with no more than CHUNK of them in memory."""
+        rows = np.arange(len(self)) if rows is None else places(rows)
         folder.mkdir(parents=True, exist_ok=True)
-        self.table.to_parquet(folder / "table.parquet", index=False)
-        np.save(folder / "images.npy", self.images)
+        self.table.iloc[rows].reset_index(drop=True).to_parquet(folder / "table.parquet", index=False)
+        out = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, (len(rows), *self.shape))
+        for start in range(0, len(rows), CHUNK):
+            out[start : start + CHUNK] = self.images[rows[start : start + CHUNK]]
+        out.flush()
         (folder / "facts.json").write_text(json.dumps(asdict(self.facts), indent=1))
 
     @classmethod
@@ -124,6 +130,11 @@ class Samples:
         facts = {k: tuple(v) for k, v in json.loads((folder / "facts.json").read_text()).items()}
         images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
         return cls(pd.read_parquet(folder / "table.parquet"), images, Facts(**facts))
+
+
+def places(rows: np.ndarray) -> np.ndarray:
+    """Positions, int64 (M,), from positions or from a mask."""
+    return np.flatnonzero(rows) if np.asarray(rows).dtype == bool else np.asarray(rows, dtype=np.int64)
 
 
 def table(**columns: object) -> pd.DataFrame:

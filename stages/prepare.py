@@ -48,7 +48,7 @@ def main(
         form = chosen_form(rows, seen, data)
         samples = written(rows, source, form, scratch / "squares.npy", params)
         for name, out in (("train", train), ("val", val), ("test", test), ("heldback", heldback)):
-            samples.take(rows["split"].to_numpy() == name).save(out)
+            samples.save(out, rows["split"].to_numpy() == name)
         spare, held = left_over(spare, rows)
         images = intake.write(extra, spare["place"].to_numpy(), scratch / "pool.npy", form)
         Samples(as_table(pd.concat([rows, spare])).iloc[len(rows) :], images, samples.facts).save(unlabelled)
@@ -162,7 +162,7 @@ def chosen_form(rows: pd.DataFrame, seen: intake.Seen, data: Data) -> intake.For
         size=intake.choose_size(data.image_size, rows[["height", "width"]].min(axis=1).tolist()),
         channels=(1 if rows["grey"].all() else 3) if data.channels == "auto" else data.channels,
         fit=data.fit,
-        window=intake.common_range(seen.samples[rows["place"].to_numpy()], data.deep.percentiles),
+        window=intake.common_range(seen.samples[np.isin(seen.sampled, rows["place"])], data.deep.percentiles),
     )
 
 
@@ -175,7 +175,12 @@ def written(rows: pd.DataFrame, source: Source, form: intake.Form, file: Path, p
     frame = as_table(rows)
     y = pd.Categorical(frame["label"], categories=list(source.classes)).codes.astype(np.int64)
     flips = augment.choose_flips(
-        params.augment.flips, images[fit], y[fit], rows["group"].to_numpy()[fit], params.augment.flip_tolerance
+        params.augment.flips,
+        images,
+        np.flatnonzero(fit),
+        y[fit],
+        rows["group"].to_numpy()[fit],
+        params.augment.flip_tolerance,
     )
     return Samples(frame, images, Facts(source.classes, scarce, flips))
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,12 @@ import pytest
 from PIL import Image
 
 from pipeline import processes
+from pipeline.data.intake import Form
+from pipeline.data.sources.base import Picture, Source
+from pipeline.data.sources.base import table as source_table
 from pipeline.params import Params
 from pipeline.samples import Samples
-from stages.prepare import main
+from stages.prepare import main, written
 
 REAL_SPREAD = processes.spread
 OUTPUTS = ("train", "val", "test", "heldback", "unlabelled", "quarantine.csv", "about")
@@ -550,3 +554,35 @@ def test_a_share_of_the_scarce_classes_is_set_aside_whole_groups_at_a_time(prepa
     assert not set(aside["group"]) & set(done.rows["group"])
     assert set(done.val.table["id"]) == set(without.val.table["id"]), "validation and test stay what they are"
     assert set(done.test.table["id"]) == set(without.test.table["id"])
+
+
+# Memory
+
+
+def test_memory_of_writing_the_splits_does_not_grow_with_the_set(shipped, tmp_path):
+    side, plain = 96, shipped.augment.model_copy(update={"flips": "none"})
+    params = shipped.model_copy(update={"augment": plain})
+
+    def peak(n: int) -> int:
+        label, split = ["ab"[i % 2] for i in range(n)], np.array(["train", "train", "train", "val", "test"])
+        facts = {"path": "x", "group": "", "weight": 1.0, "hash": [f"{i:016}" for i in range(n)], "place": np.arange(n)}
+        rows = pd.DataFrame({"label": label, "split": split[np.arange(n) // 2 % 5], **facts})
+        source = Source(("a", "b"), source_table(label=label), list(range(n)), lambda i: Picture(colour + i % 50))
+        (tmp_path / str(n)).mkdir()
+        tracemalloc.start()
+        samples = written(rows, source, Form(side, 3, "crop", None), tmp_path / str(n) / "squares.npy", params)
+        for name in SPLITS:
+            samples.save(tmp_path / str(n) / name, rows["split"].to_numpy() == name)
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        for name in SPLITS:
+            part = Samples.load(tmp_path / str(n) / name)
+            expected = np.flatnonzero(rows["split"] == name)
+            assert part.table["id"].tolist() == rows["hash"][expected].tolist()
+            assert (part.images[:, 0, 0, 0] == expected % 50 + colour[0, 0, 0]).all()
+        return most
+
+    colour = np.random.default_rng(0).integers(0, 200, (side, side, 3)).astype(np.uint8)
+    peak(8)  # imports
+    small, large = peak(512), peak(2048)
+    assert large < 1.4 * small and large < 0.25 * 2048 * colour.size

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.params import Augment
+from pipeline.samples import CHUNK
 
 
 def choose_policy(asked: str, size: int) -> str:
@@ -24,9 +25,11 @@ def choose_policy(asked: str, size: int) -> str:
 
 
 def choose_flips(
-    asked: str, images: np.ndarray, y: np.ndarray, groups: np.ndarray, tolerance: float
+    asked: str, images: np.ndarray, rows: np.ndarray, y: np.ndarray, groups: np.ndarray, tolerance: float
 ) -> tuple[str, ...]:
-    """The flips that augmentation may use, among "horizontal" and "vertical".
+    """The flips that augmentation may use, among "horizontal" and "vertical", for the images at `rows`, int (M,).
+
+    y and groups (M,) are those of these rows. Only a probe of the images is read, and that a chunk at a time.
 
     `auto`: a flip is allowed if a 5-nearest-neighbour rule in 32 principal components, cross-validated on these rows,
     loses at most `tolerance` balanced accuracy when the held-out rows are flipped.
@@ -35,12 +38,12 @@ def choose_flips(
         return {"none": (), "both": ("horizontal", "vertical")}.get(asked, (asked,))
     if len(np.unique(y)) < 2 or np.bincount(y).max() < 3 or len(np.unique(groups)) < 5:
         return ()  # too few rows to find out
-    plain, flipped = _neighbour_accuracy(images, y, groups)
+    plain, flipped = _neighbour_accuracy(images, rows, y, groups)
     return tuple(name for name, accuracy in flipped.items() if accuracy >= plain - tolerance)
 
 
 def _neighbour_accuracy(
-    images: np.ndarray, y: np.ndarray, groups: np.ndarray, most: int = 3000
+    images: np.ndarray, rows: np.ndarray, y: np.ndarray, groups: np.ndarray, most: int = 3000
 ) -> tuple[float, dict[str, float]]:
     from sklearn.decomposition import PCA
     from sklearn.metrics import recall_score
@@ -48,8 +51,9 @@ def _neighbour_accuracy(
 
     from pipeline.data.splits import folds
 
-    rows = np.random.default_rng(0).permutation(len(y))[:most]  # a fixed probe of the data, not a result
-    small, y, groups = _shrink(images[rows], 32), y[rows], groups[rows]
+    probe = np.random.default_rng(0).permutation(len(y))[:most]  # fixed by the data, not a result
+    parts = np.array_split(rows[probe], range(CHUNK, len(probe), CHUNK))
+    small, y, groups = np.concatenate([_shrink(images[part], 32) for part in parts]), y[probe], groups[probe]
     views = {"plain": small, "horizontal": small[:, :, ::-1], "vertical": small[:, ::-1]}
     fold, guess = folds(y, groups, 3, 0), {name: np.zeros_like(y) for name in views}
     for k in range(3):

@@ -61,12 +61,13 @@ class Seen:
     """What the first pass found, a row per row of the source: `table` with a code where the picture cannot be used.
 
     Columns: code, remedy, height, width, grey, hash (of the pixels), notes, mean and spread (0 to 255), deep.
-    `samples` float (N, SAMPLE): pixel values of deep pictures without a window, NaN elsewhere.
+    `samples` float (M, SAMPLE): pixel values of deep pictures without a window, which are the rows `sampled`, int (M,).
     """
 
     table: pd.DataFrame
     thumbs: Thumbs
     samples: np.ndarray
+    sampled: np.ndarray
 
 
 def look(source: Source, scratch: Path) -> Seen:
@@ -79,14 +80,16 @@ def look(source: Source, scratch: Path) -> Seen:
     parts = processes.spread(look_at, jobs, processes.cores(), "look at pictures", n)
     where = np.concatenate([np.insert(w, 0, k, axis=1) for k, (_, w, _) in enumerate(parts)])
     table = pd.concat([t for t, _, _ in parts], ignore_index=True)
-    return Seen(table, Thumbs(files, where), np.concatenate([s for _, _, s in parts]))
+    sampled = [rows.start + place for rows, (_, _, s) in zip(chunks, parts, strict=True) for place in s]
+    samples = np.array([values for _, _, s in parts for values in s.values()], np.float32).reshape(-1, SAMPLE)
+    return Seen(table, Thumbs(files, where), samples, np.array(sampled, np.int64))
 
 
 def look_at(
     load: Callable, refs: Sequence, file: Path, report: processes.Report
-) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
-    """One chunk: its part of the table, where its thumbnails lie in `file`, and its samples of deep pixels."""
-    rows, where, samples = [], [], np.full((len(refs), SAMPLE), np.nan, np.float32)
+) -> tuple[pd.DataFrame, np.ndarray, dict[int, np.ndarray]]:
+    """One chunk: its part of the table, where its thumbnails lie in `file`, and samples of deep pixels by place."""
+    rows, where, samples = [], [], {}
     with file.open("wb") as out:
         for i, ref in enumerate(refs):
             report(1, "")
@@ -121,7 +124,7 @@ def own_range(picture: Picture) -> tuple[float, float]:
 
 
 def common_range(samples: np.ndarray, percentiles: tuple[float, float]) -> tuple[float, float] | None:
-    """Black and white for deep pictures without a window, from the samples (N, SAMPLE) of training rows; None if there are none."""
+    """Black and white for deep pictures without a window, from the samples (M, SAMPLE) of training rows; None if there are none."""
     values = samples[np.isfinite(samples)]
     if not len(values):
         return None

@@ -1,10 +1,12 @@
 """Views are a function of a row's own seed, drawn once. Run: python -m pytest tests/data/test_augment.py"""
 
 import random
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
+from pipeline.data import augment
 from pipeline.data.augment import (
     Views,
     augmented,
@@ -175,17 +177,20 @@ def test_auto_policy_is_glyph_up_to_16_pixels():
     [("none", ()), ("horizontal", ("horizontal",)), ("vertical", ("vertical",)), ("both", BOTH)],
 )
 def test_flips_asked_for_are_taken_as_they_are(asked, flips):
-    assert choose_flips(asked, pictures(2), np.array([0, 1]), np.array([0, 1]), 0.0) == flips
+    assert choose_flips(asked, pictures(2), *[np.arange(2)] * 3, 0.0) == flips
 
 
-def bars(axis: int, n: int = 60) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Two classes that differ by where a bar lies along one axis; either mirror image along the other is the same."""
+def bars(axis: int, n: int = 60) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Images, rows, classes and groups: two classes that differ by where a bar lies along one axis.
+
+    Either mirror image along the other axis is the same.
+    """
     y = np.arange(n) % 2
     images = np.random.default_rng(0).normal(100, 15, (n, 10, 10, 1))
     for i, c in enumerate(y):
         place = slice(1, 4) if c else slice(6, 9)
         images[(i, place) if axis == 0 else (i, slice(None), place)] += 90
-    return images.clip(0, 255).astype(np.uint8), y, np.arange(n)
+    return images.clip(0, 255).astype(np.uint8), np.arange(n), y, np.arange(n)
 
 
 @pytest.mark.parametrize(("axis", "flips"), [(0, ("horizontal",)), (1, ("vertical",))])
@@ -198,19 +203,41 @@ def test_auto_refuses_flips_of_digits():
     rows = [i for i, split in enumerate(source.rows["split"]) if split == "train"]
     images = np.stack([source.load(source.refs[i]).pixels for i in rows])
     y = np.array([int(source.rows["label"][i]) for i in rows])
-    assert choose_flips("auto", images, y, np.arange(len(y)), 0.03) == ()
+    assert choose_flips("auto", images, np.arange(len(y)), y, np.arange(len(y)), 0.03) == ()
 
 
 def test_auto_allows_no_flip_where_it_cannot_be_tried():
-    images, y, groups = bars(0)
-    assert choose_flips("auto", images, np.zeros_like(y), groups, 0.03) == ()
-    assert choose_flips("auto", images, y, groups % 4, 0.03) == ()
-    assert choose_flips("auto", images[:3], np.array([0, 0, 1]), groups[:3], 0.03) == ()
+    images, rows, y, groups = bars(0)
+    assert choose_flips("auto", images, rows, np.zeros_like(y), groups, 0.03) == ()
+    assert choose_flips("auto", images, rows, y, groups % 4, 0.03) == ()
+    assert choose_flips("auto", images, rows[:3], np.array([0, 0, 1]), groups[:3], 0.03) == ()
 
 
 def test_flips_are_decided_for_classes_of_two_rows_each():
     images = bars(0, 6)[0]
-    assert set(choose_flips("auto", images, np.array([0, 0, 1, 1, 2, 2]), np.arange(6), 0.03)) <= set(BOTH)
+    assert set(choose_flips("auto", images, np.arange(6), np.array([0, 0, 1, 1, 2, 2]), np.arange(6), 0.03)) <= set(
+        BOTH
+    )
+
+
+class Recorded(np.ndarray):
+    """Images that note how many rows each access copies."""
+
+    copied: ClassVar[list[int]] = []
+
+    def __getitem__(self, key: object) -> np.ndarray:
+        if isinstance(key, np.ndarray):
+            self.copied.append(len(key))
+        return np.asarray(super().__getitem__(key))
+
+
+def test_flips_are_decided_by_the_rows_named_and_no_more_than_a_chunk_is_copied():
+    images, _, y, _ = bars(0, 4000)
+    mixed = np.concatenate([255 - images.swapaxes(1, 2), images])  # the first half would say otherwise
+    plain = augment._neighbour_accuracy(images, np.arange(4000), y, np.arange(4000))
+    Recorded.copied.clear()
+    found = augment._neighbour_accuracy(mixed.view(Recorded), 4000 + np.arange(4000), y, np.arange(4000))
+    assert found == plain and sum(Recorded.copied) == 3000 and max(Recorded.copied) <= 256
 
 
 def test_views_per_row_follow_the_class_within_bounds(shipped):
