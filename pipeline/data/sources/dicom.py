@@ -57,9 +57,10 @@ def check(file: Any, data: Data) -> None:
         from pydicom.uid import ImplicitVRLittleEndian
 
         file.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
-    elif syntax.is_compressed and not decodable(syntax):
+    elif syntax.is_compressed and not (decodable(syntax) and within_reach(syntax, int(file.BitsStored))):
         raise Unreadable(
-            "codec", f"compressed as {syntax.name}, for which no decoder is installed; store it uncompressed"
+            "codec",
+            f"{file.BitsStored} bits compressed as {syntax.name}, for which no decoder is installed; store it uncompressed",
         )
     elif syntax.is_compressed:
         check_frame(file)
@@ -77,6 +78,8 @@ def check_frame(file: Any) -> None:
                 width, height = image.size
     except UnidentifiedImageError:
         return  # of another codec, whose decoder looks for itself
+    except Image.DecompressionBombError:
+        raise Unreadable("too_large", f"its frame claims far more than its tags, {file.Columns}x{file.Rows}") from None
     if (width, height) != (file.Columns, file.Rows):
         raise Unreadable(
             "broken", f"its frame is {width}x{height}, its tags say {file.Columns}x{file.Rows}; fetch it again"
@@ -90,6 +93,15 @@ def decodable(syntax: Any) -> bool:
         return get_decoder(syntax).is_available
     except NotImplementedError:  # pydicom's word for a syntax that it has never heard of
         return False
+
+
+def within_reach(syntax: Any, bits: int) -> bool:
+    """Whether a decoder that is installed takes so many bits: Pillow, which comes along, does not take all."""
+    from pydicom.pixels import get_decoder
+    from pydicom.uid import JPEG2000, JPEG2000Lossless, JPEGExtended12Bit
+
+    most = {JPEGExtended12Bit: 8, JPEG2000: 16, JPEG2000Lossless: 16}.get(syntax, 32)
+    return bits <= most or get_decoder(syntax).available_plugins != ("pillow",)
 
 
 def picture(file: Any, data: Data) -> Picture:

@@ -4,6 +4,7 @@ import io
 import struct
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pydicom
@@ -21,6 +22,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
+    JPEGExtended12Bit,
     JPEGLossless,
     JPEGLSLossless,
     RLELossless,
@@ -32,6 +34,8 @@ from pipeline.data.sources import dicom
 from pipeline.data.sources.base import Picture, Unreadable
 from pipeline.data.sources.decode import decode
 from pipeline.params import Data
+
+REAL = Path(pydicom.__file__).parent / "data" / "test_files"  # files of scanners and converters that come with pydicom
 
 
 @pytest.fixture
@@ -436,3 +440,59 @@ def test_any_bytes_after_the_preamble_give_unreadable(data):
         element = struct.pack("<HH2sH", rng.choice([2, 8, 40, 32736]), rng.integers(64), b"UI", rng.integers(90))
         start = [bytes(128) + b"DICM", b"\x08\0\x05\0", bytes(128) + b"DICM" + element][trial % 3]
         survives(start + rng.bytes(rng.integers(0, 500)), data())
+
+
+# Files as scanners and converters write them
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "low", "high"),
+    [
+        ("CT_small.dcm", (128, 128, 1), -896, 1167),
+        ("MR_small.dcm", (64, 64, 1), 127, 2145),
+        ("MR_small_RLE.dcm", (64, 64, 1), 127, 2145),
+        ("MR_small_bigendian.dcm", (64, 64, 1), 127, 2145),
+        ("MR_small_jp2klossless.dcm", (64, 64, 1), 127, 2145),
+        ("JPEG2000.dcm", (1024, 256, 1), None, None),
+        ("SC_rgb_rle.dcm", (100, 100, 3), 0, 255),
+        ("SC_rgb_jpeg_dcmtk.dcm", (100, 100, 3), 0, 255),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_real_files_are_read(data, name, shape, low, high):
+    seen = decode(REAL / name, name, data())
+    assert seen.pixels.shape == shape and np.isfinite(seen.pixels).all()
+    assert low is None or (seen.pixels.min(), seen.pixels.max()) == (low, high)
+
+
+def test_one_picture_in_several_codings_of_real_files_is_the_same(data):
+    plain = decode(REAL / "MR_small.dcm", "x.dcm", data()).pixels
+    for name in ("MR_small_RLE.dcm", "MR_small_jp2klossless.dcm", "MR_small_implicit.dcm", "MR_small_bigendian.dcm"):
+        assert np.array_equal(decode(REAL / name, name, data()).pixels, plain), name
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "says"),
+    [
+        ("JPEG-lossy.dcm", "codec", "12 bits compressed as JPEG Extended"),
+        ("JPGExtended.dcm", "codec", "12 bits compressed as JPEG Extended"),
+        ("MR_small_jpeg_ls_lossless.dcm", "codec", "JPEG-LS Lossless"),
+        ("SC_rgb_jpeg_gdcm.dcm", "codec", "JPEG Lossless"),
+        ("image_dfl.dcm", "codec", "Deflated"),
+        ("JPEG2000-embedded-sequence-delimiter.dcm", "too_large", "claims far more than its tags, 256x1024"),
+        ("GDCMJ2K_TextGBR.dcm", "broken", "fetch it again"),  # not the bare stream that the standard asks for
+        ("MR_truncated.dcm", "broken", "fetch it again"),
+        ("no_meta.dcm", "unreadable", "begins with"),  # a stray byte stands before its first tag
+        ("reportsi.dcm", "no_pixels", "remove it"),
+        ("examples_palette.dcm", "layout", "PALETTE COLOR"),
+        ("rtdose.dcm", "frames", "15 frames"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_real_files_that_cannot_be_used_say_why(data, name, code, says):
+    decoders = pydicom.pixels.get_decoder(JPEGExtended12Bit).available_plugins
+    if code == "codec" and name != "image_dfl.dcm" and decoders != ("pillow",):
+        pytest.skip("a plug-in reads it")
+    with pytest.raises(Unreadable) as error:
+        decode(REAL / name, name, data())
+    assert error.value.code == code and says in error.value.remedy
