@@ -31,6 +31,15 @@ TEST = "data/real/test"
 HEAVY = ("torch", "lightning")
 LIGHT = ("prepare", "report")
 LONGEST_FUNCTION, LONGEST_FILE = 50, 300
+RUNNERS = {  # modules that run what they read
+    "pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "subprocess", "runpy", "pty",
+}  # fmt: skip
+RUNNING = {  # functions that do, whoever owns them
+    "system", "popen", "load_from_checkpoint", "read_pickle", "read_hdf", "Unpickler", "run_path", "run_module",
+    "__import__",
+}  # fmt: skip
+UNPICKLERS = {"torch", "lightning", "pytorch_lightning", "yaml", "pandas"}  # their `load` unpickles or builds objects
+LOADERS = {"numpy.load", "numpy.lib.npyio.load"}  # safe with allow_pickle=False
 
 
 # ---- what a tree holds ------------------------------------------------------------------------------------------
@@ -356,26 +365,67 @@ def flaws(source, library):
                 found.append(f": {node.name} has {length} lines, more than {LONGEST_FUNCTION}")
         if library and isinstance(node, ast.Call) and ast.unparse(node.func) == "print":
             found.append(f":{node.lineno} prints")
-        found += [f":{node.lineno} {what}" for what in unsafe(node)]
+        found += [f":{node.lineno} {what}" for what in unsafe(node, bound(source))]
         named_so = isinstance(node, (ast.Attribute, ast.ImportFrom))
         if library and named_so and re.match(r"sys\.argv$|from sys import .*\bargv", ast.unparse(node)):
             found.append(f":{node.lineno} reads the command line")
     return found
 
 
-def unsafe(node):
-    """Ways in which a file could make this code run something: unpickling, evaluating, a shell."""
+def unsafe(node, known):
+    """Ways in which a file could make this code run something: unpickling, evaluating, a shell.
+
+    `known` says what its imports are called there. A function is found wherever it is named, called or not.
+    """
     if isinstance(node, (ast.Import, ast.ImportFrom)):
-        names = [a.name for a in node.names] + [getattr(node, "module", None) or ""]
-        yield from (f"imports {n}" for n in names if n.split(".")[0] in ("pickle", "joblib", "shelve", "subprocess"))
+        starred = isinstance(node, ast.ImportFrom) and any(a.name == "*" for a in node.names)
+        yield from (f"imports {n}" for n in named(node) if risky(n) or (n in LOADERS and not starred))
+        if starred:
+            yield f"imports {node.module}.*, which may be anything"
+    full = spelt_out(node, known)
+    if full and risky(full):
+        yield f"uses {full}"
     if isinstance(node, ast.Call):
-        name, keys = ast.unparse(node.func), {k.arg: ast.unparse(k.value) for k in node.keywords}
-        if name in ("eval", "exec", "os.system", "os.popen", "torch.load", "yaml.load", "pd.read_pickle"):
-            yield f"calls {name}"
-        if name == "np.load" and keys.get("allow_pickle") != "False":
-            yield "calls np.load without allow_pickle=False"
-        if name == "YAML" and keys.get("typ") != "'safe'":
+        full, keys = spelt_out(node.func, known), {k.arg: ast.unparse(k.value) for k in node.keywords}
+        last = node.func.attr if isinstance(node.func, ast.Attribute) else full
+        if last == "eval" and (node.args or node.keywords or full == "eval"):  # network.eval() is something else
+            yield f"uses {ast.unparse(node.func)}"
+        if (full in LOADERS and "allow_pickle" not in keys) or keys.get("allow_pickle", "False") != "False":
+            yield f"calls {full or ast.unparse(node.func)} without allow_pickle=False"
+        if keys.get("weights_only", "True") != "True":
+            yield f"calls {full or ast.unparse(node.func)} without weights_only=True"
+        if last == "YAML" and keys.get("typ") != "'safe'":
             yield "reads YAML that may build objects"
+
+
+@cache
+def bound(source):
+    """What the imports of a file are called in it, {name here: full dotted name}."""
+    nodes = [n for n in ast.walk(parse(source)) if isinstance(n, ast.Import)]
+    plain = {
+        a.asname or a.name.split(".")[0]: a.name if a.asname else a.name.split(".")[0] for n in nodes for a in n.names
+    }
+    return plain | borrowed(source)
+
+
+def spelt_out(node, known):
+    """`torch.load` for the name or attribute `t.load` after `import torch as t`; `?.load` of other values."""
+    if isinstance(node, ast.Name):
+        return known.get(node.id, node.id)
+    if isinstance(node, ast.Attribute):
+        return f"{spelt_out(node.value, known) or '?'}.{node.attr}"
+    return None
+
+
+def risky(full):
+    """Whether a dotted name is, or lies in, something that runs what it reads."""
+    parts = full.split(".")
+    first, last = parts[0], parts[-1]
+    if first in RUNNERS or last in RUNNING or full == "exec":
+        return True
+    if first in ("os", "posix", "nt"):
+        return re.match(r"(exec|spawn|posix_spawn|popen|startfile)", last) is not None
+    return first in UNPICKLERS and re.match(r"(unsafe_|full_)?load(_all|s)?$|hub$|package$", last) is not None
 
 
 def test_the_tree_has_no_problems():
@@ -541,21 +591,49 @@ FAULTS = {
     "a library that prints": ("pipeline/seeds.py", "print('hello')", r"seeds.py:\d+ prints"),
     "a library with a command line": ("pipeline/seeds.py", "import sys\nsys.argv", r"seeds.py:\d+ reads the command"),
     "the command line by name": ("pipeline/seeds.py", "from sys import argv", r"seeds.py:\d+ reads the command"),
-    "an unpickler": ("pipeline/samples.py", "def late():\n    import pickle", r"samples.py:\d+ imports pickle"),
-    "an unpickler from a library": ("stages/retrain.py", "from joblib import load", r"retrain.py:\d+ imports joblib"),
-    "a checkpoint that may hold anything": (
-        "pipeline/training.py",
-        "torch.load('x')",
-        r"training.py:\d+ calls torch.load",
-    ),
-    "arrays that may hold anything": ("stages/report.py", "np.load('x')", r"report.py:\d+ calls np.load without"),
-    "arrays that shall": (
-        "stages/report.py",
-        "np.load('x', allow_pickle=True)",
-        r"report.py:\d+ calls np.load without",
-    ),
-    "YAML that builds objects": ("pipeline/params.py", "YAML()", r"params.py:\d+ reads YAML"),
-    "a shell": ("stages/check.py", "os.system('true')", r"check.py:\d+ calls os.system"),
+    **{
+        f"unsafe: {text!r} in {file}": (file, text, rf"{Path(file).name}:\d+ {words}")
+        for file, text, words in (
+            ("pipeline/samples.py", "def late():\n    import pickle", "imports pickle"),
+            ("pipeline/samples.py", "import dill", "imports dill"),
+            ("pipeline/samples.py", "from cloudpickle import loads", "imports cloudpickle"),
+            ("stages/retrain.py", "from joblib import load", "imports joblib"),
+            ("stages/retrain.py", "import runpy", "imports runpy"),
+            ("stages/retrain.py", "from subprocess import run", "imports subprocess"),
+            ("pipeline/training.py", "torch.load('x')", r"uses torch\.load"),
+            ("pipeline/training.py", "import torch as t\nt.load('x', weights_only=True)", r"uses torch\.load"),
+            ("pipeline/training.py", "reader = torch.load", r"uses torch\.load"),
+            ("pipeline/training.py", "from torch import load", r"imports torch\.load"),
+            ("pipeline/training.py", "def late():\n    from torch import load as read", r"imports torch\.load"),
+            ("pipeline/training.py", "from torch import *", r"imports torch\.\*"),
+            ("pipeline/training.py", "torch.jit.load('x')", r"uses torch\.jit\.load"),
+            ("pipeline/training.py", "from torch import jit\njit.load('x')", r"uses torch\.jit\.load"),
+            ("pipeline/training.py", "from torch.jit import load", r"imports torch\.jit\.load"),
+            ("pipeline/training.py", "torch.serialization.load('x')", r"uses torch\.serialization\.load"),
+            ("pipeline/training.py", "torch.hub.load('x', 'y')", r"uses torch\.hub\.load"),
+            ("pipeline/training.py", "Module.load_from_checkpoint('x')", r"uses Module\.load_from_checkpoint"),
+            ("pipeline/training.py", "build().load_from_checkpoint('x')", r"uses \?\.load_from_checkpoint"),
+            ("pipeline/training.py", "read(weights_only=False)", "calls read without weights_only"),
+            ("stages/report.py", "pd.read_pickle('x')", r"uses pandas\.read_pickle"),
+            ("stages/report.py", "import pandas\npandas.read_pickle('x')", r"uses pandas\.read_pickle"),
+            ("stages/report.py", "from pandas import read_pickle", r"imports pandas\.read_pickle"),
+            ("stages/report.py", "np.load('x')", r"calls numpy\.load without"),
+            ("stages/report.py", "np.load('x', allow_pickle=True)", r"calls numpy\.load without"),
+            ("stages/report.py", "import numpy\nnumpy.load('x', allow_pickle=True)", r"calls numpy\.load without"),
+            ("stages/report.py", "from numpy import load", r"imports numpy\.load"),
+            ("stages/report.py", "np.lib.format.read_array(f, allow_pickle=yes)", r"calls numpy\.\S+ without"),
+            ("pipeline/params.py", "YAML()", "reads YAML"),
+            ("pipeline/params.py", "ruamel.yaml.YAML(typ='unsafe')", "reads YAML"),
+            ("pipeline/params.py", "import yaml\nyaml.unsafe_load('x')", r"uses yaml\.unsafe_load"),
+            ("stages/check.py", "os.system('true')", r"uses os\.system"),
+            ("stages/check.py", "from os import system", r"imports os\.system"),
+            ("stages/check.py", "import os as o\no.execvp('true', [])", r"uses os\.execvp"),
+            ("stages/check.py", "eval('1')", "uses eval"),
+            ("stages/check.py", "frame.eval('1')", r"uses frame\.eval"),
+            ("stages/check.py", "exec('1')", "uses exec"),
+            ("stages/check.py", "__import__('x')", "uses __import__"),
+        )
+    },
     "a long function": ("stages/prepare.py", "def long():\n" + "    1\n" * 50, "prepare.py: long has 51 lines"),
     "a long file": ("pipeline/seeds.py", "# more\n" * 300, r"seeds.py has \d+ lines"),
     "torchvision": ("pipeline/data/augment.py", "import torchvision.transforms", "augment.py imports torchvision"),
@@ -592,6 +670,8 @@ def test_a_copy_has_the_problems_of_the_original_and_no_others(copy, clean):
         ("stages/prepare.py", "def late():\n    import lightning"),
         ("pipeline/seeds.py", "def short():\n" + "    1\n" * 49),
         ("pipeline/seeds.py", "footprint(1)\nargv = 'sys.argv'"),
+        ("pipeline/training.py", "network.eval()\nSamples.load('x')\nnetwork.load_state_dict({})"),
+        ("stages/report.py", "np.load('x', allow_pickle=False)\njson.loads('{}')\nYAML(typ='safe').load('x')"),
         ("stages/report.py", "if TYPE_CHECKING:\n    import torch"),
         ("stages/augment.py", "def unused(params):\n    return params.teachers"),
         ("stages/augment.py", "def unused(params):\n    import pipeline.training"),
