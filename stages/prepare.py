@@ -80,7 +80,10 @@ def readable(source: Source, seen: intake.Seen) -> tuple[pd.DataFrame, list[Prob
 
 
 def usable(source: Source, seen: intake.Seen, data: Data) -> tuple[pd.DataFrame, list[Problem]]:
-    """The readable rows without those whose labels conflict; raises ValueError if too many are lost."""
+    """The readable rows without those whose labels conflict; raises ValueError if too many are lost.
+
+    A row that stands there twice is listed and is no loss: its picture is used.
+    """
     rows, lost = readable(source, seen)
     torn = audit.conflicts(rows["hash"], rows["label"])
     if torn.any():
@@ -91,8 +94,8 @@ def usable(source: Source, seen: intake.Seen, data: Data) -> tuple[pd.DataFrame,
                 (f"{p.file!r}: {p.remedy}" for p in problems),
             )
         lost, rows = lost + problems, rows[~torn].reset_index(drop=True)
-    total = len(source.refs) + len(source.problems)
-    audit.check_losses(total, source.classes, rows["label"], lost, data.max_quarantined)
+    gone = [p for p in lost if p.code != "repeated"]
+    audit.check_losses(len(source.refs), source.classes, rows["label"], gone, data.max_quarantined)
     return rows, lost
 
 

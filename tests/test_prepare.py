@@ -452,6 +452,22 @@ def test_conflicts_count_as_losses(prepare, torn):
         prepare(torn, conflicts="drop")
 
 
+def test_a_row_that_stands_there_twice_is_listed_and_is_no_loss(prepare):
+    rows = base(24)
+    done = prepare([*rows, rows[3], rows[8]], max_quarantined=0.0, near_duplicates="ignore")
+    assert done.quarantine[["file", "code"]].to_numpy().tolist() == [["3.png", "repeated"], ["8.png", "repeated"]]
+    assert sorted(done.rows["source_path"]) == sorted(r["path"] for r in rows)
+    assert done.audit["quarantine"] == {"repeated": 2}
+
+
+def test_rows_that_stand_there_twice_do_not_hide_a_loss(prepare):
+    rows = base(24)
+    rows[5]["pixels"] = b""
+    with pytest.raises(ValueError, match=r"1 of 24 images cannot be used(?s:.*)'5\.png': empty") as error:
+        prepare([*rows, *rows[:3] * 40], max_quarantined=0.04)
+    assert "repeated" not in str(error.value)
+
+
 def test_names_do_not_break_the_lines_of_the_log(prepare, tmp_path, caplog):
     caplog.set_level("WARNING")
     rows = base(24)
