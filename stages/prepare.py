@@ -41,7 +41,7 @@ def main(
         thumbs = seen.thumbs.take(rows["place"].to_numpy()) + seen_extra.thumbs.take(spare["place"].to_numpy())
         near = find_near(rows, spare, thumbs, data, derive(params.seed, "duplicates"))
         among = near.pairs[(near.pairs < len(rows)).all(axis=1)]
-        rows["group"], paths = grouped(rows, among, data), rows["path"].tolist()
+        rows, paths = rows.assign(named=rows["group"], group=grouped(rows, among, data)), rows["path"].tolist()
         joined = join_pool(rows, spare, near.pairs)
         rows, spare = rows.assign(joined=joined[: len(rows)]), spare.assign(group=joined[len(rows) :])
         rows, leaked = split(rows, data, derive(params.seed, "splits"))
@@ -58,17 +58,12 @@ def main(
         record["heldback"] = int((rows["split"] == "heldback").sum())
         record["near_bound"] = None if data.near_duplicates == "ignore" else near.bound
         record["near_examples"] = examples(near, paths, samples)
-        if form.channels == 1 and not rows["grey"].all():
-            record["warnings"].append(
-                f"{int((~rows['grey']).sum())} pictures have colours, which one channel leaves out"
-            )
-        if len(among) and data.near_duplicates == "warn":
-            warning = f"{len(among)} pairs of near duplicates may stand in two splits (data.near_duplicates)"
-            record["warnings"].append(warning)
+        misnamed = paths_with_wrong_ending(rows, spare)
+        record["warnings"] += warnings(rows, form, len(among), len(misnamed), data)
     pd.DataFrame(lost, columns=audit.QUARANTINE).to_csv(quarantine, index=False)
     record |= {"quarantined": len(lost), "quarantine": pd.Series([p.code for p in lost]).value_counts().to_dict()}
     (about / "audit.json").write_text(json.dumps(record, indent=1))
-    say(record, lost)
+    say(record, lost, misnamed)
 
 
 def readable(source: Source, seen: intake.Seen) -> tuple[pd.DataFrame, list[Problem]]:
@@ -150,7 +145,7 @@ def split(rows: pd.DataFrame, data: Data, seed: int) -> tuple[pd.DataFrame, list
             raise ValueError(f"data.drop_leaks leaves no row of classes {lost}; mend the splits that the source gives")
         rows = rows[~gone].reset_index(drop=True)
     elif len(found) and not data.allow_leaks:
-        audit.refuse_leaks(found)
+        audit.refuse_leaks(found, rows.groupby("group")["named"].agg(list))
     names = splits.assign(rows["label"].tolist(), rows["group"].tolist(), rows["split"].tolist(), fractions, seed)
     counts = rows["label"][names == "train"].value_counts().sort_index().to_dict()
     scarce = audit.find_scarce(counts, data.scarce)
@@ -233,7 +228,24 @@ def describe(samples: Samples, rows: pd.DataFrame, source: Source, data: Data) -
     return chosen | audit.account(samples.table, rows, samples.classes, samples.facts.scarce, source.grouped, data)
 
 
-def say(record: dict, lost: list[Problem]) -> None:
+def paths_with_wrong_ending(*tables: pd.DataFrame) -> list[str]:
+    """Files that were read as what they hold and are named like something else."""
+    return [r.path for rows in tables for r in rows.itertuples() if "wrong_extension" in r.notes.split()]
+
+
+def warnings(rows: pd.DataFrame, form: intake.Form, near: int, misnamed: int, data: Data) -> list[str]:
+    """What a person should look at though nothing is wrong for sure; no names, for the report shows them."""
+    coloured = int((~rows["grey"]).sum()) if form.channels == 1 else 0
+    near = near if data.near_duplicates == "warn" else 0
+    told = (
+        (coloured, "pictures have colours, which one channel leaves out"),
+        (near, "pairs of near duplicates may stand in two splits (data.near_duplicates)"),
+        (misnamed, "files hold another format than their names say; they were read by what they hold"),
+    )
+    return [f"{count} {text}" for count, text in told if count]
+
+
+def say(record: dict, lost: list[Problem], misnamed: list[str]) -> None:
     counts = ", ".join(f"{s} {sum(n.values())}" for s, n in record["counts"].items())
     scarce = listed(record["scarce"]) or "no class"
     log.info("%s, %d px, %d channel(s); scarce: %s", counts, record["image_size"], record["channels"], scarce)
@@ -242,6 +254,8 @@ def say(record: dict, lost: list[Problem]) -> None:
     log.info("the test split resolves balanced accuracy to ±%.1f points", 100 * record["test_resolution"])
     for warning in record["warnings"]:
         log.warning("warning: %s", warning)
+    if misnamed:
+        log.warning("named like another format: %s", listed(misnamed, 8))
     if record["leaking_groups"]:
         log.warning("warning: %d groups stand in more than one split (data.allow_leaks)", record["leaking_groups"])
     for problem in lost[:20]:

@@ -1,5 +1,6 @@
 """The stage prepare: what goes into the splits, what stays out, and what is refused. Run: python -m pytest tests/test_prepare.py"""
 
+import io
 import json
 import logging
 import tracemalloc
@@ -323,7 +324,7 @@ def leak(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("near", ["group", "ignore"])
 def test_equal_pictures_in_two_given_splits_are_refused_by_name(prepare, leak, near):
     with pytest.raises(
-        ValueError, match=r"share 1 groups .*, 3 rows(?s:.*)'0\.png' = '4\.png' = '6\.png' \(train, val, test"
+        ValueError, match=r"share 1 groups .*, 3 rows(?s:.*)'0\.png' = '4\.png' = '6\.png' \(train, val, test\)$"
     ):
         prepare(leak, near_duplicates=near)
 
@@ -354,7 +355,7 @@ def test_dropping_leaks_may_not_drop_a_class(prepare):
 def test_a_group_in_two_given_splits_is_refused(prepare):
     rows = base(24, split=given, group=lambda i: f"g{i}")
     rows[7]["group"] = "g0"
-    with pytest.raises(ValueError, match=r"share 1 groups (?s:.*)'0\.png' = '7\.png' \(train, test\)"):
+    with pytest.raises(ValueError, match=r"share 1 groups (?s:.*)'0\.png' = '7\.png' \(train, test; group 'g0'\)"):
         prepare(rows, near_duplicates="ignore")
 
 
@@ -474,6 +475,27 @@ def test_names_do_not_break_the_lines_of_the_log(prepare, tmp_path, caplog):
     rows[3]["path"], rows[3]["pixels"] = "3\n12:00:00 prepare: done.png", b""
     prepare(rows, max_quarantined=0.1, near_duplicates="ignore")
     assert r"3\n12:00:00 prepare: done.png': empty" in caplog.text and "\n12:00:00" not in caplog.text
+
+
+def test_files_with_a_wrong_ending_are_read_counted_and_named(prepare, tmp_path, caplog):
+    caplog.set_level("WARNING")
+    rows, pool = base(24), tmp_path / "pool"
+    for i in (2, 5):
+        buffer = io.BytesIO()
+        Image.fromarray(rows[i]["pixels"]).save(buffer, "BMP")
+        rows[i]["pixels"] = buffer.getvalue()
+    pool.mkdir()
+    Image.fromarray(picture(80)).save(pool / "spare.jpg", "PNG")
+    done = prepare(rows, near_duplicates="ignore", unlabelled=str(pool))
+    assert sum("3 files hold another format than their names say" in w for w in done.audit["warnings"]) == 1
+    assert "named like another format: '2.png', '5.png', 'spare.jpg'" in caplog.text
+    assert len(done.quarantine) == 0 and np.array_equal(one_image(done, "5.png"), picture(5))
+    assert not any(".png" in w or ".jpg" in w for w in done.audit["warnings"]), "the report shows these"
+
+
+def one_image(done: Result, path: str) -> np.ndarray:
+    part = getattr(done, done.split[path])
+    return part.images[part.table["source_path"].tolist().index(path), ..., 0]
 
 
 def test_colours_outside_train_that_are_left_out_are_told(prepare):

@@ -69,13 +69,17 @@ def leaks(split: np.ndarray, group: np.ndarray, path: np.ndarray) -> pd.DataFram
     return found.reset_index()[["group", "splits", "rows", "paths"]]
 
 
-def refuse_leaks(found: pd.DataFrame) -> None:
-    """Raises ValueError that names the leaking pairs and the ways out."""
+def refuse_leaks(found: pd.DataFrame, named: Mapping[str, Sequence[str]]) -> None:
+    """Raises ValueError that names the leaking pairs, the ways out, and what the source calls the groups of each."""
+    names = [listed(sorted(set(named[g]) - {""}), 3) for g in found["group"]]
     raise refusal(
         f"the splits that the source gives share {len(found)} groups or (near) duplicate images, {int(found['rows'].sum())} rows, "
         f"so the test would not be independent. Mend the splits, or let the earlier split give such rows up with "
         f"data.drop_leaks: true, or use them as they are, with a warning on every report, with data.allow_leaks: true:",
-        (f"{' = '.join(map(repr, r.paths))} ({', '.join(r.splits)})" for r in found.itertuples()),
+        (
+            f"{' = '.join(map(repr, r.paths))} ({', '.join(r.splits)}{f'; group {name}' if name else ''})"
+            for r, name in zip(found.itertuples(), names, strict=True)
+        ),
     )
 
 

@@ -123,7 +123,7 @@ def test_refusing_names_pairs_splits_and_ways_out():
     split, group, path = random_splits(0)
     found = leaks(split, group, path)
     with pytest.raises(ValueError, match=rf"share {len(found)} groups or \(near\) duplicate images") as error:
-        refuse_leaks(found)
+        refuse_leaks(found, {g: [""] for g in found["group"]})
     said = str(error.value)
     assert (
         f"{found['rows'].sum()} rows" in said and "data.drop_leaks: true" in said and "data.allow_leaks: true" in said
@@ -131,6 +131,18 @@ def test_refusing_names_pairs_splits_and_ways_out():
     assert len(said.splitlines()) == 1 + min(20, len(found)) + (len(found) > 20)
     first = found.iloc[0]
     assert f"{' = '.join(map(repr, first['paths']))} ({', '.join(first['splits'])})" in said
+
+
+def test_refusing_also_names_the_groups_as_the_source_calls_them():
+    split, path = np.array(["train", "test"] * 3, dtype=object), np.array([f"{i}.png" for i in range(6)], dtype=object)
+    found = leaks(split, np.array(["p7", "p7", "x", "x", "y", "y"], dtype=object), path)
+    with pytest.raises(ValueError) as error:
+        refuse_leaks(found, {"p7": ["p7", "p7"], "x": ["p9", "p8"], "y": ["", ""]})
+    assert [line.strip() for line in str(error.value).splitlines()[1:]] == [
+        "'0.png' = '1.png' (train, test; group 'p7')",
+        "'2.png' = '3.png' (train, test; group 'p8', 'p9')",
+        "'4.png' = '5.png' (train, test)",
+    ]
 
 
 # Scarce classes
