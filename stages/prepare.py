@@ -59,7 +59,7 @@ def main(
         record["near_bound"] = None if data.near_duplicates == "ignore" else near.bound
         record["near_examples"] = examples(near, paths, samples)
         misnamed = paths_with_wrong_ending(rows, spare)
-        record["warnings"] += warnings(rows, form, len(among), len(misnamed), data)
+        record["warnings"] += warnings(rows, spare, form, len(among), len(misnamed), data)
     pd.DataFrame(lost, columns=audit.QUARANTINE).to_csv(quarantine, index=False)
     record |= {"quarantined": len(lost), "quarantine": pd.Series([p.code for p in lost]).value_counts().to_dict()}
     (about / "audit.json").write_text(json.dumps(record, indent=1))
@@ -67,8 +67,12 @@ def main(
 
 
 def readable(source: Source, seen: intake.Seen) -> tuple[pd.DataFrame, list[Problem]]:
-    """The rows whose pictures can be read, with what was seen of them and their `place` in the source, and the others."""
-    rows = pd.concat([source.rows, seen.table], axis=1).assign(place=np.arange(len(source.refs)))
+    """The rows whose pictures can be read, with what was seen of them and their `place` in the source, and the others.
+
+    `ranged` says whether the picture itself tells what is black and white in it: 8 bits, or a window.
+    """
+    place = np.arange(len(source.refs))
+    rows = pd.concat([source.rows, seen.table], axis=1).assign(place=place, ranged=~np.isin(place, seen.sampled))
     bad = rows[rows["code"] != ""]
     lost = source.problems + [Problem(*r) for r in bad[["path", "code", "remedy"]].itertuples(index=False)]
     return rows[rows["code"] == ""].reset_index(drop=True), lost
@@ -233,12 +237,20 @@ def paths_with_wrong_ending(*tables: pd.DataFrame) -> list[str]:
     return [r.path for rows in tables for r in rows.itertuples() if "wrong_extension" in r.notes.split()]
 
 
-def warnings(rows: pd.DataFrame, form: intake.Form, near: int, misnamed: int, data: Data) -> list[str]:
+def warnings(
+    rows: pd.DataFrame, spare: pd.DataFrame, form: intake.Form, near: int, misnamed: int, data: Data
+) -> list[str]:
     """What a person should look at though nothing is wrong for sure; no names, for the report shows them."""
     coloured = int((~rows["grey"]).sum()) if form.channels == 1 else 0
+    lone = int((~rows["ranged"]).sum() + (~spare["ranged"]).sum()) if form.window is None else 0
     near = near if data.near_duplicates == "warn" else 0
     told = (
         (coloured, "pictures have colours, which one channel leaves out"),
+        (
+            lone,
+            "deep pictures outside train; no training row decides their range, so each is stretched by percentiles of "
+            "its own: set data.deep.scale to window or full",
+        ),
         (near, "pairs of near duplicates may stand in two splits (data.near_duplicates)"),
         (misnamed, "files hold another format than their names say; they were read by what they hold"),
     )

@@ -416,6 +416,37 @@ def test_test_pictures_decide_nothing_about_the_others(prepare):
     assert one.train.images.std() > 40 and not np.array_equal(one.test.images, two.test.images)
 
 
+def test_deep_pictures_for_which_no_training_row_decides_a_range_are_told(prepare, tmp_path):
+    def rows(*deep: str) -> list[dict]:
+        out = base(24, split=given)
+        return [r | {"pixels": r["pixels"].astype(np.uint16) * 20} if r["split"] in deep else r for r in out]
+
+    def told(done: Result) -> list[str]:
+        return [w for w in done.audit["warnings"] if "no training row decides their range" in w]
+
+    pool = tmp_path / "pool"
+    pool.mkdir()
+    Image.fromarray(picture(80).astype(np.uint16) * 9).save(pool / "deep.png")
+    within = {"near_duplicates": "ignore"}
+    done = prepare(rows("test", "val"), **within)
+    assert [w.split()[0] for w in told(done)] == ["12"] and done.test.images.max() == 255
+    assert [w.split()[0] for w in told(prepare(rows("test"), unlabelled=str(pool), **within))] == ["7"]
+    assert not told(prepare(rows("train", "test"), **within)) and not told(prepare(rows("train"), **within))
+    assert not told(prepare(rows(), **within))
+
+
+@pytest.mark.parametrize("scale", ["window", "full"])
+def test_a_range_that_is_asked_for_needs_no_training_row(prepare, shipped, scale):
+    rows = [
+        r | {"pixels": r["pixels"].astype(np.uint16) * 20} if r["split"] == "test" else r for r in base(24, split=given)
+    ]
+    block = shipped.data.deep.model_copy(update={"scale": scale, "window": (0.0, 255 * 20.0)})
+    done = prepare(rows, deep=block, near_duplicates="ignore")
+    assert not any("no training row decides" in w for w in done.audit["warnings"])
+    factor = 1 if scale == "window" else 20 * 255 / 65535
+    assert np.abs(one_image(done, "6.png") - picture(6) * factor).max() <= 0.51
+
+
 # Copies in numbers
 
 
