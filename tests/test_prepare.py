@@ -3,7 +3,11 @@
 import io
 import json
 import logging
+import struct
+import subprocess
+import sys
 import tracemalloc
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +16,8 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
+import yaml
 from PIL import Image
 
 from pipeline import processes
@@ -21,6 +27,8 @@ from pipeline.data.sources.base import table as source_table
 from pipeline.params import Params
 from pipeline.samples import Samples
 from stages.prepare import main, written
+
+ROOT = Path(__file__).parents[1]
 
 REAL_SPREAD = processes.spread
 OUTPUTS = ("train", "val", "test", "heldback", "unlabelled", "quarantine.csv", "about")
@@ -62,8 +70,8 @@ def stored(folder: Path, rows: list[dict]) -> Path:
     """The rows as a table beside their files; later rows of one path do not write it again."""
     folder.mkdir()
     for r in rows:
-        file, pixels = folder / r["path"], r["pixels"]
-        if not file.exists():
+        file, pixels = folder / r["path"], r.get("pixels")
+        if pixels is not None and not file.exists():
             file.parent.mkdir(exist_ok=True)
             file.write_bytes(pixels) if isinstance(pixels, bytes) else Image.fromarray(pixels).save(file)
     pd.DataFrame([{k: v for k, v in r.items() if k != "pixels"} for r in rows]).to_csv(folder / "rows.csv", index=False)
@@ -570,6 +578,94 @@ def test_a_class_that_loses_all_rows_is_refused(prepare, pixels):
 def test_a_set_of_one_class_is_refused(prepare):
     with pytest.raises(ValueError, match=r"all rows are of one class, 'a'"):
         prepare([r | {"label": "a"} for r in base(12)])
+
+
+def encoded(pixels: np.ndarray, kind: str, *more: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    frames = {"save_all": True, "append_images": [Image.fromarray(p) for p in more]} if more else {}
+    Image.fromarray(pixels).save(buffer, kind, **frames)
+    return buffer.getvalue()
+
+
+def bomb(side: int) -> bytes:
+    """A PNG of a few bytes whose header claims so many pixels a side."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+
+
+def holed() -> bytes:
+    values, buffer = picture(0).astype(np.float32), io.BytesIO()
+    values[3, 4] = np.nan
+    tifffile.imwrite(buffer, values)
+    return buffer.getvalue()
+
+
+def test_one_run_lists_every_kind_of_file_that_cannot_be_used(prepare):
+    bad = {
+        "nothing.png": (b"", "empty"),
+        "text.jpg": (b"<html>not found</html>", "unreadable"),
+        "cut.jpg": (encoded(picture(90, 40), "JPEG")[:-200], "truncated"),
+        "cut.png": (encoded(picture(91, 40), "PNG")[:-400], "truncated"),
+        "bomb.png": (bomb(16_000), "too_large"),
+        "holes.tif": (holed(), "non_finite"),
+        "blank.png": (np.full((20, 20), 7, np.uint8), "blank"),
+        "small.png": (picture(92, 40)[:3, :3], "too_small"),
+        "long.png": (np.repeat(picture(93, 40), 30, axis=1), "aspect"),
+        "moving.gif": (encoded(picture(94), "GIF", picture(95), picture(96)), "frames"),
+    }
+    rows = base(24) + [{"path": name, "label": "a", "pixels": content} for name, (content, _) in bad.items()]
+    rows.append({"path": "nowhere/absent.png", "label": "a"})
+    done = prepare(rows, max_quarantined=0.5, near_duplicates="ignore")
+    assert done.codes == {name: code for name, (_, code) in bad.items()} | {"nowhere/absent.png": "not_a_file"}
+    assert done.quarantine["remedy"].str.len().min() > 10
+    assert sorted(done.rows["source_path"]) == sorted(f"{i}.png" for i in range(24))
+    assert done.audit["quarantine"]["truncated"] == 2 and done.audit["quarantined"] == len(bad) + 1
+
+
+def archived(folder: Path, side: int = 20) -> Path:
+    """An .npz in which rows 3 and 8 of train and row 1 of test are blank."""
+    parts = {"train": range(24), "val": range(24, 32), "test": range(32, 40)}
+    images = {s: np.stack([picture(i, 20)[:side, :side] for i in rows]) for s, rows in parts.items()}
+    images["train"][[3, 8]], images["test"][1] = 9, 0
+    labels = {f"{s}_labels": np.arange(len(rows)) % 2 for s, rows in parts.items()}
+    np.savez(folder / "set.npz", **{f"{s}_images": x for s, x in images.items()}, **labels)
+    return folder / "set.npz"
+
+
+def test_blank_rows_of_an_archive_are_listed_and_move_no_other_row(prepare, tmp_path):
+    done = prepare(archived(tmp_path), max_quarantined=0.1, near_duplicates="ignore")
+    assert done.codes == {"train/3": "blank", "train/8": "blank", "test/1": "blank"}
+    assert (len(done.train), len(done.val), len(done.test)) == (22, 8, 7)
+    assert np.array_equal(one_image(done, "train/9"), picture(9))
+    assert np.array_equal(one_image(done, "test/2"), picture(34))
+
+
+def test_an_archive_of_pictures_that_are_too_small_is_refused(prepare, tmp_path):
+    with pytest.raises(ValueError, match=r"40 of 40 images cannot be used(?s:.*)'train/0': too_small, 3x3"):
+        prepare(archived(tmp_path, side=3), max_quarantined=0.1)
+
+
+def test_a_path_out_of_the_source_ends_the_stage_and_publishes_nothing(tmp_path):
+    rows = base(24)
+    stored(tmp_path / "set", rows)
+    Image.fromarray(picture(99)).save(tmp_path / "secret.png")
+    table = pd.read_csv(tmp_path / "set" / "rows.csv")
+    table.loc[5, "path"] = "../secret.png"
+    table.to_csv(tmp_path / "set" / "rows.csv", index=False)
+    block = yaml.safe_load((ROOT / "params.yaml").read_text())
+    block["data"] |= {"source": "set/rows.csv", "unlabelled": str(ROOT / "sets" / "none.yaml"), "max_quarantined": 1.0}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(block, sort_keys=False))
+    words = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["prepare"]["cmd"].split()[1:]
+    env = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, *words], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "line 7" in done.stderr and "'../secret.png'" in done.stderr and "nothing was published" in done.stderr
+    assert [f for f in (tmp_path / "data").rglob("*") if f.is_file()] == []
+    assert [f for f in (tmp_path / ".work" / "drafts").iterdir() if f.suffix != ".lock"] == []
 
 
 # Small classes, odd pictures
