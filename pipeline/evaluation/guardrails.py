@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline.evaluation.statistics import by_auprc, by_confusion, by_ece, differences, resamples
+from pipeline.evaluation.statistics import breadth, by_auprc, by_confusion, by_ece, differences, resamples
 from pipeline.params import Evaluation
 
 DRAWS = 500  # at most so many resamples for these intervals; average precision is slow to resample
@@ -32,7 +32,8 @@ def check(
         tuple(by_ece(p, y) for p in both),
         tuple(by_confusion(g, y, len(labels), "recall") for g in guess),
     ]
-    drawn = differences(pairs, resamples(y, groups, min(block.bootstrap, DRAWS), seed), seed)
+    stretch = breadth(y, groups, block.confidence)
+    drawn = differences(pairs, resamples(y, groups, min(block.bootstrap, DRAWS), seed), seed, stretch)
     whole = np.ones((1, len(y)))
     means = [(a(whole) - b(whole)).mean(axis=1)[0] for a, b in pairs]
 

@@ -86,8 +86,18 @@ def resamples(y: np.ndarray, groups: np.ndarray, count: int, seed: int, chunk: i
         yield weight[:, group]
 
 
+def breadth(y: np.ndarray, groups: np.ndarray, confidence: float) -> float:
+    """How much wider Student's quantile is than the normal one for a mean over classes of so many groups (Welch, 1947)."""
+    sizes = np.array([n for c in np.unique(y) if (n := len(np.unique(groups[y == c]))) > 1])
+    if not len(sizes):
+        return 1.0
+    freedom = np.square((1 / sizes).sum()) / (1 / (np.square(sizes) * (sizes - 1.0))).sum()
+    tail = (1 + confidence) / 2
+    return float(stats.t.ppf(tail, freedom) / stats.norm.ppf(tail))
+
+
 def differences(
-    pairs: Sequence[tuple[Statistic, Statistic]], draws: Iterator[np.ndarray], seed: int
+    pairs: Sequence[tuple[Statistic, Statistic]], draws: Iterator[np.ndarray], seed: int, stretch: float = 1.0
 ) -> list[np.ndarray]:
     """Draws of the mean paired difference first - second of several statistics, (R,) or (R, K) each, the same for all.
 
@@ -95,7 +105,8 @@ def differences(
     be resampled: how far their mean strays is drawn from Student's distribution. To it comes the way of the mean over
     seeds when groups are resampled as `draws` says, without the part that is each seed's own luck with the rows: the
     variance between seeds has that already, and resampling both would count it three times (Owen, 2007). Where only
-    the seeds vary, or only their luck, the interval is Student's; where only the rows do, the plain bootstrap's.
+    the seeds vary, or only their luck, the interval is Student's; where only the rows do, the bootstrap's, with its
+    draws `stretch` times as far from their mean (see `breadth`), as a few rows know little of their spread.
     """
     found: list[list[np.ndarray]] = [[] for _ in pairs]
     size = 0
@@ -108,12 +119,15 @@ def differences(
     for (a, b), parts in zip(pairs, found, strict=True):
         drawn, seen = np.concatenate(parts), (a(whole) - b(whole))[0]
         mean, count = drawn.mean(axis=1), len(seen)
-        if count > 1:
+        center = mean.mean(axis=0)
+        if count == 1:
+            mean = mean + (stretch - 1) * (mean - center)
+        else:
             luck = (drawn - mean[:, None]).var(axis=0).mean(axis=0) / (count - 1)  # in the mean over seeds
             common = np.sqrt(np.maximum(1 - luck / np.maximum(mean.var(axis=0), 1e-300), 0))
             stray = rng.standard_t(count - 1, len(drawn)) if stray is None else stray
-            center, sem = mean.mean(axis=0), seen.std(axis=0, ddof=1) / np.sqrt(count)
-            mean = mean + (common - 1) * (mean - center) + np.multiply.outer(stray, sem)
+            sem = seen.std(axis=0, ddof=1) / np.sqrt(count)
+            mean = mean + (common * stretch - 1) * (mean - center) + np.multiply.outer(stray, sem)
         out.append(mean.round(12) + 0.0)  # a difference of rounding alone is none
     return out
 

@@ -8,7 +8,16 @@ import numpy as np
 
 from pipeline.evaluation import guardrails
 from pipeline.evaluation.scores import confusion, from_confusion
-from pipeline.evaluation.statistics import by_confusion, detectable, differences, holm, mcnemar, resamples, sign_flip
+from pipeline.evaluation.statistics import (
+    breadth,
+    by_confusion,
+    detectable,
+    differences,
+    holm,
+    mcnemar,
+    resamples,
+    sign_flip,
+)
 from pipeline.params import Arm, Evaluation
 
 LEAST_SEEDS = 6  # fewer are exploratory, whatever the confidence asked for
@@ -42,7 +51,8 @@ class Outcomes:
         metric, k = block.primary_metric, len(self.labels)
         ask = {a: by_confusion(self.predicted(a), self.y, k, metric) for pair in pairs for a in pair}
         drawn = resamples(self.y, self.groups, block.bootstrap, seed)
-        return differences([(ask[a], ask[b]) for a, b in pairs], drawn, seed)
+        stretch = breadth(self.y, self.groups, block.confidence)
+        return differences([(ask[a], ask[b]) for a, b in pairs], drawn, seed, stretch)
 
 
 def too_small(test: Outcomes) -> str:

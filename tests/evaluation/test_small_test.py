@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
+from pipeline.evaluation.statistics import breadth
 from pipeline.evaluation.verdict import LEAST_GROUPS, Outcomes, decide, too_small
 from pipeline.params import Arm, Evaluation
 
@@ -53,3 +55,25 @@ def test_a_class_that_one_patient_stands_for_cannot_be_judged():
     y, groups = np.repeat([0, 1], [60, 9]), np.concatenate([np.arange(60), np.full(9, 99)])
     assert "a single independent test row or group stands for b" in verdict(y, groups)["reason"]
     assert too_small(perfect_against_half_blind(np.repeat([0, 1], 40), np.arange(80))) == ""
+
+
+@pytest.mark.parametrize("sizes", [(12, 12), (100, 5), (40, 9, 3)])
+def test_the_breadth_is_welchs(sizes):
+    """Against scipy's degrees of freedom for two classes, and the formula for more."""
+    y = np.repeat(np.arange(len(sizes)), sizes)
+    v = [1 / n for n in sizes]
+    freedom = sum(v) ** 2 / sum(x**2 / (n - 1) for x, n in zip(v, sizes, strict=True))
+    if len(sizes) == 2:
+        equal = [np.resize([-1.0, 1.0], n) for n in sizes]
+        spread = [x / x.std(ddof=1) for x in equal]
+        assert stats.ttest_ind(*spread, equal_var=False).df == pytest.approx(freedom)
+    expected = stats.t.ppf(0.975, freedom) / stats.norm.ppf(0.975)
+    assert breadth(y, np.arange(len(y)), 0.95) == pytest.approx(expected) and expected > 1
+
+
+def test_the_breadth_counts_groups_and_leaves_out_classes_of_one():
+    y = np.repeat([0, 1, 2], [20, 20, 4])
+    groups = np.concatenate([np.arange(20), 100 + np.arange(20), np.full(4, 999)])
+    assert breadth(y, groups, 0.95) == pytest.approx(breadth(y[:40], groups[:40], 0.95))
+    assert breadth(y[:40], groups[:40] // 2, 0.95) > breadth(y[:40], groups[:40], 0.95)
+    assert breadth(np.zeros(3, int), np.zeros(3, int), 0.95) == 1
