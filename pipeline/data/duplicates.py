@@ -24,7 +24,7 @@ LEAST = 0.7  # never call two pictures near duplicates below this correlation
 OVERLAP = 0.6  # least share of the smaller picture that a shift must leave
 NEIGHBOURS = 6
 EXACT = 4000  # up to so many rows neighbours are searched among all
-PROBES = 6  # cells that are searched beyond
+PROBES = 24  # cells that are searched beyond
 ALIKE = 0.5  # least cosine of either descriptor for a pair to be compared
 
 
@@ -44,7 +44,7 @@ def find(thumbs: Thumbs, longest: np.ndarray, y: np.ndarray, apart: np.ndarray, 
     """Near duplicates among pictures whose longest sides were `longest` (N,) and class indices are y (N,).
 
     Rows that stand `apart`, bool (N,), are found beside the others and sway neither the bound nor any pair without them;
-    their classes do not count. Time grows like N^1.5 at most.
+    their classes do not count. Pairs compared grow like N^1.5, and those registered like N.
     """
     n, known = len(y), np.flatnonzero(~apart)
     if len(known) < 3:
@@ -168,7 +168,7 @@ def neighbours(x: np.ndarray, apart: np.ndarray, k: int, seed: int) -> np.ndarra
 def _search(x: np.ndarray, asking: np.ndarray, answering: np.ndarray, out: np.ndarray, seed: int) -> None:
     """Writes the nearest of the rows `answering` into out (N, k) for the rows `asking`.
 
-    Above EXACT rows it looks only into those cells of a k-means whose centres are nearest.
+    Above EXACT rows it looks only into those PROBES cells of a k-means whose centres are nearest to the row.
     """
     from sklearn.cluster import MiniBatchKMeans
 
@@ -177,16 +177,20 @@ def _search(x: np.ndarray, asking: np.ndarray, answering: np.ndarray, out: np.nd
         means = MiniBatchKMeans(round(np.sqrt(len(answering))), random_state=seed % 2**32, n_init=1, batch_size=4096)
         centres = means.fit(x[answering]).cluster_centers_
     nearest = np.concatenate([_best(x[rows] @ centres.T, PROBES) for rows in _parts(len(x), 4096)])
-    members = [answering[nearest[answering, 0] == c] for c in range(len(centres))]
+    order = np.argsort(nearest[asking], axis=None, kind="stable")  # places in the flat array, cell by cell
+    ends = np.searchsorted(nearest[asking].reshape(-1)[order], np.arange(len(centres) + 1))
+    found = np.full(out.shape, -np.inf, x.dtype)
     for c in range(len(centres)):
-        own = asking[nearest[asking, 0] == c]
-        for start in range(0, len(own), 256):
-            rows = own[start : start + 256]
-            columns = np.concatenate([members[p] for p in np.unique(nearest[rows])])
-            likeness = x[rows] @ x[columns].T
-            likeness[rows[:, None] == columns] = -np.inf
-            best = columns[_best(likeness, out.shape[1])]
-            out[rows, : best.shape[1]] = best
+        members = answering[nearest[answering, 0] == c]
+        looking = asking[order[ends[c] : ends[c + 1]] // nearest.shape[1]]
+        for start in range(0, len(looking), 256):
+            rows = looking[start : start + 256]
+            likeness = x[rows] @ x[members].T
+            likeness[rows[:, None] == members] = -np.inf
+            likeness = np.concatenate([likeness, found[rows]], axis=1)  # beside the best of the cells before
+            best = _best(likeness, out.shape[1])
+            columns = np.concatenate([np.broadcast_to(members, (len(rows), len(members))), out[rows]], axis=1)
+            out[rows], found[rows] = np.take_along_axis(columns, best, 1), np.take_along_axis(likeness, best, 1)
 
 
 def _best(likeness: np.ndarray, k: int) -> np.ndarray:

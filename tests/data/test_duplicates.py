@@ -409,6 +409,48 @@ def test_a_near_copy_is_always_found_among_cells(monkeypatch):
     assert np.mean([800 + i in found[i] for i in range(40)]) >= 0.95
 
 
+@pytest.mark.parametrize("clusters", [1, 12])
+def test_comparisons_grow_well_below_quadratically(monkeypatch, clusters):
+    """Of descriptors, also of a crowd without any structure, and of pictures."""
+
+    def compared(n: int) -> int:
+        rng, sizes = np.random.default_rng(0), []
+        x = rng.normal(size=(clusters, 32))[rng.integers(clusters, size=n)] + 2 * rng.normal(size=(n, 32))
+        x = (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+        with monkeypatch.context() as patch:
+            patch.setattr(duplicates, "_best", lambda values, k: sizes.append(values.size) or best(values, k))
+            neighbours(x, np.zeros(n, bool), 6, 0)
+        return sum(sizes)
+
+    best = duplicates._best
+    monkeypatch.setattr(duplicates, "EXACT", 100)
+    monkeypatch.setattr(duplicates, "PROBES", 6)
+    small, large = compared(1000), compared(4000)
+    assert large < 10 * small and large < 0.3 * 4000**2
+
+
+def test_pictures_that_are_compared_grow_like_their_number(tmp_path, monkeypatch):
+    def compared(n: int) -> int:
+        pairs: list[int] = []
+
+        def spread(function: Callable, jobs: list, *_: object) -> list:
+            pairs.extend(len(job[2]) for job in jobs if function is duplicates.register)
+            zeros = function is duplicates.register
+            return [np.zeros(len(j[2])) if zeros else function(*j, report=lambda *_: None) for j in jobs]
+
+        rng = np.random.default_rng(0)
+        with monkeypatch.context() as patch:
+            patch.setattr(processes, "spread", spread)
+            patch.setattr(duplicates, "ALIKE", -1)  # nothing is left out for being unlike
+            patch.setattr(duplicates, "random_pairs", lambda y, count, rng: np.empty((0, 2), np.int64))
+            patch.setattr(duplicates, "threshold", lambda unrelated: (0.5, 0.0))
+            searched([speckle(rng, 12, 12) for _ in range(n)], tmp_path / str(n))
+        return sum(pairs)
+
+    small, large = compared(200), compared(800)
+    assert 800 * duplicates.NEIGHBOURS / 2 < large <= 800 * 2 * duplicates.NEIGHBOURS and large < 5 * small
+
+
 @pytest.mark.parametrize("n", [2, 3, 5, 9])
 def test_fewer_rows_than_neighbours_give_all_the_others(n):
     near = nearest(scattered(n), 6)
