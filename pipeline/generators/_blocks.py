@@ -3,6 +3,7 @@
 import math
 from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -69,11 +70,8 @@ class NetworkGenerator(base.Generator):
         devices.seed_everything(seed)
         self.flips, self.trained_steps = real.facts.flips, self.steps(real)
         self.network, o = self.game(), self.options
-        grow = [(0, 0)] + [(0, s - n) for s, n in zip(self.side, self.shape[:2], strict=True)] + [(0, 0)]
-        rows = Rows.plain(
-            np.pad(real.images, grow, mode="edge") if self.side != self.shape[:2] else real.images, real.y
-        )
-        batches = Batches(rows, self.classes, o.batch, self.trained_steps, seed, o.balance)
+        images = real.images if self.side == self.shape[:2] else Padded(real.images, self.side)
+        batches = Batches(Rows.plain(images, real.y), self.classes, o.batch, self.trained_steps, seed, o.balance)
         module = training.Adversaries(self.network, self.trained_steps, o.lr, self.betas, clip=1.0)
         curve = training.fit(module, batches, self.compute, seed, report, ema=getattr(o, "ema", self.ema))
         self.network.cpu().eval()
@@ -109,6 +107,26 @@ class NetworkGenerator(base.Generator):
             raise ValueError(f"{file} is damaged ({error}); delete it and run `dvc repro`") from None
         self.network.load_state_dict(weights)
         self.network.eval()
+
+
+@dataclass(frozen=True)
+class Padded:
+    """Images (N, H, W, C) that are grown to `side` by their last row and column as they are read: a batch, not all."""
+
+    images: np.ndarray
+    side: tuple[int, int]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        return (len(self.images), *self.side, self.images.shape[3])
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        part = self.images[rows]
+        grow = [(0, s - n) for s, n in zip(self.side, part.shape[1:3], strict=True)]
+        return np.pad(part, [(0, 0), *grow, (0, 0)], mode="edge")
 
 
 def fold(side: tuple[int, int]) -> int:
