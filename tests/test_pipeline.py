@@ -1,7 +1,9 @@
 """The whole graph on a toy set, through dvc as a user runs it. Run: python -m pytest tests/test_pipeline.py [-m slow]"""
 
+import base64
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -52,20 +54,23 @@ def edit(folder: Path, change: Callable[[dict], None]) -> None:
 
 SLANT = "slant; touch owned @ `touch owned`, $(touch owned)"  # what a shell or dvc would make something of
 RARE = "two dots"
+NA, NUMBER = "NA", "001"  # what a reader of tables would make nothing, or another number of
+CLASSES = [NUMBER, NA, SLANT, RARE]
+PHOTOGRAPHER, PLACE = "Zebulon Quill", "52 deg 31 min North of Nowhere"  # in one picture's EXIF
 
 
 def toy_images(folder: Path, test_noise: bool = False) -> None:
     """Three kinds of stripes, 12 px, as train/val/test folders of class folders; one file is no image.
 
-    A fourth class has two rows in train and none elsewhere.
+    A fourth class has two rows in train and none elsewhere. One picture tells who took it, and where.
     """
     rng = np.random.default_rng(5)
     for split, counts in {"train": (30, 24, 6), "val": (12, 12, 12), "test": (20, 20, 20)}.items():
-        for label, n in zip(("down", "across", SLANT), counts, strict=True):
+        for label, n in zip((NA, NUMBER, SLANT), counts, strict=True):
             (folder / split / label).mkdir(parents=True)
             for i in range(n):
                 x, y = np.meshgrid(np.arange(12), np.arange(12))
-                wave = {"down": x, "across": y, SLANT: x + y}[label] * 1.3 + rng.uniform(0, 6)
+                wave = {NA: x, NUMBER: y, SLANT: x + y}[label] * 1.3 + rng.uniform(0, 6)
                 image = 128 + 60 * np.sin(wave) + rng.normal(0, 30, (12, 12))
                 noise = rng.uniform(0, 255, (12, 12))
                 pixels = noise if test_noise and split == "test" else image
@@ -75,7 +80,16 @@ def toy_images(folder: Path, test_noise: bool = False) -> None:
         dots = rng.uniform(0, 60, (12, 12))
         dots[3:5, 3:5] = dots[7:9, 7 - i : 9 - i] = 255
         Image.fromarray(dots.astype(np.uint8)).save(folder / "train" / RARE / f"{i}.png")
-    (folder / "train" / "down" / "broken.png").write_bytes(b"<html>not an image</html>")
+    (folder / "train" / NA / "broken.png").write_bytes(b"<html>not an image</html>")
+    told = Image.open(folder / "train" / NUMBER / "00.png")
+    told.save(folder / "train" / NUMBER / "00.png", exif=telling())
+
+
+def telling() -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x013B], exif[0x010E] = PHOTOGRAPHER, PLACE  # Artist, ImageDescription
+    exif.get_ifd(0x8825)[29] = PLACE  # a text among the GPS tags
+    return exif
 
 
 def toy_project(folder: Path) -> Path:
@@ -144,6 +158,7 @@ def test_reports_hold_what_they_promise(project: Path) -> None:
     scores = pd.read_csv(reports / "scores.csv", keep_default_na=False, na_values={"value": [""]})
     assert list(scores.columns) == ["arm", "seed", "class", "metric", "value"]
     assert set(scores["arm"]) == set(ARMS) and set(scores["seed"]) == {0, 1}
+    assert set(scores["class"]) == {"", *CLASSES}
     macro = scores[(scores["metric"] == "balanced_accuracy") & (scores["class"] == "")]
     assert scores.loc[(scores["class"] == RARE) & (scores["metric"] == "recall"), "value"].isna().all()
     recall = scores[scores["metric"] == "recall"].groupby(["arm", "seed"])["value"].mean()
@@ -183,7 +198,42 @@ def test_rows_carry_their_history(project: Path) -> None:
     fingerprint = json.loads((reports / "verdict.json").read_text())["test"]["fingerprint"]
     assert list(looks) == [fingerprint] and len(looks[fingerprint]) == 1
     quarantine = pd.read_csv(project / "data" / "real" / "quarantine.csv")
-    assert list(quarantine["file"]) == ["train/down/broken.png"] and list(quarantine["code"]) == ["unreadable"]
+    assert list(quarantine["file"]) == [f"train/{NA}/broken.png"] and list(quarantine["code"]) == ["unreadable"]
+
+
+def test_classes_called_na_and_001_are_kept_as_text_through_the_whole_run(project: Path) -> None:
+    reports = project / "reports"
+    for split, counts in {"train": [24, 30, 6, 2], "val": [12, 12, 12, 0], "test": [20, 20, 20, 0]}.items():
+        folder = project / "data" / "real" / split
+        labels = pd.read_parquet(folder / "table.parquet")["label"]
+        assert [int((labels == c).sum()) for c in CLASSES] == counts
+        assert json.loads((folder / "facts.json").read_text())["classes"] == CLASSES
+    assert json.loads((reports / "data.json").read_text())["classes"] == CLASSES
+    recall = pd.read_csv(reports / "plots" / "recall.csv", dtype=str, keep_default_na=False)
+    assert set(recall["class"]) == set(CLASSES)
+    page, text = (reports / "report.html").read_text(), (reports / "report.md").read_text()
+    assert f"<td>{NA}</td>" in page and f"<td>{NUMBER}</td>" in page and "<td>nan</td>" not in page.lower()
+    assert f"| {NA} |" in text and f"| {NUMBER} |" in text
+
+
+def told(file: Path) -> bytes:
+    """All that a file says: tables as text, and the pictures in a page as they are."""
+    if file.suffix == ".parquet":
+        return pd.read_parquet(file).to_csv().encode()
+    content = file.read_bytes()
+    inside = re.findall(rb"base64,([A-Za-z0-9+/=]+)", content) if file.suffix == ".html" else []
+    return b"\n".join([content, *(base64.b64decode(picture) for picture in inside)])
+
+
+def test_what_a_picture_tells_of_its_maker_goes_nowhere(project: Path) -> None:
+    picture = project / "toy" / "train" / NUMBER / "00.png"
+    words = [PHOTOGRAPHER.encode(), PLACE.encode()]
+    assert all(word in picture.read_bytes() for word in words)
+    rows = pd.read_parquet(project / "data" / "real" / "train" / "table.parquet")
+    assert f"train/{NUMBER}/00.png" in set(rows["source_path"])
+    files = [f for folder in ("data/real", "reports") for f in (project / folder).rglob("*") if f.is_file()]
+    assert {"images.npy", "table.parquet", "audit.json", "report.html", "arms.png"} <= {f.name for f in files}
+    assert [str(f) for f in files if any(word in told(f) for word in words)] == []
 
 
 def test_no_part_of_the_run_asks_for_the_network(project: Path) -> None:
@@ -222,7 +272,7 @@ def test_a_change_touches_only_its_own_stages(
 
 
 def test_a_changed_image_is_noticed(project: Path) -> None:
-    file = project / "toy" / "train" / "across" / "03.png"
+    file = project / "toy" / "train" / NUMBER / "03.png"
     before = file.read_bytes()
     try:
         Image.fromarray(np.zeros((12, 12), np.uint8)).save(file)
@@ -301,6 +351,44 @@ def test_an_experiment_overrides_a_key_and_can_be_compared(project: Path) -> Non
     assert "real.macro_f1" in run(project, "dvc", "metrics", "show")
     run(project, "dvc", "plots", "show")
     run(project, "git", "checkout", "-q", "--", ".")
+
+
+@pytest.mark.slow
+def test_another_look_at_the_test_split_is_counted(project: Path) -> None:
+    """Once per set of params: two after one change in a fresh project, and still two when the first come back."""
+    reports, before = project / "reports", (project / "params.yaml").read_text()
+    fingerprint = json.loads((reports / "verdict.json").read_text())["test"]["fingerprint"]
+
+    def looks() -> list[str]:
+        return json.loads((reports / "test_opened.json").read_text())[fingerprint]
+
+    first = looks()
+    edit(project, lambda p: p["evaluation"].update(bootstrap=250))
+    try:
+        run(project, "dvc", "repro")
+        second = looks()
+        assert second[:-1] == first and len(second) == len(set(second)) >= 2
+        for name in ("report.html", "report.md"):
+            assert f"under {len(second)} different sets of params" in (reports / name).read_text()
+    finally:
+        (project / "params.yaml").write_text(before)
+        run(project, "dvc", "repro")
+    assert looks() == second
+
+
+@pytest.mark.slow
+def test_splits_that_leak_are_refused_or_said_in_red(tmp_path: Path) -> None:
+    toy_images(tmp_path / "toy")
+    toy_project(tmp_path)
+    shutil.copy(tmp_path / "toy" / "train" / NA / "07.png", tmp_path / "toy" / "test" / NA / "again.png")
+    said = run(tmp_path, "dvc", "repro", code=255)
+    assert f"train/{NA}/07.png" in said and not list((tmp_path / "reports").glob("report.*"))
+    edit(tmp_path, lambda p: p["data"].update(allow_leaks=True))
+    run(tmp_path, "dvc", "repro")
+    page, text = ((tmp_path / "reports" / name).read_text() for name in ("report.html", "report.md"))
+    words = "The splits leak: 1 groups or (near) duplicate images, 2 rows, stand in more than one split"
+    assert f"> [!CAUTION]\n> {words}" in text
+    assert f'<p class="leak">{words}' in page and ".leak { background: #a31621" in page
 
 
 @pytest.mark.slow
