@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -42,7 +43,11 @@ class RowGenerator(Generator):
         np.savez(folder / "rows.npz", images=self.images, y=self.y)
 
     def _load(self, folder: Path, state: dict[str, Any]) -> None:
-        with np.load(folder / "rows.npz", allow_pickle=False) as rows:
-            self.images, self.y = rows["images"], rows["y"]
+        file = folder / "rows.npz"
+        try:
+            with np.load(file, allow_pickle=False) as rows:
+                self.images, self.y = rows["images"], rows["y"]
+        except (BadZipFile, EOFError, KeyError, ValueError) as error:
+            raise ValueError(f"{file} is damaged ({error}); delete it and run `dvc repro`") from None
         self.flips = tuple(state["flips"])
         self.prepare()
