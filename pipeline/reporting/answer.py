@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from pipeline.reporting.tables import POINTS, TITLES, interval, number, points
+from pipeline.reporting.tables import POINTS, TITLES, chance, interval, number, points
 
 ENDS = ("", "_ci_low", "_ci_high")
 
@@ -18,7 +18,7 @@ def sentence(verdict: Mapping, scarce: Sequence[str]) -> str:
         return "Cannot tell whether generative augmentation helps."
     metric = TITLES[verdict["primary_metric"]]
     change = f"{points(verdict['difference'])} points [{points(verdict['ci_low'])}, {points(verdict['ci_high'])}] of {metric}"
-    against = f"against the best control, {verdict['best_control']} ({verdict['seeds']} paired seeds, p = {verdict['p_value']:.3f})"
+    against = f"against the best control, {verdict['best_control']} ({verdict['seeds']} paired seeds, {_p(verdict['p_value'])})"
     arm = verdict["chosen_arm"]
     return {
         "HELPS": f"Generative augmentation with {arm} helps: {change} {against}.",
@@ -26,6 +26,11 @@ def sentence(verdict: Mapping, scarce: Sequence[str]) -> str:
         "NEUTRAL": f"Generative augmentation with {arm} makes no difference worth having: {change} {against}.",
         "CANNOT_TELL": f"Cannot tell whether generative augmentation with {arm} helps: {change} {against}.",
     }[verdict["verdict"]]
+
+
+def _p(value: float) -> str:
+    text = chance(value)
+    return f"p {text[0]} {text[1:]}" if text[0] == "<" else f"p = {text}"
 
 
 def advice(verdict: Mapping) -> str:
@@ -57,7 +62,7 @@ def beside(verdict: Mapping, cost: Mapping[str, float], skipped: Sequence[str]) 
         lines.append(
             f"The two models to ship, each the best of its arm on validation: {one['only_arm_right']} test rows only "
             f"{verdict['chosen_arm']} has right, {one['only_control_right']} only {verdict['best_control']} "
-            f"(McNemar p = {one['p_value']:.3f})."
+            f"(McNemar {_p(one['p_value'])})."
         )
     arm, control = verdict["chosen_arm"], verdict["best_control"]
     if arm in cost and control in cost:
@@ -82,8 +87,8 @@ def arms_table(metrics: Mapping[str, Mapping], records: Mapping[str, Mapping], v
                 "rows added": sum(records[arm]["synthetic_rows"].values()),
                 title: _score(values, metric),
                 f"points against {verdict['best_control']}": "the best control" if found is None else _change(found),
-                "p": "" if found is None else f"{found['p_value']:.3f}",
-                "p (Holm)": "" if found is None or "p_holm" not in found else f"{found['p_holm']:.3f}",
+                "p": "" if found is None else chance(found["p_value"]),
+                "p (Holm)": "" if found is None or "p_holm" not in found else chance(found["p_holm"]),
             }
         )
     return pd.DataFrame(rows)
@@ -109,7 +114,7 @@ def comparison_table(verdict: Mapping) -> pd.DataFrame:
     """The chosen arm against the best control and every control that validation cannot tell from it."""
     return pd.DataFrame(
         [
-            {"control": c["control"], "difference in points": _change(c), "p": f"{c['p_value']:.3f}"}
+            {"control": c["control"], "difference in points": _change(c), "p": chance(c["p_value"])}
             for c in verdict["comparisons"]
         ]
     )

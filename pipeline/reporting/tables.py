@@ -36,6 +36,11 @@ def points(value: float) -> str:
     return f"{round(100 * value, 1) + 0.0:+.1f}"  # + 0.0: no negative zero
 
 
+def chance(p: float) -> str:
+    """A p value as text, never 0."""
+    return "<0.001" if p < 0.0005 else f"{p:.3f}"
+
+
 def summarise(scores: pd.DataFrame, confidence: float) -> dict[str, dict[str, float]]:
     """{arm: {metric: mean, metric_ci_low, metric_ci_high}}: macro metrics, and recall per class as recall_<class>.
 

@@ -131,6 +131,15 @@ def test_what_stands_beside_the_sentence():
     assert answer.beside(VERDICT | {"guardrails": []}, {}, []) == []
 
 
+def test_a_tiny_p_is_not_called_zero():
+    tiny = VERDICT | {"p_value": 1e-5, "single_models": VERDICT["single_models"] | {"p_value": 0.0}}
+    assert "p < 0.001" in answer.sentence(tiny, ["NA"]) and "McNemar p < 0.001" in "".join(answer.beside(tiny, {}, []))
+    assert (
+        answer.comparison_table({"comparisons": [VERDICT["comparisons"][0] | {"p_value": 1e-9}]}).loc[0, "p"]
+        == "<0.001"
+    )
+
+
 def test_the_guardrail_table_says_which_hold():
     table = answer.guardrail_table(VERDICT).set_index("guardrail")
     assert table["holds"].tolist() == ["yes", "yes", "no"]
