@@ -382,7 +382,12 @@ def start(project: Path) -> subprocess.Popen:
     """make quick in the midst of its run, in a process group of its own."""
     program(project / ".venv" / "bin" / "dvc", SEE + "exec sleep 60")
     process = subprocess.Popen(
-        ["make", "quick"], cwd=project, start_new_session=True, stderr=subprocess.PIPE, text=True
+        ["make", "quick"],
+        cwd=project,
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job of a shell ignores it
     )
     end = time.monotonic() + 60
     while not (project / "seen.yaml").exists():
