@@ -165,9 +165,16 @@ def judge(number: int, candidate: str, held: dict, said: dict, val: Any, test: A
     names = [*CONTROLS, candidate]
     rest = {"rows": "nothing", "also": "nothing", "use": "kept", "dose": "full", "recipe": "plain"}
     roles = {a: Arm(role="control" if a in CONTROLS else "candidate", **rest) for a in names}
+    from pipeline.classifier.predict import fit_temperature, probabilities
+
+    logits = {a: [np.log(np.maximum(s[a], 1e-12)) for s in (held, said)] for a in names}
+    warmth = {a: [fit_temperature(one, val.y) for one in logits[a][0]] for a in names}
+    tempered = {
+        a: np.stack([probabilities(*pair) for pair in zip(logits[a][1], warmth[a], strict=True)]) for a in names
+    }
     seen = [
-        Outcomes({a: s[a] for a in names}, rows.y, rows.table["group"].to_numpy(), rows.classes)
-        for s, rows in ((held, val), (said, test))
+        Outcomes({a: s[a] for a in names}, rows.y, rows.table["group"].to_numpy(), rows.classes, scaled)
+        for s, rows, scaled in ((held, val, None), (said, test, tempered))
     ]
     rows = dict.fromkeys(names, 100)
     choices = choose(seen[0], roles, rows, block.evaluation, number)

@@ -10,7 +10,7 @@ import pandas as pd
 
 from pipeline import processes
 from pipeline.evaluation import thresholds, verdict
-from pipeline.evaluation.scores import reliability, scores
+from pipeline.evaluation.scores import ece, reliability, scores
 from pipeline.params import Evaluation, Params
 from pipeline.samples import Samples
 from pipeline.seeds import derive
@@ -40,10 +40,10 @@ def main(params: Params, test: Path, models: Path, out: Output) -> None:
     done = processes.spread(
         score_arm, jobs, devices.workers(params.compute), "evaluate", len(arms) * params.retraining.seeds
     )
-    found = [(name, *row) for name, (_, scored) in zip(arms, done, strict=True) for row in scored]
+    found = [(name, *row) for name, (*_, scored) in zip(arms, done, strict=True) for row in scored]
     pd.DataFrame(found, columns=["arm", "seed", "class", "metric", "value"]).to_csv(out / "scores.csv", index=False)
-    said = {name: probabilities for name, (probabilities, _) in zip(arms, done, strict=True)}
-    seen = verdict.Outcomes(said, rows.y, rows.table["group"].to_numpy(), rows.classes)
+    said, tempered = ({name: out[k] for name, out in zip(arms, done, strict=True)} for k in (0, 1))
+    seen = verdict.Outcomes(said, rows.y, rows.table["group"].to_numpy(), rows.classes, tempered)
     np.savez(out / "predictions.npz", y=rows.y, **{f"arm_{a}": seen.predicted(a).astype(np.int32) for a in arms})
     bins = [(name, *one) for name in arms for one in reliability(said[name], rows.y)]
     pd.DataFrame(bins, columns=["arm", "confidence", "accuracy", "share"]).to_csv(out / "reliability.csv", index=False)
@@ -69,22 +69,28 @@ def read_scores(path: Path) -> pd.DataFrame:
 
 def score_arm(
     params: Params, test: Path, folder: Path, report: Callable
-) -> tuple[np.ndarray, list[tuple[int, str, str, float]]]:
-    """Probabilities float (S, N, K) of the test split, of every seed of one arm, and scores: seed, class, metric, value."""
+) -> tuple[np.ndarray, np.ndarray, list[tuple[int, str, str, float]]]:
+    """Probabilities float (S, N, K) of the test split, of every seed of one arm, as they are and after a temperature.
+
+    And scores: seed, class, metric, value. The temperature of each seed is fitted on validation.
+    """
     from pipeline import devices
     from pipeline.classifier import predict
 
     devices.set_threads(params.compute)
-    rows, said, found = Samples.load(test), [], []
+    rows, said, tempered, found = Samples.load(test), [], [], []
     with np.load(folder / "validation.npz", allow_pickle=False) as file:
         held, y = file["probabilities"], file["y"]
     for seed in range(params.retraining.seeds):
         network = predict.load(folder / f"seed{seed}")
         said.append(predict.probabilities(predict.run(network, rows.images, devices.device(params.compute))[0]))
+        warmth = predict.fit_temperature(np.log(np.maximum(held[seed], 1e-12)), y)
+        tempered.append(predict.probabilities(np.log(np.maximum(said[-1], 1e-12)), warmth))
         found += [(seed, *row) for row in scores(said[-1], rows.y, rows.classes)]
+        found.append((seed, "", "tempered_ece", ece(tempered[-1], rows.y)))
         found += [(seed, "", name, value) for name, value in beside(said[-1], rows, held[seed], y, params.evaluation)]
         report(1, folder.name)
-    return np.stack(said), found
+    return np.stack(said), np.stack(tempered), found
 
 
 def beside(

@@ -18,18 +18,21 @@ def check(
     labels: Sequence[str],
     block: Evaluation,
     seed: int,
+    calibrated: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> list[dict]:
     """Differences arm - control of macro F1, macro AUPRC, ECE and the recall of each class, with intervals; which are broken.
 
-    `arm` and `control` are probabilities (S, N, K). Broken means that the whole interval lies on the wrong side: below
-    zero for AUPRC, above zero for ECE, below -max_class_loss for a class. Macro F1 is there to be read beside AUPRC.
+    `arm` and `control` are probabilities (S, N, K), `calibrated` both after a temperature fitted on validation, for the
+    ECE: without one a better model that was trained with smoothed labels looks worse calibrated. Broken means that the
+    whole interval lies on the wrong side: below zero for AUPRC, above zero for ECE, below -max_class_loss for a class.
+    Macro F1 is there to be read beside AUPRC.
     """
     tail, both = (1 - block.confidence) / 2, (arm, control)
     guess = [p.argmax(axis=2) for p in both]
     pairs = [
         tuple(by_confusion(g, y, len(labels), "macro_f1") for g in guess),
         tuple(by_auprc(p, y) for p in both),
-        tuple(by_ece(p, y) for p in both),
+        tuple(by_ece(p, y) for p in calibrated or both),
         tuple(by_confusion(g, y, len(labels), "recall") for g in guess),
     ]
     stretch = breadth(y, groups, block.confidence)

@@ -32,6 +32,7 @@ class Outcomes:
     y: np.ndarray
     groups: np.ndarray
     labels: Sequence[str]
+    calibrated: Mapping[str, np.ndarray] | None = None  # the probabilities after a temperature fitted on validation
 
     @property
     def seeds(self) -> int:
@@ -128,8 +129,8 @@ def decide(
     comparisons = [
         {"control": other, **ends(test, arm, other, draws, block)} for other, draws in zip(others, drawn, strict=True)
     ]
-    both = (test.probabilities[arm], test.probabilities[control])
-    rails = guardrails.check(*both, test.y, test.groups, test.labels, block, seed)
+    both, tempered = ((p[arm], p[control]) if p else None for p in (test.probabilities, test.calibrated))
+    rails = guardrails.check(*both, test.y, test.groups, test.labels, block, seed, tempered)
     word, reason = combine(comparisons, choices["validation_rows"], test.seeds, added[arm], rails, block)
     if small := too_small(test):
         word, reason = "CANNOT_TELL", small

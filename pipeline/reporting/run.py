@@ -15,7 +15,17 @@ from pipeline.samples import Samples
 from pipeline.selection import copies
 from pipeline.selection.rules import REASONS
 
-MEASURED = ("balanced_accuracy", "macro_f1", "accuracy", "macro_auroc", "macro_auprc", "nll", "ece", "sensitivity")
+MEASURED = (
+    "balanced_accuracy",
+    "macro_f1",
+    "accuracy",
+    "macro_auroc",
+    "macro_auprc",
+    "nll",
+    "ece",
+    "tempered_ece",
+    "sensitivity",
+)
 
 
 @dataclass(frozen=True)

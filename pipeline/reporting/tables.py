@@ -15,6 +15,7 @@ TITLES = {
     "macro_auprc": "macro AUPRC",
     "nll": "NLL",
     "ece": "ECE",
+    "tempered_ece": "ECE after temperature",
     "sensitivity": "sensitivity at the fixed specificity",
 }
 POINTS = {"balanced_accuracy", "macro_f1", "accuracy", "sensitivity"}  # shown in percent, differences in points

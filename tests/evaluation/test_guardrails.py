@@ -205,3 +205,20 @@ def test_a_model_that_ranks_worse_but_finds_the_rare_class_is_a_threshold_shift(
     rails = check(arm, control, y, np.arange(500), NAMES[:2], BLOCK, 0)
     assert threshold_shift(rails) is True
     assert threshold_shift(check(control, arm, y, np.arange(500), NAMES[:2], BLOCK, 0)) is False
+
+
+def test_calibration_is_judged_after_a_temperature_where_there_is_one():
+    """An arm that is right more often but as cautious as before breaks the guardrail, until both are tempered."""
+    y = np.arange(600) % 3
+    control, arm = flipped(sure(y), y, [0.3] * 3), flipped(sure(y), y, [0.02] * 3)
+    cautious = [0.6 * p + 0.4 / 3 for p in (arm, control)]
+    fitted = []
+    for p in cautious:
+        hit = (p.argmax(axis=2) == y).mean()
+        fitted.append(np.where(p == p.max(axis=2, keepdims=True), hit, (1 - hit) / 2))
+    names = NAMES[:3]
+    plain = check(*cautious, y, np.arange(600), names, BLOCK, 0)
+    tempered = check(*cautious, y, np.arange(600), names, BLOCK, 0, tuple(fitted))
+    assert next(r for r in plain if r["name"] == "ECE")["broken"]
+    assert not next(r for r in tempered if r["name"] == "ECE")["broken"]
+    assert [r for r in plain if r["name"] != "ECE"] == [r for r in tempered if r["name"] != "ECE"]
