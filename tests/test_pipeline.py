@@ -251,7 +251,7 @@ def test_nothing_runs_again_when_nothing_changed(project: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (lambda p: p["arms"]["cvae"].update(weight=0.7), {"retrain@cvae", "evaluate", "report"}),
+        (lambda p: p["arms"]["cvae"].update(dose="quarter"), {"retrain@cvae", "evaluate", "report"}),
         (
             lambda p: p["generators"]["cvae"].update(lr=0.004),
             {"fit_generator@cvae", "generate@cvae", "report", "measure_fidelity"},
@@ -331,7 +331,7 @@ def test_a_report_may_hide_the_real_rows(project: Path) -> None:
 @pytest.mark.slow
 def test_going_back_restores_without_training(project: Path) -> None:
     before, scores = (project / "params.yaml").read_text(), (project / "reports" / "scores.csv").read_bytes()
-    edit(project, lambda p: p["arms"]["cvae"].update(weight=0.9))
+    edit(project, lambda p: p["arms"]["cvae"].update(dose="quarter"))
     assert "Running stage 'retrain@cvae'" in run(project, "dvc", "repro")
     (project / "params.yaml").write_text(before)
     said = run(project, "dvc", "repro")
