@@ -50,7 +50,7 @@ SETTINGS = (
 
 def arms(candidates: tuple[str, ...]) -> dict[str, Arm]:
     controls = ("real", "oversample", "classic", "smote", "mixup", "balanced_softmax")
-    rest = {"rows": "nothing", "also": "nothing", "use": "kept", "dose": "full", "recipe": "plain"}
+    rest = {"rows": "nothing", "also": "nothing", "use": "kept", "dose": "full", "recipe": "plain", "quick": True}
     return {a: Arm(role="control" if a in controls else "candidate", **rest) for a in (*controls, *candidates)}
 
 
@@ -163,7 +163,7 @@ def trained(number: int) -> list[dict]:
 
 def judge(number: int, candidate: str, held: dict, said: dict, val: Any, test: Any, block: Params) -> dict:
     names = [*CONTROLS, candidate]
-    rest = {"rows": "nothing", "also": "nothing", "use": "kept", "dose": "full", "recipe": "plain"}
+    rest = {"rows": "nothing", "also": "nothing", "use": "kept", "dose": "full", "recipe": "plain", "quick": True}
     roles = {a: Arm(role="control" if a in CONTROLS else "candidate", **rest) for a in names}
     from pipeline.classifier.predict import fit_temperature, probabilities
 

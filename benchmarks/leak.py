@@ -22,7 +22,6 @@ def trim(params: dict, source: Path, mode: str, seed: int) -> None:
     params["data"].update(source=str(source), near_duplicates=mode)
     params["generators"] = {"nothing": params["generators"]["nothing"]}
     params["arms"] = {a: params["arms"][a] for a in ARMS}
-    params["quick"]["skip"] = []
     params["retraining"]["seeds"] = SEEDS
 
 

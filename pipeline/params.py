@@ -170,6 +170,7 @@ class Arm(Block):
     use: Literal["all", "kept", "shuffled"]
     dose: Literal["full", "median", "sqrt", "quarter"]
     recipe: Name
+    quick: bool
 
 
 class Fidelity(Block):
@@ -206,17 +207,12 @@ class Compute(Block):
     processes: Auto | Annotated[int, Field(ge=1, le=1024)]
 
 
-class Quick(Block):
-    skip: Annotated[list[Name], AfterValidator(distinct)]
-
-
 HELDBACK = "heldback"  # what an arm's rows may name besides a generator
 
 
 class Params(Block):
     seed: Annotated[int, Field(ge=0)]
     profile: Literal["auto", "full", "quick"]
-    quick: Quick
     data: Data
     sources: Sources
     augment: Augment
@@ -263,8 +259,6 @@ class Params(Block):
                 raise ValueError(f"{'; '.join(lost)}: no such block under {section}. There are: {', '.join(known)}")
         if twice := [name for name, arm in self.arms.items() if arm.also == arm.rows != "nothing"]:
             raise ValueError(f"arms.{twice[0]}: rows and also name the same generator; set also: nothing")
-        if lost := [name for name in self.quick.skip if name not in self.arms]:
-            raise ValueError(f"quick.skip names {', '.join(lost)}; arms has: {', '.join(self.arms)}")
         if not any(arm.role == "control" for arm in self.compared.values()):
             raise ValueError("arms: at least one needs `role: control`; without one there is nothing to compare with")
         return self
@@ -273,8 +267,7 @@ class Params(Block):
     def compared(self) -> dict[str, Arm]:
         """The arms that are trained, in their order."""
         quick = self.profile == "quick" or (self.profile == "auto" and self.data.source == EMBEDDED)
-        left_out = set(self.quick.skip) if quick else set()
-        return {name: arm for name, arm in self.arms.items() if arm.role != "skip" and name not in left_out}
+        return {name: arm for name, arm in self.arms.items() if arm.role != "skip" and (arm.quick or not quick)}
 
 
 def pick(blocks: Mapping[str, Any], name: str, section: str) -> Any:

@@ -37,16 +37,13 @@ class Adversaries(pl.LightningModule):
         self.network, self.steps, self.lr, self.betas, self.clip = network, steps, lr, betas, clip
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        return [
-            torch.optim.AdamW(p, self.lr, self.betas, weight_decay=0.0, fused=True)
-            for p in self.network.players().values()
-        ]
+        players = self.network.players()
+        self.names = list(players)
+        return [torch.optim.AdamW(p, self.lr, self.betas, weight_decay=0.0, fused=True) for p in players.values()]
 
     def training_step(self, batch: tuple[torch.Tensor, ...], step: int) -> torch.Tensor:
         optimisers = self.optimizers()
-        optimisers = dict(
-            zip(self.network.players(), optimisers if isinstance(optimisers, list) else [optimisers], strict=True)
-        )
+        optimisers = dict(zip(self.names, optimisers if isinstance(optimisers, list) else [optimisers], strict=True))
         progress, total = step / self.steps, 0.0
         for name, loss in self.network.losses(batch, progress):
             optimiser = optimisers[name]

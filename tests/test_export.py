@@ -59,10 +59,10 @@ def finish(folder: Path, word: str = "HELPS", arms: dict[str, tuple[str, str, st
     yaml = YAML(typ="safe")
     text = yaml.load(ROOT / "params.yaml")
     text["arms"] = {
-        name: text["arms"][name] | {"rows": rows, "also": also, "recipe": recipe, **(arm if rows != "nothing" else {})}
+        name: text["arms"][name]
+        | {"rows": rows, "also": also, "recipe": recipe, "quick": True, **(arm if rows != "nothing" else {})}
         for name, (rows, also, recipe) in arms.items()
     }
-    text["quick"]["skip"] = []
     with (folder / "params.yaml").open("w") as file:
         yaml.dump(text, file)
     params = parameters.load(folder / "params.yaml")

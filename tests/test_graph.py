@@ -254,7 +254,7 @@ def chains(node, owner):
 
 @cache
 def properties(source):
-    """What params work out from others of their keys: `compared` -> {"profile", "quick.skip", ...}."""
+    """What params work out from others of their keys: `compared` -> {"profile", "arms", ...}."""
     methods = [n for n in defined(source)["Params"].body if isinstance(n, ast.FunctionDef)]
     return {n.name: chains(n, "self") for n in methods if "property" in map(ast.unparse, n.decorator_list)}
 

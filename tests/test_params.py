@@ -91,7 +91,7 @@ def test_a_byte_order_mark_is_ignored(tmp_path):
         ("augment.strong.magnitude", 1.5, "less than or equal to 1"),
         ("augment.strong.transforms", 0, "greater than or equal to 1"),
         ("profile", "fast", "quick"),
-        ("quick.skip", ["mixup", "mixup"], "each name may stand once"),
+        ("arms.real.quick", "maybe", "valid boolean"),
         ("arms.real.role", "judge", "control"),
         ("evaluation.primary_metric", "f1", "macro_f1"),
         ("evaluation.confidence", 95, "less than 1"),
@@ -163,7 +163,6 @@ def test_an_arm_that_names_no_generator_lists_the_blocks(tmp_path):
         ("arms.real.recipe", "plane", "arms.real.recipe is 'plane'", "recipes"),
         ("arms.mixture.also", "gan", "arms.mixture.also is 'gan'", "generators"),
         ("teachers.recipe", "plane", "teachers.recipe is 'plane'", "recipes"),
-        ("quick.skip", ["mixup", "mixdown"], "quick.skip names mixdown", "arms"),
     ],
 )
 def test_a_name_that_does_not_exist_is_told_with_its_key_and_the_names_that_do(tmp_path, key, value, says, listed):
@@ -199,17 +198,18 @@ SET = "sets/dermamnist.yaml"
 def test_the_quick_profile_leaves_out_the_arms_it_names_and_auto_is_quick_for_the_digits_alone(
     tmp_path, profile, source, quick
 ):
-    skip = ["mixup", "real", "mixture"]
-    loaded = params.load(changed(tmp_path, {"profile": profile, "data.source": source, "quick.skip": skip}))
-    assert list(loaded.compared) == [name for name in loaded.arms if not quick or name not in skip]
+    skip = {f"arms.{name}.quick": False for name in ("real", "diffusion")}
+    loaded = params.load(changed(tmp_path, {"profile": profile, "data.source": source, **skip}))
+    left = {"oversample_sqrt", "oversample", "duplicate", "classic", "smote", "cvae", "cgan"}
+    assert set(loaded.compared) == (left if quick else set(loaded.arms))
+    assert list(loaded.compared) == [name for name in loaded.arms if name in loaded.compared]
     assert all(arm is loaded.arms[name] for name, arm in loaded.compared.items())
 
 
 @pytest.mark.parametrize("profile", ["full", "quick"])
 def test_an_arm_of_role_skip_is_in_no_profile(tmp_path, profile):
-    changes = {"profile": profile, "arms.cvae.role": "skip", "arms.mixup.role": "skip", "quick.skip": ["mixup"]}
-    loaded = params.load(changed(tmp_path, changes))
-    assert set(loaded.arms) - set(loaded.compared) == {"cvae", "mixup"}
+    loaded = params.load(changed(tmp_path, {"profile": profile, "arms.cvae.role": "skip", "arms.mixup.role": "skip"}))
+    assert not {"cvae", "mixup"} & set(loaded.compared) and {"cgan", "real"} <= set(loaded.compared)
 
 
 def test_negative_arms_are_compared(tmp_path):
@@ -220,9 +220,10 @@ def test_negative_arms_are_compared(tmp_path):
 def test_the_control_that_is_needed_must_be_one_that_is_trained(tmp_path):
     arms = json.loads(changed(tmp_path, {}).read_text())["arms"]
     controls = [name for name, arm in arms.items() if arm["role"] == "control"]
-    assert "role: control" in refusal(tmp_path, {"profile": "quick", "quick.skip": controls})
+    not_quick = {f"arms.{name}.quick": False for name in controls}
+    assert "role: control" in refusal(tmp_path, {"profile": "quick", **not_quick})
     assert "role: control" in refusal(tmp_path, {f"arms.{name}.role": "skip" for name in controls})
-    assert params.load(changed(tmp_path, {"profile": "full", "quick.skip": controls})).quick.skip == controls
+    assert set(controls) <= set(params.load(changed(tmp_path, {"profile": "full", **not_quick})).compared)
 
 
 def test_a_control_arm_is_needed(tmp_path):

@@ -279,11 +279,9 @@ def test_a_course_of_balance_is_written_as_the_two_numbers(data, settled, tmp_pa
 
 
 def left_out(settled, how: str) -> params.Params:
-    if how == "role":
-        arms = {**settled.arms, "mixture": settled.arms["mixture"].model_copy(update={"role": "skip"})}
-        return settled.model_copy(update={"arms": arms})
-    quick = params.Quick(skip=["mixture"])
-    return settled.model_copy(update={"profile": "quick", "quick": quick})
+    key = {"role": "skip"} if how == "role" else {"quick": False}
+    arms = {**settled.arms, "mixture": settled.arms["mixture"].model_copy(update=key)}
+    return settled.model_copy(update={"arms": arms, "profile": "full" if how == "role" else "quick"})
 
 
 @pytest.mark.parametrize("how", ["role", "profile"])

@@ -347,11 +347,11 @@ def test_quick_runs_with_its_keys_and_puts_params_back(project):
 
 
 def test_quick_takes_other_keys(project):
-    keys = "retraining.seeds=2 generators.cgan.epochs=3 'quick.skip=[mixup, cutmix]'"
+    keys = "retraining.seeds=2 generators.cgan.epochs=3 arms.cvae.quick=false"
     assert make(project, "quick", f"QUICK={keys}").returncode == 0
     params = seen(project)
     assert params["retraining"]["seeds"] == 2 and params["generators"]["cgan"]["epochs"] == 3
-    assert params["quick"]["skip"] == ["mixup", "cutmix"]
+    assert not params["arms"]["cvae"]["quick"] and params["arms"]["cgan"]["quick"]
     assert params["profile"] == "auto", "the given keys stand in the place of the usual ones"
 
 

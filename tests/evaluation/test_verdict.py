@@ -119,7 +119,8 @@ def test_seeds_that_all_agree_are_not_said_to_disagree_when_p_is_adjusted():
 
 
 def arms(**roles):
-    return {n: Arm(role=r, rows="x", also="x", use="kept", dose="full", recipe="plain") for n, r in roles.items()}
+    rest = {"rows": "x", "also": "x", "use": "kept", "dose": "full", "recipe": "plain", "quick": True}
+    return {n: Arm(role=r, **rest) for n, r in roles.items()}
 
 
 def said(y, share, seeds=6, sure=0.9):
