@@ -23,14 +23,16 @@ export: setup
 	@python -m stages export data/real/train data/real/val data/selected models results/evaluation reports pyproject.toml export
 
 # dvc runs one stage at a time. A generator is fitted on one core, so there are as many at once as cores, the last named
-# (mostly the longest) first. An arm keeps all cores busy but for its start and end, so there are two at once.
-# LANES=1: everything one by one.
+# (mostly the longest) first, and the baseline beside them. An arm keeps all cores busy but for its start and end, so there
+# are two at once. LANES=1: everything one by one.
+REPRO := dvc --wait-for-lock repro --single-item
 side-by-side:
-	@dvc repro train_baseline
-	@dvc stage list --name-only | sed -n 's/^fit_generator@//p' | sed '1!G;h;$$!d' | xargs -P $(LANES) -I{} \
-		dvc --wait-for-lock repro --single-item fit_generator@{} generate@{} pseudo_label@{}
-	@dvc stage list --name-only | grep -e '^retrain@' -e '^measure_fidelity$$' | xargs -P $(PAIR) -n 5 \
-		dvc --wait-for-lock repro --single-item
+	@dvc repro prepare
+	@{ echo augment train_baseline; \
+		dvc stage list --name-only | sed -n 's/^fit_generator@\(.*\)/fit_generator@\1 generate@\1/p' | sed '1!G;h;$$!d'; } | \
+		xargs -P $(LANES) -L 1 $(REPRO)
+	@dvc stage list --name-only | grep '^pseudo_label@' | xargs -P $(LANES) -n 4 $(REPRO)
+	@dvc stage list --name-only | grep -e '^retrain@' -e '^measure_fidelity$$' | xargs -P $(PAIR) -n 3 $(REPRO)
 
 setup: $(READY)
 	@[ -e .git ] || [ -f .dvc/config.local ] || dvc config --local core.no_scm true
