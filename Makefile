@@ -28,11 +28,11 @@ export: setup
 REPRO := dvc --wait-for-lock repro --single-item
 side-by-side:
 	@dvc repro prepare
-	@{ echo augment train_baseline; \
-		dvc stage list --name-only | sed -n 's/^fit_generator@\(.*\)/fit_generator@\1 generate@\1/p' | sed '1!G;h;$$!d'; } | \
-		xargs -P $(LANES) -L 1 $(REPRO)
-	@dvc stage list --name-only | grep '^pseudo_label@' | xargs -P $(LANES) -n 4 $(REPRO)
-	@dvc stage list --name-only | grep -e '^retrain@' -e '^measure_fidelity$$' | xargs -P $(PAIR) -n 3 $(REPRO)
+	@mkdir -p .work && dvc stage list --name-only > .work/stages
+	@{ echo augment train_baseline; sed -n 's/^fit_generator@\(.*\)/fit_generator@\1 generate@\1/p' .work/stages | \
+		sed '1!G;h;$$!d'; } | xargs -P $(LANES) -L 1 $(REPRO)
+	@grep '^pseudo_label@' .work/stages | xargs -P $(LANES) -n 4 $(REPRO)
+	@grep -e '^retrain@' -e '^measure_fidelity$$' .work/stages | xargs -P $(PAIR) -n 3 $(REPRO)
 
 setup: $(READY)
 	@[ -e .git ] || [ -f .dvc/config.local ] || dvc config --local core.no_scm true

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import nn
+from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
 from pipeline.generators._blocks import Block, NetworkGenerator, NetworkOptions, fold, halvings
@@ -122,7 +123,8 @@ class Pair(nn.Module):
         strength = min(1.0, max(0.0, (progress - start) / (end - start)))
         fake = self.maker.make(torch.randn(len(x), self.o.latent, device=x.device), y, strength)
         self.critic.requires_grad_(True)
-        on_real, on_fake = (self.critic(augment(z, self.o.augment), y, strength) for z in (x, fake.detach()))
+        with parametrize.cached():  # the spectral norms are the same for both
+            on_real, on_fake = (self.critic(augment(z, self.o.augment), y, strength) for z in (x, fake.detach()))
         yield "critic", F.relu(1 - on_real).mean() + F.relu(1 + on_fake).mean()
         self.critic.requires_grad_(False)
         yield (
