@@ -10,6 +10,7 @@ import pandas as pd
 
 from pipeline import processes
 from pipeline.evaluation import thresholds, verdict
+from pipeline.evaluation.openings import note, settings_hash
 from pipeline.evaluation.scores import ece, reliability, scores
 from pipeline.params import Evaluation, Params
 from pipeline.samples import Samples
@@ -19,7 +20,7 @@ from stages import Output
 log = logging.getLogger("stages")
 
 
-def main(params: Params, test: Path, models: Path, out: Output) -> None:
+def main(params: Params, test: Path, models: Path, openings: Path, out: Output) -> None:
     processes.warm(__name__, "pipeline.classifier.predict")
     from pipeline import devices
 
@@ -36,6 +37,7 @@ def main(params: Params, test: Path, models: Path, out: Output) -> None:
     log.info("chosen on validation: %s against %s", choices["chosen_arm"] or "no candidate", choices["best_control"])
 
     rows = Samples.load(test)
+    note(openings, rows.fingerprint(), settings_hash(params))  # before a figure is known: a look that failed counts too
     jobs = [(params, test, models / name) for name in arms]
     done = processes.spread(
         score_arm, jobs, devices.workers(params.compute), "evaluate", len(arms) * params.retraining.seeds

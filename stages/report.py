@@ -28,6 +28,7 @@ def main(
     models: Path,
     results: Path,
     times: Path,
+    noted: Path,
     openings: Path,
     metrics: Output,
     verdict: Output,
@@ -40,7 +41,7 @@ def main(
     test_opened: Output,
 ) -> None:
     before = read(openings) if openings.exists() else {}
-    run = read_run(params, train, about, selected, models, results, times, before)
+    run = read_run(params, train, about, selected, models, results, times, noted, before)
     facts = runs.facts(run)
     metrics.write_text(json.dumps(facts["metrics"], indent=1))
     verdict.write_text(json.dumps(run.verdict | {"sentence": facts["sentence"]}, indent=1))
@@ -64,9 +65,10 @@ def read_run(
     models: Path,
     results: Path,
     times: Path,
+    noted: Path,
     before: dict[str, list[str]],
 ) -> runs.Run:
-    """Everything that the stages before wrote; `before` is how the test splits were opened in earlier runs."""
+    """Everything that the stages before wrote; `before` and `noted` say how the test splits were opened until now."""
     with np.load(results / "evaluation" / "predictions.npz", allow_pickle=False) as file:
         y, predicted = file["y"], {a: file[f"arm_{a}"] for a in params.compared}
     fidelity, verdict = results / "fidelity.csv", read(results / "evaluation" / "verdict.json")
@@ -75,7 +77,7 @@ def read_run(
         text=without_folders(Path("params.yaml").read_text(), params),
         about=read(about / "audit.json"),
         verdict=verdict,
-        openings=opened(before, verdict["test"]["fingerprint"], settings_hash(params)),
+        openings=opened(before, noted, verdict["test"]["fingerprint"], settings_hash(params)),
         choices=read(results / "evaluation" / "choices.json"),
         scores=read_scores(results / "evaluation" / "scores.csv"),
         y=y,

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import time
 from collections.abc import Mapping
+from pathlib import Path
 
 from pipeline.params import Params
 
@@ -13,7 +15,20 @@ def settings_hash(settings: Params) -> str:
     return hashlib.blake2b(json.dumps(kept, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
-def opened(before: Mapping[str, list[str]], test: str, settings: str) -> dict[str, list[str]]:
-    """The settings under which each test split, by its fingerprint, was evaluated, in order, with these added if new."""
-    known = before.get(test, [])
-    return {**before, test: known if settings in known else [*known, settings]}
+def note(folder: Path, test: str, settings: str) -> None:
+    """Write down that a test split, by its fingerprint, was evaluated under these settings."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{test}-{settings}.json"
+    if not file.exists():
+        file.write_text(json.dumps({"test": test, "settings": settings, "at": time.time()}))
+
+
+def opened(before: Mapping[str, list[str]], noted: Path, test: str, settings: str) -> dict[str, list[str]]:
+    """The settings under which each test split was evaluated: those known before, those noted since, and these."""
+    found = {name: list(known) for name, known in before.items()}
+    notes = sorted((json.loads(file.read_text()) for file in noted.glob("*.json")), key=lambda n: n["at"])
+    for one in [*notes, {"test": test, "settings": settings}]:
+        known = found.setdefault(one["test"], [])
+        if one["settings"] not in known:
+            known.append(one["settings"])
+    return found
