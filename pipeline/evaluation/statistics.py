@@ -112,8 +112,9 @@ def differences(
     size = 0
     for rows in draws:
         size = rows.shape[1]
+        value = {one: one(rows) for one in dict.fromkeys(one for pair in pairs for one in pair)}
         for (a, b), parts in zip(pairs, found, strict=True):
-            parts.append(a(rows) - b(rows))
+            parts.append(value[a] - value[b])
     whole, rng = np.ones((1, size)), np.random.default_rng([seed, 1])
     out, stray = [], None
     for (a, b), parts in zip(pairs, found, strict=True):

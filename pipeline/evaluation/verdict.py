@@ -120,22 +120,27 @@ def decide(
     base = {"primary_metric": metric, "best_control": control, "chosen_arm": arm}
     base |= dict.fromkeys(("difference", "ci_low", "ci_high", "p_value"))
     base |= {"confidence": block.confidence, "margin": block.margin, "seeds": test.seeds}
-    base |= {"arms": every_arm(test, arms, added, control, block, seed), "comparisons": [], "guardrails": []}
+    others = [control, *(c for c in choices["contenders"] if c != control)] if arm else []
+    pairs = [(a, control) for a in arms if a != control] + [(arm, other) for other in others if other != control]
+    drawn = dict(zip(pairs, test.compare(pairs, block, seed), strict=True)) if pairs else {}
+    found, small = {pair: ends(test, *pair, draws, block) for pair, draws in drawn.items()}, too_small(test)
+    base |= {"arms": every_arm(found, arms, added, control, test.seeds, block, small)}
+    base |= {"comparisons": [], "guardrails": []}
     if not arm:
         reason = "no arm has the role `candidate`, so there is nothing to judge"
         return base | {"verdict": "CANNOT_TELL", "reason": reason}
-    others = [control, *(c for c in choices["contenders"] if c != control)]
-    drawn = test.compare([(arm, other) for other in others], block, seed)
-    comparisons = [
-        {"control": other, **ends(test, arm, other, draws, block)} for other, draws in zip(others, drawn, strict=True)
-    ]
+    comparisons = [{"control": other, **found[arm, other]} for other in others]
     both, tempered = ((p[arm], p[control]) if p else None for p in (test.probabilities, test.calibrated))
     rails = guardrails.check(*both, test.y, test.groups, test.labels, block, seed, tempered)
     word, reason = combine(comparisons, choices["validation_rows"], test.seeds, added[arm], rails, block)
-    if small := too_small(test):
+    if small:
         word, reason = "CANNOT_TELL", small
     first = {k: v for k, v in comparisons[0].items() if k != "control"} | {"synthetic_rows": added[arm]}
-    first |= {"detectable": detectable(drawn[0], block.confidence), "comparisons": comparisons, "guardrails": rails}
+    first |= {
+        "detectable": detectable(drawn[arm, control], block.confidence),
+        "comparisons": comparisons,
+        "guardrails": rails,
+    }
     first |= {"threshold_shift": guardrails.threshold_shift(rails)}
     first |= {"single_models": single_models(test, arm, control, [choices["best_seed"][a] for a in (arm, control)])}
     return base | first | {"verdict": word, "reason": reason}
@@ -154,19 +159,26 @@ def ends(test: Outcomes, arm: str, other: str, draws: np.ndarray, block: Evaluat
 
 
 def every_arm(
-    test: Outcomes, arms: Mapping[str, Arm], added: Mapping[str, int], control: str, block: Evaluation, seed: int
+    found: Mapping[tuple[str, str], dict],
+    arms: Mapping[str, Arm],
+    added: Mapping[str, int],
+    control: str,
+    seeds: int,
+    block: Evaluation,
+    small: str,
 ) -> dict[str, dict]:
-    """Each arm but the best control against it, with p values adjusted for the number of arms that add rows (Holm)."""
-    others = [a for a in arms if a != control]
-    drawn = dict(zip(others, test.compare([(a, control) for a in others], block, seed), strict=True)) if others else {}
-    found = {a: ends(test, a, control, drawn[a], block) for a in others}
-    judged = [a for a in others if arms[a].role != "control"]
-    for a, p in zip(judged, holm([found[a]["p_value"] for a in judged]), strict=True):
-        word, reason = classify(found[a]["ci_low"], found[a]["ci_high"], p, test.seeds, added[a], block)
-        if small := too_small(test):
+    """Each arm but the best control against it, with p values adjusted for the number of arms that add rows (Holm).
+
+    `found` has the difference and interval of pairs of arms; `small` says why the test split can tell nothing, if so.
+    """
+    told = {a: dict(found[a, control]) for a in arms if a != control}
+    judged = [a for a in told if arms[a].role != "control"]
+    for a, p in zip(judged, holm([told[a]["p_value"] for a in judged]), strict=True):
+        word, reason = classify(told[a]["ci_low"], told[a]["ci_high"], p, seeds, added[a], block)
+        if small:
             word, reason = "CANNOT_TELL", small
-        found[a] |= {"p_holm": p, "verdict": word, "reason": reason}
-    return found
+        told[a] |= {"p_holm": p, "verdict": word, "reason": reason}
+    return told
 
 
 def single_models(test: Outcomes, arm: str, control: str, seeds: Sequence[int]) -> dict:

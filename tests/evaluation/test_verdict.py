@@ -17,7 +17,6 @@ from pipeline.evaluation.verdict import (
     classify,
     combine,
     decide,
-    every_arm,
     single_models,
 )
 from pipeline.params import Arm, load
@@ -228,7 +227,8 @@ def decided(shares, contenders=("a",), seeds=6, added=50, roles=None, sure=(), b
     test = test or outcomes(np.arange(900) % 3, seeds, sure, **shares)
     choices = {"best_control": "a", "chosen_arm": "new", "contenders": list(contenders), "validation_rows": 90}
     choices["best_seed"] = best_seed or dict.fromkeys(shares, 0)
-    return decide(choices, test, named, dict.fromkeys(shares, added), block, seed=0)
+    rows = added if isinstance(added, dict) else dict.fromkeys(shares, added)
+    return decide(choices, test, named, rows, block, seed=0)
 
 
 def test_a_clear_gain_helps_and_a_clear_loss_hurts():
@@ -363,8 +363,9 @@ def uneven(seeds=8):
 
 
 def compared(seeds=8, **added):
-    test = outcomes(np.arange(900) % 3, seeds, **uneven(seeds))
-    return every_arm(test, arms(**ROLES), dict.fromkeys(ROLES, 50) | {"a": 0, "b": 0} | added, "a", BLOCK, seed=0)
+    """The table of all arms against the best control, a."""
+    rows = dict.fromkeys(ROLES, 50) | {"a": 0, "b": 0} | added
+    return decided(uneven(seeds), seeds=seeds, roles=ROLES, added=rows)["arms"]
 
 
 def test_every_arm_but_the_best_control_is_compared_with_it():
