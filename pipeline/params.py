@@ -62,6 +62,7 @@ class Data(Block):
     frames: Literal["refuse", "first"]
     test_fraction: Annotated[float, Field(gt=0, lt=0.9)]
     val_fraction: Annotated[float, Field(gt=0, lt=0.9)]
+    split: Annotated[int, Field(ge=0)]
     scarce: Scarce
     near_duplicates: Literal["group", "warn", "error", "ignore"]
     conflicts: Literal["drop", "error"]
@@ -190,6 +191,7 @@ class Evaluation(Block):
     primary_metric: Literal["balanced_accuracy", "macro_f1", "accuracy"]
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
     bootstrap: Annotated[int, Field(ge=100, le=1_000_000)]
+    repeats: Annotated[int, Field(ge=1, le=100)]
     margin: Share
     max_class_loss: Share
     specificity: Annotated[float, Field(gt=0, lt=1)]

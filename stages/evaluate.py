@@ -20,7 +20,7 @@ from stages import Output
 log = logging.getLogger("stages")
 
 
-def main(params: Params, test: Path, models: Path, openings: Path, out: Output) -> None:
+def main(params: Params, test: Path, models: Path, repeats: Path, openings: Path, out: Output) -> None:
     processes.warm(__name__, "pipeline.classifier.predict")
     from pipeline import devices
 
@@ -50,6 +50,7 @@ def main(params: Params, test: Path, models: Path, openings: Path, out: Output) 
     bins = [(name, *one) for name in arms for one in reliability(said[name], rows.y)]
     pd.DataFrame(bins, columns=["arm", "confidence", "accuracy", "share"]).to_csv(out / "reliability.csv", index=False)
     result = verdict.decide(choices, seen, arms, added, block, derive(params.seed, "bootstrap"))
+    result = verdict.over_splits(result, json.loads(repeats.read_text()), params.data.split, block)
     result["test"] = {"rows": len(rows), "fingerprint": rows.fingerprint()}
     (out / "verdict.json").write_text(json.dumps(result, indent=1))
     log.info("%s: %s", result["verdict"], result["reason"])

@@ -11,7 +11,7 @@ import pandas as pd
 from pipeline.data import audit, augment, duplicates, intake, sources, splits
 from pipeline.data.sources import pool
 from pipeline.data.sources.base import Problem, Source, listed, refusal
-from pipeline.params import Data, Params
+from pipeline.params import EMBEDDED, Data, Params
 from pipeline.samples import Facts, Samples, table
 from pipeline.seeds import derive
 from stages import Output
@@ -29,10 +29,11 @@ def main(
     quarantine: Output,
     about: Output,
 ) -> None:
-    data = params.data
+    data, other = params.data, (params.data.split,) if params.data.split else ()
     with tempfile.TemporaryDirectory(dir=train.parent, prefix="unpacked-") as folder:
         scratch = Path(folder)
-        source = sources.read(data, params.sources.digits, derive(params.seed, "digits"), scratch)
+        source = sources.read(data, params.sources.digits, derive(params.seed, "digits", *other), scratch)
+        check_repeats(source, params)
         seen = intake.look(source, scratch / "source")
         rows, lost = usable(source, seen, data)
         extra = pool.read(Path(data.unlabelled), data)
@@ -44,7 +45,7 @@ def main(
         rows, paths = rows.assign(named=rows["group"], group=grouped(rows, among, data)), rows["path"].tolist()
         joined = join_pool(rows, spare, near.pairs)
         rows, spare = rows.assign(joined=joined[: len(rows)]), spare.assign(group=joined[len(rows) :])
-        rows, leaked = split(rows, data, derive(params.seed, "splits"))
+        rows, leaked = split(rows, data, derive(params.seed, "splits", *other))
         form = chosen_form(rows, seen, data)
         samples = written(rows, source, form, scratch / "squares.npy", params)
         for name, out in (("train", train), ("val", val), ("test", test), ("heldback", heldback)):
@@ -64,6 +65,16 @@ def main(
     record |= {"quarantined": len(lost), "quarantine": pd.Series([p.code for p in lost]).value_counts().to_dict()}
     (about / "audit.json").write_text(json.dumps(record, indent=1))
     say(record, lost, misnamed)
+
+
+def check_repeats(source: Source, params: Params) -> None:
+    """Raises ValueError where another split is asked for, but the source says which rows are the test split."""
+    given = params.data.source != EMBEDDED and (source.rows["split"] == "test").any()
+    if given and (params.data.split or params.evaluation.repeats > 1):
+        raise ValueError(
+            "data.split and evaluation.repeats draw other splits, but the source brings a test split of its own; "
+            "set data.split: 0 and evaluation.repeats: 1, or leave the splits out of the source"
+        )
 
 
 def readable(source: Source, seen: intake.Seen) -> tuple[pd.DataFrame, list[Problem]]:

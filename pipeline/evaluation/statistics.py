@@ -21,6 +21,20 @@ def mean_interval(values: np.ndarray, confidence: float) -> tuple[float, float, 
     return float(values.mean()), float(values.mean() - half), float(values.mean() + half)
 
 
+def resampled_interval(values: np.ndarray, ratio: float, confidence: float) -> tuple[float, float, float]:
+    """Mean of differences (R,) on R random splits of the same rows, and its interval.
+
+    Splits share most of their rows, so that their mean strays further than that of R independent ones: the corrected
+    resampled t (Nadeau and Bengio, 2003), with `ratio` = test rows per training row. The ends of a single one are NaN.
+    """
+    values = np.asarray(values, float)
+    if len(values) < 2:
+        return float(values.mean()), float("nan"), float("nan")
+    spread = np.sqrt((1 / len(values) + ratio) * values.var(ddof=1))
+    half = stats.t.ppf((1 + confidence) / 2, len(values) - 1) * spread
+    return float(values.mean()), float(values.mean() - half), float(values.mean() + half)
+
+
 def sign_flip(differences: np.ndarray, most: int = 16) -> float:
     """Two-sided p of the mean of paired differences (S,) under random signs: exact up to `most` pairs.
 

@@ -15,6 +15,7 @@ from pipeline.evaluation.statistics import (
     differences,
     holm,
     mcnemar,
+    resampled_interval,
     resamples,
     sign_flip,
 )
@@ -144,6 +145,25 @@ def decide(
     first |= {"threshold_shift": guardrails.threshold_shift(rails)}
     first |= {"single_models": single_models(test, arm, control, [choices["best_seed"][a] for a in (arm, control)])}
     return base | first | {"verdict": word, "reason": reason}
+
+
+def over_splits(found: dict, elsewhere: Sequence[Mapping], split: int, block: Evaluation) -> dict:
+    """The verdict with what the run said on other splits of the rows; HELPS and HURTS must hold in the mean over all."""
+    if not elsewhere or found["difference"] is None:
+        return found | {"repeats": None}
+    keys = ("best_control", "chosen_arm", "difference", "ci_low", "ci_high", "verdict")
+    splits = [
+        {"split": split, **{k: found[k] for k in keys}},
+        *({k: s[k] for k in ("split", *keys)} for s in elsewhere),
+    ]
+    values = [s["difference"] for s in splits]
+    ratio = float(np.mean([s["test_rows"] / s["train_rows"] for s in elsewhere]))
+    mean, low, high = resampled_interval(values, ratio, block.confidence)
+    told = {"splits": splits, "difference": mean, "ci_low": low, "ci_high": high}
+    if {"HELPS": low > 0, "HURTS": high < 0}.get(found["verdict"], True):
+        return found | {"repeats": told}
+    reason = f"on this split it {found['verdict'].lower()}, but not surely in the mean over {len(splits)} splits"
+    return found | {"repeats": told, "verdict": "CANNOT_TELL", "reason": reason}
 
 
 def ends(test: Outcomes, arm: str, other: str, draws: np.ndarray, block: Evaluation) -> dict[str, float]:

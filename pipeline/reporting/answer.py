@@ -69,6 +69,8 @@ def beside(verdict: Mapping, cost: Mapping[str, float], skipped: Sequence[str]) 
         lines.append(
             f"Cost: {cost[arm]:.0f} s for {arm} with its generator, {cost[control]:.0f} s for {control} (wall time)."
         )
+    if again := verdict["repeats"]:
+        lines.append(f"In the mean over {len(again['splits'])} splits of the rows: {_change(again)} points.")
     if skipped:
         lines.append(f"Not trained in this profile: {', '.join(skipped)}.")
     return lines
@@ -118,6 +120,15 @@ def comparison_table(verdict: Mapping) -> pd.DataFrame:
             for c in verdict["comparisons"]
         ]
     )
+
+
+def repeats_table(verdict: Mapping) -> pd.DataFrame:
+    """What the whole run says on each split of the rows, and in the mean."""
+    again = verdict["repeats"] or {"splits": []}
+    names = {"split": "split", "best_control": "best control", "chosen_arm": "arm to judge", "verdict": "verdict"}
+    rows = [{names[k]: s[k] for k in names} | {"difference in points": _change(s)} for s in again["splits"]]
+    mean = [{"split": "mean", "difference in points": _change(again)}] if rows else []
+    return pd.DataFrame(rows + mean).fillna("")
 
 
 def guardrail_table(verdict: Mapping) -> pd.DataFrame:

@@ -86,6 +86,7 @@ def facts(run: Run) -> dict:
         "arms": answer.arms_table(metrics, run.records, found),
         "measured": answer.metrics_table(metrics, MEASURED),
         "comparisons": answer.comparison_table(found),
+        "repeats": answer.repeats_table(found),
         "guardrails": answer.guardrail_table(found),
         "tuned": answer.tuned_table(metrics, found["primary_metric"]),
         "classes": classes,

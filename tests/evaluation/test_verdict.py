@@ -8,7 +8,7 @@ import pytest
 from sklearn import metrics
 
 from pipeline.evaluation import guardrails
-from pipeline.evaluation.statistics import detectable, holm, mcnemar
+from pipeline.evaluation.statistics import detectable, holm, mcnemar, resampled_interval
 from pipeline.evaluation.verdict import (
     LEAST_SEEDS,
     Outcomes,
@@ -17,6 +17,7 @@ from pipeline.evaluation.verdict import (
     classify,
     combine,
     decide,
+    over_splits,
     single_models,
 )
 from pipeline.params import Arm, load
@@ -422,6 +423,42 @@ def test_single_models_are_those_of_the_given_seeds():
         assert gained - lost == right[0].sum() - right[1].sum()
     found = decided({"a": 0, "new": 0}, best_seed={"a": 1, "new": 4}, test=test)
     assert found["single_models"] == expected, "those chosen on validation, of the arm first"
+
+
+def told(differences, word="HELPS", split=0):
+    """The verdict `word` with the first of these differences, those of other splits beside it."""
+    keys = {"best_control": "a", "chosen_arm": "new", "ci_low": 0.0, "ci_high": 0.1}
+    first, *others = [{"difference": d, "verdict": word, **keys} for d in differences]
+    elsewhere = [{"split": split + i, "train_rows": 60, "test_rows": 20, **one} for i, one in enumerate(others, 1)]
+    return over_splits({**first, "reason": "why"}, elsewhere, split, BLOCK)
+
+
+@pytest.mark.parametrize(("word", "sign"), [("HELPS", 1), ("HURTS", -1)])
+def test_a_word_that_holds_in_the_mean_over_splits_stands(word, sign):
+    found = told([sign * d for d in (0.05, 0.06, 0.04, 0.05)], word, split=3)
+    assert (found["verdict"], found["reason"]) == (word, "why")
+    again = found["repeats"]
+    assert [s["split"] for s in again["splits"]] == [3, 4, 5, 6] and again["difference"] == pytest.approx(sign * 0.05)
+    expected = resampled_interval(np.array([s["difference"] for s in again["splits"]]), 20 / 60, BLOCK.confidence)
+    assert (again["difference"], again["ci_low"], again["ci_high"]) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("word", "sign"), [("HELPS", 1), ("HURTS", -1)])
+def test_a_word_that_does_not_hold_over_splits_becomes_cannot_tell(word, sign):
+    found = told([sign * d for d in (0.05, -0.04, 0.02)], word)
+    assert found["verdict"] == "CANNOT_TELL"
+    assert found["reason"] == f"on this split it {word.lower()}, but not surely in the mean over 3 splits"
+
+
+@pytest.mark.parametrize("word", ["NEUTRAL", "CANNOT_TELL"])
+def test_other_splits_make_no_word_bolder(word):
+    found = told([0.05, 0.06, 0.05, 0.05], word)
+    assert (found["verdict"], found["reason"]) == (word, "why") and found["repeats"]["ci_low"] > 0
+
+
+def test_without_other_splits_or_an_arm_nothing_is_said_of_them():
+    for found in (told([0.05]), told([None, 0.05])):
+        assert (found["verdict"], found["reason"], found["repeats"]) == ("HELPS", "why", None)
 
 
 RECORD = {"settings": {"steps": 10}, "seeds": [0, 1], "initial_weights": ["p", "q"], "policy": {"policy": "safe"}}

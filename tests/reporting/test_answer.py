@@ -20,6 +20,7 @@ VERDICT = {
     "seeds": 6,
     "detectable": 0.0123,
     "threshold_shift": False,
+    "repeats": None,
     "guardrails": [
         {"name": "macro F1", "difference": 0.01, "ci_low": 0.001, "ci_high": 0.02, "broken": False},
         {"name": "AUPRC", "difference": -0.004, "ci_low": -0.008, "ci_high": 0.001, "broken": False},
@@ -81,6 +82,17 @@ def test_the_comparison_table_has_a_line_for_each_contender():
     assert table["control"].tolist() == ["oversample", "classic"]
     assert table.loc[0, "difference in points"] == "+1.6 [+0.7, +2.6]" and table.loc[0, "p"] == "0.031"
     assert len(answer.comparison_table({**VERDICT, "comparisons": []})) == 0
+
+
+def test_other_splits_have_a_line_each_and_their_mean():
+    one = {"best_control": "smote", "chosen_arm": "cvae", "difference": 0.01, "ci_low": -0.01, "ci_high": 0.03}
+    splits = [{"split": k, "verdict": "CANNOT_TELL", **one} for k in (0, 1, 2)]
+    again = VERDICT | {"repeats": {"splits": splits, "difference": 0.011, "ci_low": 0.002, "ci_high": 0.02}}
+    table = answer.repeats_table(again)
+    assert table["split"].tolist() == [0, 1, 2, "mean"] and table["best control"].tolist() == ["smote"] * 3 + [""]
+    assert table["difference in points"].tolist() == ["+1.0 [-1.0, +3.0]"] * 3 + ["+1.1 [+0.2, +2.0]"]
+    assert "mean over 3 splits of the rows: +1.1 [+0.2, +2.0] points." in "\n".join(answer.beside(again, {}, []))
+    assert len(answer.repeats_table(VERDICT)) == 0 and "splits" not in "\n".join(answer.beside(VERDICT, {}, []))
 
 
 def record(role, rows="nothing", also="nothing", use="kept", recipe="plain", added=0):

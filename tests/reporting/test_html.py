@@ -83,7 +83,7 @@ def facts(name="cat", **change):
         "show_real": True,
         "params": f"classes: [{name}]",
         **dict.fromkeys(
-            ("arms", "measured", "comparisons", "classes", "selection", "fidelity", "counts", "times"), frame
+            ("arms", "measured", "comparisons", "repeats", "classes", "selection", "fidelity", "counts", "times"), frame
         ),
         **dict.fromkeys(("automatic", "drift", "checks", "guardrails", "tuned", "costs", "hashes"), frame),
         **dict.fromkeys(("forest", "recall", "confusion", "curves", "losses", "dose", "reliability"), picture),
@@ -91,7 +91,7 @@ def facts(name="cat", **change):
 
 
 EMPTY = {
-    **{k: pd.DataFrame() for k in ("comparisons", "selection", "times", "guardrails")},
+    **{k: pd.DataFrame() for k in ("comparisons", "repeats", "selection", "times", "guardrails")},
     "beside": [],
     "dose": "",
     "samples": {},

@@ -1,0 +1,79 @@
+"""repeat: the whole run again on other splits of the same rows, each in a folder of its own, up to its verdict."""
+
+import json
+import logging
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from pipeline.params import Params
+from pipeline.processes import die_with_parent
+from stages import Output
+
+log = logging.getLogger("stages")
+
+
+def main(params: Params, work: Path, graph: Path, library: Path, scripts: Path, sets: Path, out: Output) -> None:
+    settings = Path("params.yaml")
+    found = []
+    shutil.rmtree(work, ignore_errors=True)  # results are in the cache of dvc
+    for number in range(1, params.evaluation.repeats):
+        log.info("split %d of %d", number + 1, params.evaluation.repeats)
+        folder = work / str(number)
+        set_up(folder, [graph, library, scripts, sets])
+        with (folder / settings).open("w") as file:
+            YAML(typ="safe").dump(elsewhere(YAML(typ="safe").load(settings), params.data.split + number, sets), file)
+        dvc(folder, "repro", "evaluate")
+        found.append({"split": params.data.split + number} | said(folder))
+    shutil.rmtree(work, ignore_errors=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(found, indent=1))
+
+
+def set_up(folder: Path, parts: list[Path]) -> None:
+    """A copy of the project's code that shares the project's cache, so that nothing is trained twice."""
+    folder.mkdir(parents=True)
+    for part in parts:
+        copy = shutil.copytree if part.is_dir() else shutil.copy
+        copy(part, folder / part)
+    cache = subprocess.run([sys.executable, "-m", "dvc", "cache", "dir"], capture_output=True, text=True, check=True)
+    dvc(folder, "init", "--quiet", "--no-scm")
+    dvc(folder, "config", "cache.dir", str(Path(cache.stdout.strip()).absolute()))
+    dvc(folder, "config", "core.analytics", "false")
+
+
+def elsewhere(raw: dict, split: int, sets: Path) -> dict:
+    """The settings with this split; what lies in the user's own folders is found from the copy too."""
+    data = raw["data"]
+    for key in ("source", "unlabelled", "downloads"):
+        if Path(data[key]).parent != sets:
+            data[key] = str(Path(data[key]).absolute())
+    data["split"], raw["evaluation"]["repeats"] = split, 1
+    return raw
+
+
+def dvc(folder: Path, *words: str) -> None:
+    """Runs dvc in the folder, its messages among ours. Raises ValueError if it fails, which has then been explained."""
+    process = subprocess.Popen([sys.executable, "-m", "dvc", *words], cwd=folder, preexec_fn=die_with_parent)
+    try:
+        code = process.wait()
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
+    if code:
+        raise ValueError(f"`dvc {' '.join(words)}` failed in {folder}, see above; what it finished is in the cache")
+
+
+def said(folder: Path) -> dict:
+    """The verdict on one split, and how many rows it was trained and tested on. Raises ValueError if nothing was judged."""
+    found = json.loads((folder / "results" / "evaluation" / "verdict.json").read_text())
+    counts = json.loads((folder / "data" / "real" / "about" / "audit.json").read_text())["counts"]
+    if found["difference"] is None:
+        raise ValueError("evaluation.repeats: there is no arm to judge; set evaluation.repeats: 1")
+    keys = ("best_control", "chosen_arm", "difference", "ci_low", "ci_high", "verdict", "reason")
+    rows = {f"{split}_rows": sum(counts[split].values()) for split in ("train", "test")}
+    return {k: found[k] for k in keys} | rows
