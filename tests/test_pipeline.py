@@ -379,6 +379,33 @@ def test_another_look_at_the_test_split_is_counted(project: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_run_on_other_splits(tmp_path: Path) -> None:
+    """A folder without splits, three of them: each is run as a whole, and a second call trains nothing again."""
+    toy_images(tmp_path / "toy")
+    for file in sorted((tmp_path / "toy").glob("*/*/*.png")):
+        split, label = file.parts[-3:-1]
+        if label != RARE and file.name != "broken.png":
+            (tmp_path / "all" / label).mkdir(parents=True, exist_ok=True)
+            file.rename(tmp_path / "all" / label / f"{split}{file.name}")
+    toy_project(tmp_path)
+    edit(tmp_path, lambda p: p["data"].update(source="all"))
+    edit(tmp_path, lambda p: p["data"]["scarce"].update(below=1.0))
+    edit(tmp_path, lambda p: p["evaluation"].update(repeats=3))
+    run(tmp_path, "dvc", "repro")
+    elsewhere = json.loads((tmp_path / "results" / "repeats.json").read_text())
+    verdict = json.loads((tmp_path / "reports" / "verdict.json").read_text())
+    assert [s["split"] for s in verdict["repeats"]["splits"]] == [0, 1, 2] and len(elsewhere) == 2
+    differences = [verdict["difference"], *(s["difference"] for s in elsewhere)]
+    assert verdict["repeats"]["difference"] == pytest.approx(np.mean(differences))
+    assert "In the mean over 3 splits of the rows" in (tmp_path / "reports" / "report.md").read_text()
+    assert "Other splits" in (tmp_path / "reports" / "report.html").read_text()
+    prepared = [f for f in (tmp_path / ".work" / "times").iterdir() if f.stem.startswith("prepare")]
+    assert len(prepared) == 1, "the others were made elsewhere"
+    said = run(tmp_path, "dvc", "repro", "--single-item", "--force", "repeat")
+    assert "retrain real: done" not in said and "is cached - skipping run" in said
+
+
+@pytest.mark.slow
 def test_splits_that_leak_are_refused_or_said_in_red(tmp_path: Path) -> None:
     toy_images(tmp_path / "toy")
     toy_project(tmp_path)

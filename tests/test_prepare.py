@@ -24,7 +24,7 @@ from pipeline import processes
 from pipeline.data.intake import Form
 from pipeline.data.sources.base import Picture, Source
 from pipeline.data.sources.base import table as source_table
-from pipeline.params import Params
+from pipeline.params import EMBEDDED, Params
 from pipeline.samples import Samples
 from stages.prepare import main, written
 
@@ -315,6 +315,31 @@ def test_a_pool_changes_no_split(prepare, tmp_path):
 
 
 # Splits that the source gives
+
+
+def test_another_split_is_another_cut_of_the_same_rows_and_the_same_each_time(prepare):
+    rows = base(60)
+    first, same, other, again = (prepare(rows, **change) for change in ({}, {"split": 0}, {"split": 1}, {"split": 1}))
+    assert first.split == same.split and other.split == again.split and first.split != other.split
+    assert first.split.keys() == other.split.keys()
+    assert sorted(first.split.values()) == sorted(other.split.values()), "as many rows in each"
+
+
+def test_the_digits_have_other_splits_too(prepare):
+    first, other = (prepare(Path(EMBEDDED), **change) for change in ({}, {"split": 1}))
+    assert first.test.fingerprint() != other.test.fingerprint() and len(first.test) == len(other.test)
+
+
+@pytest.mark.parametrize("how", ["split", "repeats"])
+def test_other_splits_of_a_source_with_a_test_split_are_refused(shipped, tmp_path, how):
+    source = stored(tmp_path / "set", base(24, split=given))
+    block = shipped.evaluation.model_copy(update={"repeats": 3 if how == "repeats" else 1})
+    with pytest.raises(
+        ValueError, match=r"brings a test split of its own; set data\.split: 0 and evaluation\.repeats: 1"
+    ):
+        prepared(
+            shipped.model_copy(update={"evaluation": block}), source, tmp_path / "out", split=2 if how == "split" else 0
+        )
 
 
 def leaking() -> list[dict]:

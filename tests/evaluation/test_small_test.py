@@ -12,6 +12,7 @@ BLOCK = Evaluation(
     primary_metric="balanced_accuracy",
     confidence=0.95,
     bootstrap=200,
+    repeats=1,
     margin=0.01,
     max_class_loss=0.02,
     specificity=0.95,
