@@ -240,7 +240,7 @@ def classify(low: float, high: float, p: float, seeds: int, added: int, block: E
     if sure and high < 0:
         return "HURTS", "the whole interval lies below zero, and the seeds agree"
     if -block.margin <= low and high <= block.margin:
-        return "NEUTRAL", f"the whole interval lies within {block.margin:g} of zero"
+        return "NEUTRAL", f"the whole interval lies within {100 * block.margin:g} points of zero"
     if low <= 0 <= high:
         return "CANNOT_TELL", "the interval is too wide to tell a gain from a loss"
     return "CANNOT_TELL", f"the interval lies on one side of zero, but the seeds do not make it sure (p = {p:.3g})"

@@ -18,7 +18,8 @@ def sentence(verdict: Mapping, scarce: Sequence[str]) -> str:
         return "Cannot tell whether generative augmentation helps."
     metric = TITLES[verdict["primary_metric"]]
     change = f"{points(verdict['difference'])} points [{points(verdict['ci_low'])}, {points(verdict['ci_high'])}] of {metric}"
-    against = f"against the best control, {verdict['best_control']} ({verdict['seeds']} paired seeds, {_p(verdict['p_value'])})"
+    doubt = f"{verdict['seeds']} paired seeds, {_p(verdict['p_value'])}"
+    against = f"against the best control on validation, {verdict['best_control']} ({doubt})"
     arm = verdict["chosen_arm"]
     return {
         "HELPS": f"Generative augmentation with {arm} helps: {change} {against}.",
@@ -50,7 +51,8 @@ def beside(verdict: Mapping, cost: Mapping[str, float], skipped: Sequence[str]) 
     if verdict["guardrails"]:
         broken = [rail["name"] for rail in verdict["guardrails"] if rail["broken"]]
         lines.append(f"Guardrails broken: {', '.join(broken)}." if broken else "No guardrail broke: no class surely loses "
-                     "more recall than allowed, ranking (AUPRC) and calibration (ECE) do not surely get worse.")  # fmt: skip
+                     "more recall than evaluation.max_class_loss allows, ranking (AUPRC) and calibration (ECE) do not "
+                     "surely get worse.")  # fmt: skip
         if verdict["threshold_shift"]:
             lines.append("Macro F1 rises while AUPRC falls: that is a shifted threshold, not a better model.")
         if 100 * verdict["detectable"] >= 0.05:
@@ -60,8 +62,9 @@ def beside(verdict: Mapping, cost: Mapping[str, float], skipped: Sequence[str]) 
             )
         one = verdict["single_models"]
         lines.append(
-            f"The two models to ship, each the best of its arm on validation: {one['only_arm_right']} test rows only "
-            f"{verdict['chosen_arm']} has right, {one['only_control_right']} only {verdict['best_control']} "
+            f"`make export` hands on one model, the best of its arm on validation. {verdict['chosen_arm']} (seed "
+            f"{one['seeds'][0]}) against {verdict['best_control']} (seed {one['seeds'][1]}), one model each: "
+            f"{one['only_arm_right']} test rows only the first has right, {one['only_control_right']} only the second "
             f"(McNemar {_p(one['p_value'])})."
         )
     arm, control = verdict["chosen_arm"], verdict["best_control"]

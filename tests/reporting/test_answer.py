@@ -50,7 +50,12 @@ VERDICT = {
 )
 def test_the_sentence_names_arm_control_change_and_doubt(word, says):
     text = answer.sentence({**VERDICT, "verdict": word}, ["9"])
-    facts = ("+1.6 points [+0.7, +2.6] of balanced accuracy", "best control, oversample", "6 paired seeds", "p = 0.031")
+    facts = (
+        "+1.6 points [+0.7, +2.6] of balanced accuracy",
+        "best control on validation, oversample",
+        "6 paired seeds",
+        "p = 0.031",
+    )
     assert says in text and all(f in text for f in facts)
     assert text.endswith(".") and text.count("\n") == 0
 
@@ -132,7 +137,8 @@ def test_an_interval_of_a_share_stays_between_0_and_100_but_that_of_a_loss_does_
 
 def test_what_stands_beside_the_sentence():
     lines = "\n".join(answer.beside(VERDICT, {"diffusion": 90.4, "oversample": 20.0}, ["mixup", "cutmix"]))
-    for fact in ("recall of cat", "below 1.2 points", "19 test rows only diffusion", "7 only oversample", "p = 0.029",
+    for fact in ("recall of cat", "below 1.2 points", "diffusion (seed 1) against oversample (seed 4)",
+                 "19 test rows only the first", "7 only the second", "p = 0.029",
                  "90 s for diffusion", "20 s for oversample", "Not trained in this profile: mixup, cutmix"):  # fmt: skip
         assert fact in lines, fact
     assert "threshold" not in lines
