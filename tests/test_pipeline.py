@@ -304,10 +304,15 @@ def test_mistakes_in_params_are_named_before_anything_runs(
 
 @pytest.mark.slow
 def test_a_forced_second_run_gives_the_same_bytes(project: Path) -> None:
-    kept = [project / "reports" / name for name in REPORTS if name not in ("report.html",)]
-    before = [file.read_bytes() for file in kept]
+    """But for the wall time, which the two readable reports tell."""
+
+    def told() -> dict[str, list[bytes]]:
+        files = [project / "reports" / name for name in REPORTS if name != "report.html"]
+        return {f.name: [n for n in f.read_bytes().splitlines() if not n.startswith(b"- Cost: ")] for f in files}
+
+    before = told()
     run(project, "dvc", "repro", "--force")
-    assert [file.read_bytes() for file in kept] == before
+    assert told() == before and len(before["scores.csv"]) > 1
 
 
 @pytest.mark.slow
@@ -361,6 +366,7 @@ def test_another_look_at_the_test_split_is_counted(project: Path) -> None:
     def looks() -> list[str]:
         return json.loads((reports / "test_opened.json").read_text())[fingerprint]
 
+    run(project, "dvc", "repro", "--force", "--single-item", "report")  # knows of experiments that git took back
     first = looks()
     try:
         edit(project, lambda p: p["evaluation"].update(bootstrap=260))
