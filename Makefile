@@ -14,7 +14,7 @@ READY := .venv/ready-$(shell cat $(LOCKED) | cksum | cut -d ' ' -f 1)
 
 repro: setup
 	@python -m stages check
-	@dvc status --quiet || $(MAKE) --no-print-directory side-by-side
+	@[ -e models ] && dvc status --quiet || $(MAKE) --no-print-directory side-by-side
 	@dvc repro
 
 # The advised model and the synthetic rows of a finished run, in the folder export/: see docs/export.md.
@@ -23,16 +23,16 @@ export: setup
 	@python -m stages export data/real/train data/real/val data/selected models results/evaluation reports pyproject.toml export
 
 # dvc runs one stage at a time. A generator is fitted on one core, so there are as many at once as cores, the last named
-# (mostly the longest) first, and the baseline beside them. An arm keeps all cores busy but for its start and end, so there
-# are two at once. LANES=1: everything one by one.
+# (mostly the longest) first, and the baseline beside them. Of arms there are two at once, each with half of the cores.
+# LANES=1: everything one by one.
 REPRO := dvc --wait-for-lock repro --single-item
 side-by-side:
-	@dvc repro prepare
-	@mkdir -p .work && dvc stage list --name-only > .work/stages
+	@mkdir -p .work && { dvc stage list --name-only > .work/stages & dvc repro prepare && wait $$!; }
 	@{ echo augment train_baseline; sed -n 's/^fit_generator@\(.*\)/fit_generator@\1 generate@\1/p' .work/stages | \
 		sed '1!G;h;$$!d'; } | xargs -P $(LANES) -L 1 $(REPRO)
 	@grep '^pseudo_label@' .work/stages | xargs -P $(LANES) -n 4 $(REPRO)
-	@grep -e '^retrain@' -e '^measure_fidelity$$' .work/stages | xargs -P $(PAIR) -n 3 $(REPRO)
+	@grep -e '^retrain@' -e '^measure_fidelity$$' -e '^repeat$$' .work/stages | sort -s -t @ -k 1,1r | \
+		SIDE_BY_SIDE=$(PAIR) xargs -P $(PAIR) -n 2 $(REPRO)
 
 setup: $(READY)
 	@[ -e .git ] || [ -f .dvc/config.local ] || dvc config --local core.no_scm true

@@ -54,7 +54,9 @@ class Progress:
 
 
 def cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """How many processor cores this stage may use: of those there are, its part if the environment has SIDE_BY_SIDE stages."""
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, there // int(os.environ.get("SIDE_BY_SIDE", "1")))
 
 
 def warm(*modules: str) -> None:

@@ -62,3 +62,12 @@ def test_progress_away_from_a_terminal_is_logged_at_most_every_ten_seconds(monke
             progress.step(1, "loss 0.5")
     assert progress.done == 8
     assert 1 <= len(caplog.messages) <= 3 and "train:" in caplog.messages[0] and "of 8" in caplog.messages[0]
+
+
+@pytest.mark.parametrize(("beside", "share"), [("1", 8), ("2", 4), ("3", 2), ("20", 1), (None, 8)])
+def test_stages_that_run_side_by_side_share_the_cores(monkeypatch, beside, share):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.delenv("SIDE_BY_SIDE", raising=False)
+    if beside:
+        monkeypatch.setenv("SIDE_BY_SIDE", beside)
+    assert processes.cores() == share

@@ -53,7 +53,11 @@ def played(monkeypatch, found=FOUND) -> list[dict]:
             return
         assert words == ("repro", "evaluate")
         seen.append(YAML(typ="safe").load(folder / "params.yaml"))
-        for name, text in (("results/evaluation/verdict.json", found), ("data/real/about/audit.json", COUNTS)):
+        for name, text in (
+            (f".work/opened/look{len(seen)}.json", {}),
+            ("results/evaluation/verdict.json", found),
+            ("data/real/about/audit.json", COUNTS),
+        ):
             (folder / name).parent.mkdir(parents=True)
             (folder / name).write_text(json.dumps(text))
 
@@ -71,7 +75,10 @@ def main(shipped, repeats: int, split: int = 0) -> list[dict]:
             "data": shipped.data.model_copy(update={"split": split}),
         }
     )
-    repeat.main(params, *map(Path, (".work/repeats", "dvc.yaml", "pipeline", "stages", "sets", "results/repeats.json")))
+    repeat.main(
+        params,
+        *map(Path, (".work/repeats", ".work/opened", "dvc.yaml", "pipeline", "stages", "sets", "results/repeats.json")),
+    )
     return json.loads(Path("results/repeats.json").read_text())
 
 
@@ -91,6 +98,7 @@ def test_each_further_split_is_run_once_with_its_number_and_nothing_else_changed
         expected["data"]["split"] = number
         assert raw == expected
     assert not Path(".work/repeats").exists()
+    assert {f.name for f in Path(".work/opened").iterdir()} == {"look1.json", "look2.json"}
 
 
 def test_the_users_own_folders_are_found_from_the_copy(project, shipped, monkeypatch):
