@@ -44,11 +44,12 @@ $(READY): $(LOCKED)
 	pip install --disable-pip-version-check --quiet --progress-bar off -r requirements-torch.txt
 	@touch $(READY)
 
+# Files of tests side by side, the tests of a file one after the other.
 test: setup
-	python -m pytest -m "not slow"
+	python -m pytest -n $(LANES) --dist loadfile -m "not slow"
 
 test-all: setup
-	python -m pytest
+	python -m pytest -n $(LANES) --dist loadfile
 
 # Known effects, simulated and trained, and how often the verdict names them: docs/calibration.md. About half an hour.
 calibrate: setup
