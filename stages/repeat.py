@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -62,7 +63,11 @@ def elsewhere(raw: dict, split: int, sets: Path) -> dict:
 
 def dvc(folder: Path, *words: str) -> None:
     """Runs dvc in the folder, its messages among ours. Raises ValueError if it fails, which has then been explained."""
-    process = subprocess.Popen([sys.executable, "-m", "dvc", *words], cwd=folder, preexec_fn=die_with_parent)
+    alone = {
+        k: v for k, v in os.environ.items() if k != "SIDE_BY_SIDE"
+    }  # it goes on when the stages beside it are done
+    words = (sys.executable, "-m", "dvc", *words)
+    process = subprocess.Popen(words, cwd=folder, env=alone, preexec_fn=die_with_parent)
     try:
         code = process.wait()
     except BaseException:
@@ -70,7 +75,7 @@ def dvc(folder: Path, *words: str) -> None:
         process.wait()
         raise
     if code:
-        raise ValueError(f"`dvc {' '.join(words)}` failed in {folder}, see above; what it finished is in the cache")
+        raise ValueError(f"`dvc {' '.join(words[3:])}` failed in {folder}, see above; what it finished is in the cache")
 
 
 def said(folder: Path) -> dict:
