@@ -31,7 +31,7 @@ side-by-side:
 	@{ echo augment train_baseline; sed -n 's/^fit_generator@\(.*\)/fit_generator@\1 generate@\1/p' .work/stages | \
 		sed '1!G;h;$$!d'; } | xargs -P $(LANES) -L 1 $(REPRO)
 	@grep '^pseudo_label@' .work/stages | xargs -P $(LANES) -n 4 $(REPRO)
-	@grep -e '^retrain@' -e '^measure_fidelity$$' -e '^repeat$$' .work/stages | sort -s -t @ -k 1,1r | \
+	@{ grep '^retrain@' .work/stages; echo measure_fidelity repeat; } | \
 		SIDE_BY_SIDE=$(PAIR) xargs -P $(PAIR) -n 2 $(REPRO)
 
 setup: $(READY)

@@ -263,6 +263,11 @@ class Params(Block):
             raise ValueError(f"arms.{twice[0]}: rows and also name the same generator; set also: nothing")
         if not any(arm.role == "control" for arm in self.compared.values()):
             raise ValueError("arms: at least one needs `role: control`; without one there is nothing to compare with")
+        if self.evaluation.repeats > 1 and not any(arm.role == "candidate" for arm in self.compared.values()):
+            raise ValueError(
+                "evaluation.repeats: on other splits there is nothing to judge, for no arm that is trained has "
+                "`role: candidate`; give one that role, or set evaluation.repeats: 1"
+            )
         return self
 
     @property

@@ -18,10 +18,18 @@ log = logging.getLogger("stages")
 
 
 def main(
-    params: Params, work: Path, openings: Path, graph: Path, library: Path, scripts: Path, sets: Path, out: Output
+    params: Params,
+    work: Path,
+    openings: Path,
+    evaluation: Path,
+    about: Path,
+    graph: Path,
+    library: Path,
+    scripts: Path,
+    sets: Path,
+    out: Output,
 ) -> None:
-    settings = Path("params.yaml")
-    found = []
+    settings, found = Path("params.yaml"), []
     shutil.rmtree(work, ignore_errors=True)  # results are in the cache of dvc
     for number in range(1, params.evaluation.repeats):
         log.info("split %d of %d", number + 1, params.evaluation.repeats)
@@ -33,7 +41,7 @@ def main(
         openings.mkdir(parents=True, exist_ok=True)
         for look in (folder / openings).glob("*.json"):  # at other test splits; none where the cache had the answer
             shutil.copy(look, openings)
-        found.append({"split": params.data.split + number} | said(folder))
+        found.append({"split": params.data.split + number} | said(folder / evaluation, folder / about))
     shutil.rmtree(work, ignore_errors=True)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(found, indent=1))
@@ -63,9 +71,8 @@ def elsewhere(raw: dict, split: int, sets: Path) -> dict:
 
 def dvc(folder: Path, *words: str) -> None:
     """Runs dvc in the folder, its messages among ours. Raises ValueError if it fails, which has then been explained."""
-    alone = {
-        k: v for k, v in os.environ.items() if k != "SIDE_BY_SIDE"
-    }  # it goes on when the stages beside it are done
+    # It goes on when the stages beside it are done, so it may use all cores.
+    alone = {k: v for k, v in os.environ.items() if k != "SIDE_BY_SIDE"}
     words = (sys.executable, "-m", "dvc", *words)
     process = subprocess.Popen(words, cwd=folder, env=alone, preexec_fn=die_with_parent)
     try:
@@ -78,12 +85,10 @@ def dvc(folder: Path, *words: str) -> None:
         raise ValueError(f"`dvc {' '.join(words[3:])}` failed in {folder}, see above; what it finished is in the cache")
 
 
-def said(folder: Path) -> dict:
-    """The verdict on one split, and how many rows it was trained and tested on. Raises ValueError if nothing was judged."""
-    found = json.loads((folder / "results" / "evaluation" / "verdict.json").read_text())
-    counts = json.loads((folder / "data" / "real" / "about" / "audit.json").read_text())["counts"]
-    if found["difference"] is None:
-        raise ValueError("evaluation.repeats: there is no arm to judge; set evaluation.repeats: 1")
+def said(evaluation: Path, about: Path) -> dict:
+    """The verdict on one split, and how many rows it was trained and tested on."""
+    found = json.loads((evaluation / "verdict.json").read_text())
+    counts = json.loads((about / "audit.json").read_text())["counts"]
     keys = ("best_control", "chosen_arm", "difference", "ci_low", "ci_high", "verdict", "reason")
     rows = {f"{split}_rows": sum(counts[split].values()) for split in ("train", "test")}
     return {k: found[k] for k in keys} | rows

@@ -226,6 +226,15 @@ def test_the_control_that_is_needed_must_be_one_that_is_trained(tmp_path):
     assert set(controls) <= set(params.load(changed(tmp_path, {"profile": "full", **not_quick})).compared)
 
 
+def test_other_splits_need_an_arm_to_judge(tmp_path):
+    """Told before anything runs; not after hours."""
+    arms = json.loads(changed(tmp_path, {}).read_text())["arms"]
+    none = {f"arms.{name}.role": "skip" for name, arm in arms.items() if arm["role"] == "candidate"}
+    assert params.load(changed(tmp_path, none)).evaluation.repeats == 1
+    assert "no arm that is trained has `role: candidate`" in refusal(tmp_path, {**none, "evaluation.repeats": 2})
+    assert params.load(changed(tmp_path, {"evaluation.repeats": 2})).evaluation.repeats == 2
+
+
 def test_a_control_arm_is_needed(tmp_path):
     arms = json.loads(changed(tmp_path, {}).read_text())["arms"]
     assert "role: control" in refusal(tmp_path, {f"arms.{name}.role": "candidate" for name in arms})

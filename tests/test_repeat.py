@@ -77,7 +77,20 @@ def main(shipped, repeats: int, split: int = 0) -> list[dict]:
     )
     repeat.main(
         params,
-        *map(Path, (".work/repeats", ".work/opened", "dvc.yaml", "pipeline", "stages", "sets", "results/repeats.json")),
+        *map(
+            Path,
+            (
+                ".work/repeats",
+                ".work/opened",
+                "results/evaluation",
+                "data/real/about",
+                "dvc.yaml",
+                "pipeline",
+                "stages",
+                "sets",
+                "results/repeats.json",
+            ),
+        ),
     )
     return json.loads(Path("results/repeats.json").read_text())
 
@@ -114,20 +127,15 @@ def test_the_copies_share_the_cache(project, shipped, monkeypatch):
     played(monkeypatch)
     inner = repeat.said
 
-    def said(folder: Path) -> dict:
+    def said(evaluation: Path, about: Path) -> dict:
+        folder = about.parents[2]
         done = subprocess.run(["dvc", "cache", "dir"], cwd=folder, capture_output=True, text=True, check=True)
         caches.append(Path(folder, done.stdout.strip()).resolve())
-        return inner(folder)
+        return inner(evaluation, about)
 
     monkeypatch.setattr(repeat, "said", said)
     main(shipped, 2)
     assert caches == [(project / ".dvc" / "cache").resolve()]
-
-
-def test_without_an_arm_to_judge_there_is_nothing_to_repeat(project, shipped, monkeypatch):
-    played(monkeypatch, FOUND | {"difference": None})
-    with pytest.raises(ValueError, match=r"no arm to judge; set evaluation\.repeats: 1"):
-        main(shipped, 2)
 
 
 def test_a_run_that_fails_stops_the_stage_and_says_where(project, shipped):
