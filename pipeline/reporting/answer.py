@@ -62,7 +62,7 @@ def beside(verdict: Mapping, cost: Mapping[str, float], skipped: Sequence[str]) 
             )
         one = verdict["single_models"]
         lines.append(
-            f"`make export` hands on one model, the best of its arm on validation. {verdict['chosen_arm']} (seed "
+            f"What make export hands on is one model, the best of its arm on validation. {verdict['chosen_arm']} (seed "
             f"{one['seeds'][0]}) against {verdict['best_control']} (seed {one['seeds'][1]}), one model each: "
             f"{one['only_arm_right']} test rows only the first has right, {one['only_control_right']} only the second "
             f"(McNemar {_p(one['p_value'])})."
@@ -160,9 +160,9 @@ def costs(times: Sequence[Mapping], arms: Mapping[str, Mapping]) -> dict[str, fl
 
 
 def cost_table(cost: Mapping[str, float], times: Sequence[Mapping]) -> pd.DataFrame:
-    """Wall seconds by arm, with its generators, and of everything together."""
+    """Wall seconds by arm, with its generators, and of all stages added up."""
     rows = [{"arm": arm, "seconds": f"{s:.1f}"} for arm, s in cost.items()]
-    rows.append({"arm": "the whole run", "seconds": f"{sum(t['seconds'] for t in times):.1f}"})
+    rows.append({"arm": "all stages", "seconds": f"{sum(t['seconds'] for t in times):.1f}"})
     return pd.DataFrame(rows)
 
 
