@@ -2,13 +2,13 @@
 
 import logging
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import WeightAveraging
 from torch.utils.data import DataLoader
 
 from pipeline.data.loaders import Batches
@@ -79,21 +79,40 @@ class _Watch(pl.Callback):
             self.sum, self.since = 0.0, 0
 
 
-class _Averaged(WeightAveraging):
-    """Exponential moving average of the weights, which replaces them when training ends; short at first, then `decay`."""
+@dataclass(frozen=True)
+class Snapshot:
+    """Weights after so many steps, averaged with this decay; on the CPU."""
 
-    def __init__(self, decay: float) -> None:
-        super().__init__(multi_avg_fn=self.average, use_buffers=True)
-        self.decay = decay
+    step: int
+    decay: float
+    weights: dict[str, torch.Tensor]
+
+
+class Averages(pl.Callback):
+    """Exponential moving averages of a network's weights, one per decay (0: the weights themselves), kept at some steps.
+
+    An average is short at first: after n steps its decay is (1 + n) / (10 + n) or, once that is larger, its own.
+    """
+
+    def __init__(self, decays: Sequence[float], at: Sequence[int]) -> None:
+        self.decays, self.at = list(decays), set(at)
+        self.kept: list[Snapshot] = []
+
+    def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        state = module.network.state_dict()  # shares memory with the weights that are trained
+        self.live = {k: t for k, t in state.items() if t.is_floating_point()}
+        self.counts = {k: t for k, t in state.items() if not t.is_floating_point()}
+        self.means = [[t.clone() for t in self.live.values()] for _ in self.decays]
 
     @torch.no_grad()
-    def average(self, averaged: list[torch.Tensor], current: list[torch.Tensor], count: torch.Tensor) -> None:
-        n = float(count)
-        weight = 1 - min(self.decay, (1 + n) / (10 + n))
-        if averaged[0].is_floating_point():
-            torch._foreach_lerp_(averaged, current, weight)
-        else:
-            torch._foreach_copy_(averaged, current)
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, step: int
+    ) -> None:
+        for decay, mean in zip(self.decays, self.means, strict=True):
+            torch._foreach_lerp_(mean, list(self.live.values()), 1 - min(decay, (1 + step) / (10 + step)))
+            if step + 1 in self.at:
+                weights = dict(zip(self.live, mean, strict=True)) | self.counts
+                self.kept.append(Snapshot(step + 1, decay, {k: t.to("cpu", copy=True) for k, t in weights.items()}))
 
 
 def fit(
@@ -102,11 +121,11 @@ def fit(
     compute: Compute,
     seed: int,
     report: Report,
-    ema: float | None = None,
+    averages: Averages | None = None,
     val: Iterable | None = None,
     val_points: int = 12,
 ) -> list[dict]:
-    """Train `module` for all of `batches` on one device; its weights are then the averaged ones if `ema` is given.
+    """Train `module` for all of `batches` on one device; `averages` keeps averaged weights of its network on the way.
 
     Returns the curve: a dict per point with `step` and `loss`, and those that the module put into its own `curve`.
     Raises Diverged at a loss that is no number.
@@ -124,7 +143,7 @@ def fit(
         precision=precision(compute),
         max_epochs=1,
         logger=False,
-        callbacks=[watch] + ([_Averaged(ema)] if ema is not None else []),
+        callbacks=[watch] + ([averages] if averages is not None else []),
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipeline import generators
 from pipeline.data import sources
-from pipeline.params import Params
+from pipeline.params import Params, borrowing
 
 
 def main(params: Params) -> None:
@@ -20,9 +20,9 @@ def main(params: Params) -> None:
         for key in ("source", "unlabelled")
         for path in odd(Path(getattr(params.data, key)))
     ]
-    for name, block in params.generators.items():
+    for name in params.generators:
         try:
-            generators.build(block, params.compute, name)
+            generators.build(borrowing(params.generators, name), params.compute, name)
         except ValueError as error:
             mistakes.append(str(error))
     if mistakes:

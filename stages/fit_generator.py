@@ -3,18 +3,48 @@
 import json
 from pathlib import Path
 
+import numpy as np
+
 from pipeline import generators
-from pipeline.params import Params, pick
+from pipeline.generators.base import Judge
+from pipeline.params import Params, borrowing
 from pipeline.processes import Progress
 from pipeline.samples import Samples
 from pipeline.seeds import derive
 from stages import Output
 
 
-def main(params: Params, name: str, train: Path, out: Output) -> None:
-    rows = Samples.load(train)
-    model = generators.build(pick(params.generators, name, "generators"), params.compute, name)
-    with Progress(f"fit {name}", model.steps(rows)) as progress:
-        curve = model.fit(rows, derive(params.seed, "fit", name), progress.step)
-    model.save(out)
+def main(params: Params, name: str, train: Path, val: Path, baseline: Path, out: Output) -> None:
+    block = borrowing(params.generators, name)
+    model, rows, curve = generators.build(block, params.compute, name), Samples.load(train), []
+    out.mkdir(parents=True)
+    if name not in params.made or block.model != name:
+        (out / "generator.json").write_text(json.dumps({"model": block.model, "options": block.options}, indent=1))
+    else:
+        judge = judging(params, rows, Samples.load(val), baseline) if model.uses_device else None
+        with Progress(f"fit {name}", model.steps(rows)) as progress:
+            curve = model.fit(rows, derive(params.seed, "fit", name), progress.step, judge)
+        model.save(out)
     (out / "curve.json").write_text(json.dumps(curve))
+
+
+def judging(params: Params, real: Samples, held: Samples, baseline: Path) -> Judge:
+    """What tells a generator where to stop: distance to validation rows as the baseline sees them, and copies."""
+    from pipeline import devices
+    from pipeline.classifier import predict
+    from pipeline.evaluation.fidelity import distances
+    from pipeline.selection import copies
+
+    where, network = devices.device(params.compute), predict.load(baseline / "baseline")
+    reference = predict.run(network, held.images, where)[1]
+    floor = copies.floor(real.images, real.table["group"].to_numpy(), params.selection.copy_floor)
+
+    def judge(images: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        distance = distances(reference, held.y, predict.run(network, images, where)[1], y, len(real.classes))
+        copied = (copies.nearest(images, real.images)[0][:, 0] < floor).astype(float)
+        share = np.full(len(real.classes), np.nan)
+        for c in np.unique(y):
+            share[c] = copied[y == c].mean()
+        return distance, share
+
+    return judge

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
-from pipeline.params import Gate, Params, Word
+from pipeline.params import Gate, Params
+from pipeline.params.sections import Word
 
 log = logging.getLogger("stages")
 

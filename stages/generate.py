@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline import generators, processes
-from pipeline.params import Params, pick
+from pipeline.params import Params, borrowing
 from pipeline.samples import Samples, table
 from pipeline.seeds import derive
 from pipeline.selection.rules import wanted
@@ -17,14 +17,16 @@ from stages import Output
 def main(params: Params, name: str, train: Path, model: Path, out: Output) -> None:
     rows = Samples.load(train)
     goal = wanted(rows.counts, rows.scarce, params.generation.dose, params.generation.cap)
-    generator = generators.build(pick(params.generators, name, "generators"), params.compute, name).load(model)
-    many = np.ceil(goal * params.generation.oversupply).astype(int) * generator.makes_rows
+    many = np.zeros(len(goal), int)
+    if name in params.made:
+        generator = generators.build(borrowing(params.generators, name), params.compute, name).load(model, rows)
+        many = np.ceil(goal * params.generation.oversupply).astype(int) * generator.makes_rows
     y = np.repeat(np.arange(len(goal)), many)
     number = np.concatenate([np.arange(n) for n in many]) if len(many) else many
     seeds = np.array(
         [derive(params.seed, "row", name, rows.classes[c], i) for c, i in zip(y, number, strict=True)], np.int64
     )
-    images = draw(params, name, generator, model, y, seeds)
+    images = draw(params, name, generator, train, model, y, seeds) if len(y) else rows.images[:0]
     labels = [rows.classes[c] for c in y]
     ids = [f"{name}-{c}-{s}" for c, s in zip(y, seeds, strict=True)]
     frame = table(id=ids, group=ids, label=labels, split=["synthetic"] * len(y), origin=[name] * len(y), seed=seeds)
@@ -32,7 +34,13 @@ def main(params: Params, name: str, train: Path, model: Path, out: Output) -> No
 
 
 def draw(
-    params: Params, name: str, generator: generators.Generator, model: Path, y: np.ndarray, seeds: np.ndarray
+    params: Params,
+    name: str,
+    generator: generators.Generator,
+    train: Path,
+    model: Path,
+    y: np.ndarray,
+    seeds: np.ndarray,
 ) -> np.ndarray:
     """Images of all rows; a slow model on the CPU is asked in parallel processes, which changes no row."""
     parts = workers(params) if generator.uses_device and len(y) > 2 * (generator.chunk or 1) else 1
@@ -40,7 +48,7 @@ def draw(
         with processes.Progress(f"generate {name}", len(y)) as progress:
             return generator.sample(y, seeds, progress.step)
     size = math.ceil(len(y) / parts)
-    jobs = [(params, name, model, y[i : i + size], seeds[i : i + size]) for i in range(0, len(y), size)]
+    jobs = [(params, name, train, model, y[i : i + size], seeds[i : i + size]) for i in range(0, len(y), size)]
     return np.concatenate(processes.spread(draw_part, jobs, parts, f"generate {name}", len(y)))
 
 
@@ -50,8 +58,11 @@ def workers(params: Params) -> int:
     return devices.workers(params.compute) if devices.device(params.compute).type == "cpu" else 1
 
 
-def draw_part(params: Params, name: str, model: Path, y: np.ndarray, seeds: np.ndarray, report: Callable) -> np.ndarray:
+def draw_part(
+    params: Params, name: str, train: Path, model: Path, y: np.ndarray, seeds: np.ndarray, report: Callable
+) -> np.ndarray:
     from pipeline import devices
 
     devices.set_threads(params.compute)
-    return generators.build(params.generators[name], params.compute, name).load(model).sample(y, seeds, report)
+    generator = generators.build(borrowing(params.generators, name), params.compute, name)
+    return generator.load(model, Samples.load(train)).sample(y, seeds, report)

@@ -17,20 +17,9 @@ log = logging.getLogger("stages")
 
 def main(params: Params, name: str, train: Path, synthetic: Path, baseline: Path, out: Output) -> None:
     real, made = Samples.load(train), Samples.load(synthetic)
-    with np.load(baseline / "judgement.npz", allow_pickle=False) as file:
-        fold, held, seen = file["fold"], file["held"], file["features"]
-    probabilities, features = ask_teachers(params, baseline, made)
-    judged, confidence = pseudo_label.judge(probabilities)
-    distance, _ = pseudo_label.band_distance(seen, real.y, fold, features, made.y)
     floor = copies.floor(real.images, real.table["group"].to_numpy(), params.selection.copy_floor)
-    near, _ = copies.nearest(made.images, real.images)
-    neighbours = pseudo_label.neighbouring(held, real.y, params.selection.neighbours)
-    why = rules.reasons(made.y, judged, confidence, distance, near[:, 0], floor, neighbours, params.selection)
     goal = rules.wanted(real.counts, real.scarce, params.generation.dose, params.generation.cap)
-    why = rules.fill(made.y, why, goal)
-    rows = made.with_columns(
-        judged=[real.classes[j] for j in judged], confidence=confidence, distance=distance, keep=why == "", reason=why
-    )
+    rows = judge(params, real, made, baseline, floor, goal) if len(made) else made
     rows.save(out)
     write_bank(out / "views", rows, params)
     account = summarise(rows, goal, floor, params.selection.too_few)
@@ -38,6 +27,21 @@ def main(params: Params, name: str, train: Path, synthetic: Path, baseline: Path
     log.info("%d generated, %d kept", len(rows), int(rows.table["keep"].sum()))
     for warning in account["warnings"]:
         log.warning("warning: %s", warning)
+
+
+def judge(params: Params, real: Samples, made: Samples, baseline: Path, floor: float, goal: np.ndarray) -> Samples:
+    """The rows with what the teachers say of them, and whether they are kept or why not."""
+    with np.load(baseline / "judgement.npz", allow_pickle=False) as file:
+        fold, held, seen = file["fold"], file["held"], file["features"]
+    probabilities, features = ask_teachers(params, baseline, made)
+    judged, confidence = pseudo_label.judge(probabilities)
+    distance, _ = pseudo_label.band_distance(seen, real.y, fold, features, made.y)
+    near, _ = copies.nearest(made.images, real.images)
+    neighbours = pseudo_label.neighbouring(held, real.y, params.selection.neighbours)
+    why = rules.reasons(made.y, judged, confidence, distance, near[:, 0], floor, neighbours, params.selection)
+    why = rules.fill(made.y, why, goal)
+    labels = [real.classes[j] for j in judged]
+    return made.with_columns(judged=labels, confidence=confidence, distance=distance, keep=why == "", reason=why)
 
 
 def ask_teachers(params: Params, baseline: Path, made: Samples) -> tuple[np.ndarray, np.ndarray]:

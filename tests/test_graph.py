@@ -16,7 +16,6 @@ import yaml
 ROOT = Path(__file__).parents[1]
 CODE = ("pipeline", "stages", "tests", "benchmarks")
 FLOORS = (
-    {"fields"},
     {"params", "seeds", "processes"},
     {"samples", "devices"},
     {"data", "training"},
@@ -24,7 +23,7 @@ FLOORS = (
     {"reporting"},
 )
 SAME_FLOOR = {("training", "data")}  # how rows become batches is part of how networks are trained
-SETTINGS = "pipeline/params.py"
+SETTINGS = "pipeline/params/__init__.py"
 ALWAYS = ("stages/__init__.py", "stages/__main__.py")  # every stage runs them; of params they read only the threads
 FAMILY = "pipeline/generators/${item.family}.py"
 TEST = "data/real/test"
@@ -539,7 +538,7 @@ FAULTS = {
     "what an asked property reads is missing": ("evaluate", drop("params", "profile"), "evaluate reads params.profile"),
     "a property that is not asked for": ("generate", add("params", "quick"), "generate lists params quick"),
     "a property reads one more": (
-        "pipeline/params.py",
+        "pipeline/params/__init__.py",
         "class Params:\n    @property\n    def compared(self):\n        return self.teachers.folds",
         "evaluate reads params.teachers.folds",
     ),
@@ -624,9 +623,9 @@ FAULTS = {
             ("stages/report.py", "import numpy\nnumpy.load('x', allow_pickle=True)", r"calls numpy\.load without"),
             ("stages/report.py", "from numpy import load", r"imports numpy\.load"),
             ("stages/report.py", "np.lib.format.read_array(f, allow_pickle=yes)", r"calls numpy\.\S+ without"),
-            ("pipeline/params.py", "YAML()", "reads YAML"),
-            ("pipeline/params.py", "ruamel.yaml.YAML(typ='unsafe')", "reads YAML"),
-            ("pipeline/params.py", "import yaml\nyaml.unsafe_load('x')", r"uses yaml\.unsafe_load"),
+            ("pipeline/params/__init__.py", "YAML()", "reads YAML"),
+            ("pipeline/params/__init__.py", "ruamel.yaml.YAML(typ='unsafe')", "reads YAML"),
+            ("pipeline/params/__init__.py", "import yaml\nyaml.unsafe_load('x')", r"uses yaml\.unsafe_load"),
             ("stages/check.py", "os.system('true')", r"uses os\.system"),
             ("stages/check.py", "from os import system", r"imports os\.system"),
             ("stages/check.py", "import os as o\no.execvp('true', [])", r"uses os\.execvp"),

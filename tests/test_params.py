@@ -9,7 +9,7 @@ from ruamel.yaml import YAML
 
 from pipeline import generators, params
 
-SHIPPED = Path(params.__file__).parents[1] / "params.yaml"
+SHIPPED = Path(params.__file__).parents[2] / "params.yaml"
 
 
 def changed(folder: Path, changes: dict[str, Any]) -> Path:
@@ -34,7 +34,8 @@ def refusal(folder: Path, changes: dict[str, Any]) -> str:
 
 def test_shipped_file_loads_and_every_generator_can_be_built(compute):
     shipped = params.load(SHIPPED)
-    for name, block in shipped.generators.items():
+    for name in shipped.generators:
+        block = params.borrowing(shipped.generators, name)
         assert generators.build(block, compute, name).options.model_dump().keys() == block.options.keys()
 
 
@@ -141,7 +142,7 @@ def test_all_mistakes_are_shown_at_once(tmp_path):
 
 
 def test_an_unknown_family_lists_what_exists(tmp_path):
-    message = refusal(tmp_path, {"generators.smote": {"family": "smoke"}})
+    message = refusal(tmp_path, {"generators.smote.family": "smoke"})
     assert "smote.family is 'smoke'" in message
     assert all(family in message for family in params.families())
 
@@ -242,7 +243,7 @@ def test_a_control_arm_is_needed(tmp_path):
 
 @pytest.mark.parametrize("name", ["a b", "x;touch y", "é", "Upper", "a@b", "", "a" * 41, "../up"])
 def test_names_that_reach_a_command_line_are_plain(tmp_path, name):
-    message = refusal(tmp_path, {"generators": {name: {"family": "nothing"}}})
+    message = refusal(tmp_path, {"generators": {name: {"family": "nothing", "model": name, "quick": True}}})
     assert "  generators" in message and repr(name) in message
 
 
@@ -310,10 +311,37 @@ def test_blocks_cannot_be_changed_once_loaded(shipped):
 )
 def test_a_generators_own_options_are_checked_with_block_and_key(compute, options, key):
     with pytest.raises(ValueError) as error:
-        generators.build(params.Generator(family="smote", **options), compute, "my_smote")
+        generators.build(params.Generator(family="smote", model="my_smote", quick=True, **options), compute, "my_smote")
     assert "generators.my_smote (family smote)" in str(error.value) and key in str(error.value)
 
 
 def test_build_lists_the_families_when_one_is_unknown(compute):
     with pytest.raises(ValueError, match=r"unknown generator family 'base'; available: .*smote"):
-        generators.build(params.Generator(family="base"), compute, "x")
+        generators.build(params.Generator(family="base", model="x", quick=True), compute, "x")
+
+
+def test_a_generator_that_draws_from_another_ones_model_has_its_options_too():
+    shipped = params.load(SHIPPED)
+    lender, block = shipped.generators["diffusion"], params.borrowing(shipped.generators, "translate")
+    own = shipped.generators["translate"].options
+    assert block.options == {**lender.options, **own} and block.family == "translate" and block.model == "diffusion"
+    assert params.borrowing(shipped.generators, "cvae") == shipped.generators["cvae"]
+
+
+@pytest.mark.parametrize("model", ["gan", "translate"])
+def test_the_model_to_draw_from_must_be_one_that_is_fitted(tmp_path, model):
+    message = refusal(tmp_path, {"generators.cvae.model": model})
+    assert f"cvae.model is '{model}'; expected cvae or one of: nothing, duplicate" in message
+
+
+def test_an_arm_of_a_quick_run_needs_its_generators_there(tmp_path):
+    assert "arms.cvae learns from cvae" in refusal(tmp_path, {"generators.cvae.quick": False})
+    lent = {"generators.translate.quick": True, "generators.diffusion.quick": False, "arms.translate.quick": True}
+    assert "arms.translate learns from translate" in refusal(tmp_path, lent | {"arms.diffusion.quick": False})
+    assert params.load(changed(tmp_path, {"profile": "full", "generators.cvae.quick": False})).made
+
+
+def test_a_quick_run_makes_only_generators_that_ask_for_it(tmp_path):
+    quick = params.load(changed(tmp_path, {"profile": "quick"}))
+    assert "translate" not in quick.made and "cvae" in quick.made
+    assert set(params.load(changed(tmp_path, {"profile": "full"})).made) == set(quick.generators)

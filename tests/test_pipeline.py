@@ -285,7 +285,10 @@ def test_a_changed_image_is_noticed(project: Path) -> None:
     ("change", "words"),
     [
         (lambda p: p["data"].update(imgsize=3), "data.imgsize: unknown key"),
-        (lambda p: p["generators"].update(new={"family": "flow"}), "new.family is 'flow': no such family"),
+        (
+            lambda p: p["generators"].update(new={"family": "flow", "model": "new", "quick": False}),
+            "new.family is 'flow': no such family",
+        ),
         (lambda p: p["arms"]["cvae"].update(rows="gan"), "arms.cvae.rows is 'gan': no such block under generators"),
         (lambda p: p["generators"]["cvae"].update(latnt=3), "generators.cvae (family cvae)"),
         (lambda p: p["data"].update(source="nowhere"), "data.source: 'nowhere' does not exist; expected"),

@@ -15,7 +15,7 @@ from pipeline.samples import Facts, Samples, table
 from stages import retrain, train_baseline
 from stages.augment import write_bank
 
-SHIPPED = params.load(Path(params.__file__).parents[1] / "params.yaml")
+SHIPPED = params.load(Path(params.__file__).parents[2] / "params.yaml")
 CLASSES = ("a", "b", "c")
 COUNTS = (12, 7, 3)
 

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from pipeline.data.sources.base import Problem, listed, refusal
-from pipeline.params import Data, Scarce
+from pipeline.params import Data
+from pipeline.params.sections import Scarce
 
 QUARANTINE = list(Problem._fields)
 SPLITS = ("train", "val", "test")

@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 
 from pipeline import processes
 from pipeline.data.sources.base import Picture, Source, Unreadable
-from pipeline.params import Auto
+from pipeline.params.fields import Auto
 
 CHUNK = 256
 THUMB = 160  # longest side of a thumbnail

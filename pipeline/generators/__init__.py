@@ -4,10 +4,10 @@ import importlib
 
 from pydantic import ValidationError
 
-from pipeline.fields import explain
 from pipeline.generators.base import Generator
 from pipeline.params import Compute, families
 from pipeline.params import Generator as Block
+from pipeline.params.fields import explain
 
 
 def build(block: Block, compute: Compute, name: str) -> Generator:

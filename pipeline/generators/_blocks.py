@@ -2,10 +2,10 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -18,7 +18,11 @@ from torch import nn
 from pipeline import devices
 from pipeline.data.loaders import Batches, Rows
 from pipeline.generators import base
+from pipeline.params.fields import Share
 from pipeline.samples import Samples, to_pixels
+
+if TYPE_CHECKING:
+    from pipeline import training
 
 
 class NetworkOptions(base.Options):
@@ -27,19 +31,23 @@ class NetworkOptions(base.Options):
     lr: Annotated[float, Field(gt=0, le=10)]
     width: Annotated[int, Field(ge=8, le=4096, multiple_of=8)]  # channels at the first level
     balance: Annotated[float, Field(ge=0, le=1)]  # share of a class in a batch = rows^balance
+    ema: Annotated[
+        list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=1)
+    ]  # averages' lengths, in shares of steps
+    snapshots: Annotated[int, Field(ge=1, le=100)]  # points of training at which each of these averages may be chosen
+    max_copies: Share  # a point at which more of the samples are copies is not chosen while another is left
 
 
 class NetworkGenerator(base.Generator):
     """A family writes `build()`, a network whose `forward(labels, noise)` gives images (N, C, H, W) in [-1, 1].
 
     What is trained, `game()`, has `players` and `losses` (see training.Adversaries); it is the same network unless a
-    family trains another beside it.
+    family trains another beside it. Averages of the weights are kept on the way; a judge chooses among them by class.
     """
 
     chunk: ClassVar[int | None] = 64  # always the same number of rows, so that a row's bits cannot depend on the call
     uses_device: ClassVar[bool] = True
     betas: ClassVar[tuple[float, float]] = (0.9, 0.99)
-    ema: ClassVar[float | None] = None
     multiple: ClassVar[int] = 4  # sides are padded to a multiple of this, and cropped again
 
     @abstractmethod
@@ -52,8 +60,12 @@ class NetworkGenerator(base.Generator):
     def auto_steps(self, rows: int) -> int:
         """Optimiser steps when `epochs` is auto."""
 
-    def finish(self, real: Samples) -> None:
-        """What a family computes after training."""
+    def finished(self, game: nn.Module, real: Samples) -> nn.Module:
+        """The network to sample from, once its game is over."""
+        return game
+
+    def start_from(self, real: Samples) -> None:
+        """What a family takes from the rows it is asked to vary, before and after loading."""
 
     def steps(self, real: Samples) -> int:
         o = self.options
@@ -68,45 +80,107 @@ class NetworkGenerator(base.Generator):
 
         devices.set_threads(self.compute)
         devices.seed_everything(seed)
-        self.flips, self.trained_steps = real.facts.flips, self.steps(real)
-        self.network, o = self.game(), self.options
+        self.flips, steps = real.facts.flips, self.steps(real)
+        self.start_from(real)
+        game, o = self.game(), self.options
         images = real.images if self.side == self.shape[:2] else Padded(real.images, self.side)
-        batches = Batches(Rows.plain(images, real.y), self.classes, o.batch, self.trained_steps, seed, o.balance)
-        module = training.Adversaries(self.network, self.trained_steps, o.lr, self.betas, clip=1.0)
-        curve = training.fit(module, batches, self.compute, seed, report, ema=getattr(o, "ema", self.ema))
-        self.network.cpu().eval()
-        self.finish(real)
+        batches = Batches(Rows.plain(images, real.y), self.classes, o.batch, steps, seed, o.balance)
+        decays = [max(0.0, 1 - 1 / (share * steps)) if share else 0.0 for share in o.ema]
+        averages = training.Averages(decays, moments(steps, o.snapshots if self.judge else 1))
+        module = training.Adversaries(game, steps, o.lr, self.betas, clip=1.0)
+        curve = training.fit(module, batches, self.compute, seed, report, averages)
+        self.choose(averages.kept, real, seed)
         return curve
+
+    def choose(self, kept: "Sequence[training.Snapshot]", real: Samples, seed: int) -> None:
+        """Keeps for each class the weights whose samples lie nearest to held-out rows, without too many copies.
+
+        Without a judge, and for classes that it cannot judge, the last weights of the longest average.
+        """
+        self.networks, self.points = [], [{"step": s.step, "ema": s.decay} for s in kept]
+        last = max(range(len(kept)), key=lambda i: (kept[i].step, kept[i].decay))
+        distance, copies = np.full((2, len(kept), self.classes), np.nan)
+        for i, snapshot in enumerate(kept):
+            game = self.game()
+            game.load_state_dict(snapshot.weights)
+            self.networks.append(self.finished(game.eval(), real))
+            if self.judge and len(kept) > 1:
+                self.chosen = np.full(self.classes, i)
+                distance[i], copies[i] = self.judge(*self.trial(real, seed))
+        chosen = best(distance, copies, self.options.max_copies, last)
+        used, self.chosen = np.unique(chosen, return_inverse=True)
+        self.networks = [self.networks[i] for i in used]
+        self.points = [
+            point
+            | {"classes": np.flatnonzero(chosen == i).tolist()}
+            | {"distance": numbers(distance[i]), "copies": numbers(copies[i])}
+            for i, point in enumerate(self.points)
+        ]
+
+    def trial(self, real: Samples, seed: int, rows: int = 128) -> tuple[np.ndarray, np.ndarray]:
+        """Some images of each scarce class and their class indices."""
+        y = np.repeat(real.scarce, math.ceil(rows / max(len(real.scarce), 1)))
+        return self.sample(y, np.random.default_rng(seed).integers(2**63, size=len(y))), y
 
     @torch.inference_mode()
     def _sample(self, labels: np.ndarray, seeds: np.ndarray) -> np.ndarray:
-        where = devices.device(self.compute)
-        self.network.to(where).eval()
-        images = self.network(torch.from_numpy(labels).to(where), lambda *shape: noise(seeds, shape).to(where))
-        return to_pixels(images)[:, : self.shape[0], : self.shape[1]]
+        where, out = devices.device(self.compute), np.empty((len(labels), *self.shape), np.uint8)
+        for i in np.unique(self.chosen[labels]):
+            images = self.draw(self.networks[i].to(where).eval(), labels, seeds, where)
+            own = self.chosen[labels] == i
+            out[own] = to_pixels(images)[own, : self.shape[0], : self.shape[1]]
+        return out
+
+    def draw(self, network: nn.Module, labels: np.ndarray, seeds: np.ndarray, where: torch.device) -> torch.Tensor:
+        return network(torch.from_numpy(labels).to(where), lambda *shape: noise(seeds, shape).to(where))
 
     def _state(self) -> dict[str, Any]:
-        return {
-            "flips": list(self.flips),
-            "steps": self.trained_steps,
-            "parameters": sum(p.numel() for p in self.network.parameters()),
+        parameters = sum(p.numel() for p in self.networks[0].parameters())
+        return {"flips": list(self.flips), "steps": self.points[-1]["step"], "parameters": parameters} | {
+            "chosen": self.chosen.tolist(),
+            "points": self.points,
         }
 
     def _save(self, folder: Path) -> None:
-        save_file(
-            {k: v.contiguous().cpu() for k, v in self.network.state_dict().items()}, folder / "weights.safetensors"
-        )
+        states = [network.state_dict() for network in self.networks]
+        weights = {f"{i}.{k}": v.contiguous().cpu() for i, state in enumerate(states) for k, v in state.items()}
+        save_file(weights, folder / "weights.safetensors")
 
-    def _load(self, folder: Path, state: dict[str, Any]) -> None:
-        self.flips, self.trained_steps = tuple(state["flips"]), state["steps"]
-        self.network = self.build()
+    def _load(self, folder: Path, state: dict[str, Any], real: Samples) -> None:
+        self.flips, self.chosen, self.points = tuple(state["flips"]), np.array(state["chosen"]), state["points"]
+        self.start_from(real)
         file = folder / "weights.safetensors"
         try:
             weights = load_file(file)
         except SafetensorError as error:
             raise ValueError(f"{file} is damaged ({error}); delete it and run `dvc repro`") from None
-        self.network.load_state_dict(weights)
-        self.network.eval()
+        self.networks = []
+        for i in range(self.chosen.max() + 1):
+            network, start = self.build(), f"{i}."
+            network.load_state_dict({k.removeprefix(start): v for k, v in weights.items() if k.startswith(start)})
+            self.networks.append(network.eval())
+
+
+def moments(steps: int, count: int) -> list[int]:
+    """The last step and so many others before it, evenly spaced over the last 60 % of the steps."""
+    return sorted({max(1, round(steps * (1 - 0.6 * i / count))) for i in range(count)})
+
+
+def best(distance: np.ndarray, copies: np.ndarray, most: float, last: int) -> np.ndarray:
+    """For each class the point (a row of both) of least distance among those with at most a share `most` of copies.
+
+    Where all have more, those with the fewest; `last` where no distance is known. int (K,).
+    """
+    chosen = np.full(distance.shape[1], last)
+    for c in np.flatnonzero(np.isfinite(distance).all(axis=0)):
+        fit = copies[:, c] <= max(most, copies[:, c].min())
+        chosen[c] = np.where(fit, distance[:, c], np.inf).argmin()
+    return chosen
+
+
+def numbers(values: np.ndarray) -> list[float | None]:
+    """For JSON, which has no NaN."""
+    return [float(v) if np.isfinite(v) else None for v in values]
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,8 @@
-"""Families that need no network keep the real rows of each class and make new ones from them."""
+"""Families that need no network make new rows from the real ones of each class, which they are handed again when loaded."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
@@ -12,12 +11,15 @@ from pipeline.samples import Samples
 
 
 class RowGenerator(Generator):
-    """Keeps images uint8 (N, H, W, C) and labels (N,); a family writes `one(label, rng)`, one image."""
+    """Has images uint8 (N, H, W, C), labels (N,) and flips; a family writes `one(label, rng)`, one image."""
 
     def _fit(self, real: Samples, seed: int, report: Callable[[int, str], None]) -> list[dict]:
-        self.images, self.y, self.flips = np.array(real.images), real.y, real.facts.flips
-        self.prepare()
+        self.start_from(real)
         return []
+
+    def start_from(self, real: Samples) -> None:
+        self.images, self.y, self.flips = real.images, real.y, real.facts.flips
+        self.prepare()
 
     def prepare(self) -> None:
         """What a family computes once from its rows."""
@@ -36,18 +38,8 @@ class RowGenerator(Generator):
             raise ValueError(f"class index {label} has no real row to start from")
         return int(rng.choice(own))
 
-    def _state(self) -> dict[str, Any]:
-        return {"flips": list(self.flips)}
-
     def _save(self, folder: Path) -> None:
-        np.savez(folder / "rows.npz", images=self.images, y=self.y)
+        pass
 
-    def _load(self, folder: Path, state: dict[str, Any]) -> None:
-        file = folder / "rows.npz"
-        try:
-            with np.load(file, allow_pickle=False) as rows:
-                self.images, self.y = rows["images"], rows["y"]
-        except (BadZipFile, EOFError, KeyError, ValueError) as error:
-            raise ValueError(f"{file} is damaged ({error}); delete it and run `dvc repro`") from None
-        self.flips = tuple(state["flips"])
-        self.prepare()
+    def _load(self, folder: Path, state: dict[str, Any], real: Samples) -> None:
+        self.start_from(real)

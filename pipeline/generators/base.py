@@ -17,6 +17,11 @@ def quiet(count: int, note: str = "") -> None:
     """Reports to nobody."""
 
 
+# Of images uint8 (N, H, W, C) and their class indices (N,): how far each class lies from held-out rows, and the share of
+# rows that are copies of training rows, both float (K,), NaN for a class that cannot be judged.
+Judge = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
 class Options(BaseModel):
     """A family's own settings; unknown keys are refused."""
 
@@ -27,13 +32,15 @@ class Generator(ABC):
     """A class-conditional source of images.
 
     Image i of `sample(labels, seeds)` depends on the fitted state, labels[i] and seeds[i] alone, never on its
-    neighbours in the call; and `sample` after `load` equals `sample` before `save`. A family writes `_fit`, `_sample`,
-    `_save` and `_load`; `chunk` is the fixed number of rows that `_sample` is called with, None for any number.
+    neighbours in the call; and `sample` after `load` equals `sample` before `save`. The fitted state is what `save`
+    wrote and the rows fitted on, which `load` is handed again. A family writes `_fit`, `_sample`, `_save` and `_load`;
+    `chunk` is the fixed number of rows that `_sample` is called with, None for any number.
     """
 
     chunk: ClassVar[int | None] = None
     makes_rows: ClassVar[bool] = True
     uses_device: ClassVar[bool] = False
+    drawn: ClassVar[frozenset[str]] = frozenset()  # options of sampling, which may differ from those at fitting
 
     def __init__(self, options: Options, compute: Compute) -> None:
         self.options, self.compute = options, compute
@@ -44,11 +51,16 @@ class Generator(ABC):
         """How many steps `fit` will report; zero where there is nothing to wait for."""
         return 0
 
-    def fit(self, real: Samples, seed: int, report: Callable[[int, str], None] = quiet) -> list[dict]:
-        """Fit on all rows of `real`; returns the training curve. Raises ValueError for a set without rows."""
+    def fit(
+        self, real: Samples, seed: int, report: Callable[[int, str], None] = quiet, judge: Judge | None = None
+    ) -> list[dict]:
+        """Fit on all rows of `real`; returns the training curve. Raises ValueError for a set without rows.
+
+        `judge` tells a family that can stop at several points which of them is best.
+        """
         if not len(real):
             raise ValueError("a generator needs at least one real row to fit on")
-        self.shape, self.classes = real.shape, len(real.classes)
+        self.shape, self.classes, self.judge = real.shape, len(real.classes), judge
         return self._fit(real, seed, report)
 
     def sample(self, labels: np.ndarray, seeds: np.ndarray, report: Callable[[int, str], None] = quiet) -> np.ndarray:
@@ -74,14 +86,20 @@ class Generator(ABC):
         (folder / "generator.json").write_text(json.dumps(state, indent=1))
         self._save(folder)
 
-    def load(self, folder: Path) -> "Generator":
-        """Read what `save` wrote into this object. Raises ValueError if it was fitted with other options."""
+    def load(self, folder: Path, real: Samples) -> "Generator":
+        """Read what `save` wrote into this object; `real` are the rows it was fitted on.
+
+        Raises ValueError if it was fitted with other options, or if a file is damaged.
+        """
         state = json.loads((folder / "generator.json").read_text())
-        if state["options"] != json.loads(json.dumps(self.options.model_dump())):
+        if self.fixed(state["options"]) != self.fixed(json.loads(json.dumps(self.options.model_dump()))):
             raise ValueError(f"{folder.name} was fitted with other options than params.yaml has now; run `dvc repro`")
         self.shape, self.classes = tuple(state["shape"]), state["classes"]
-        self._load(folder, state)
+        self._load(folder, state, real)
         return self
+
+    def fixed(self, options: dict[str, Any]) -> dict[str, Any]:
+        return {k: v for k, v in options.items() if k not in self.drawn}
 
     def _state(self) -> dict[str, Any]:
         """What a reader of generator.json should see besides the options."""
@@ -97,4 +115,4 @@ class Generator(ABC):
     def _save(self, folder: Path) -> None: ...
 
     @abstractmethod
-    def _load(self, folder: Path, state: dict[str, Any]) -> None: ...
+    def _load(self, folder: Path, state: dict[str, Any], real: Samples) -> None: ...

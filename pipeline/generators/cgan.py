@@ -16,14 +16,13 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
 from pipeline.generators._blocks import Block, NetworkGenerator, NetworkOptions, fold, halvings
-from pipeline.params import Pair, Rising, Share
+from pipeline.params.fields import Pair, Rising, Share
 from pipeline.samples import Samples
 
 
 class Options(NetworkOptions):
     latent: Annotated[int, Field(ge=1, le=1024)]
     ramp: Annotated[tuple[Share, Share], Pair, Rising]  # shares of training
-    ema: Annotated[float, Field(ge=0, lt=1)]
     augment: list[Literal["colour", "translation", "cutout"]]
     diversity: Annotated[float, Field(ge=0)]  # weight of the mode-seeking term
 
@@ -173,5 +172,5 @@ class Model(NetworkGenerator):
     def game(self) -> Pair:
         return Pair(self.build(), Critic(self.side, self.shape[2], self.classes, self.options), self.options)
 
-    def finish(self, real: Samples) -> None:
-        self.network = self.network.maker  # the critic is of no use once the game is over
+    def finished(self, game: Pair, real: Samples) -> Maker:
+        return game.maker  # the critic is of no use once the game is over

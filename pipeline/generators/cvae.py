@@ -97,7 +97,8 @@ class Model(NetworkGenerator):
     def build(self) -> Network:
         return Network(self.side, self.shape[2], self.classes, self.options)
 
-    def finish(self, real: Samples) -> None:
+    def finished(self, game: Network, real: Samples) -> Network:
         images = to_network(real.images)
         grow = (0, self.side[1] - self.shape[1], 0, self.side[0] - self.shape[0])
-        self.network.fit_prior(F.pad(images, grow, mode="replicate"), torch.from_numpy(real.y))
+        game.fit_prior(F.pad(images, grow, mode="replicate"), torch.from_numpy(real.y))
+        return game

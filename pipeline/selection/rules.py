@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline.params import Cap, Selection
+from pipeline.params import Selection
+from pipeline.params.sections import Cap
 
 REASONS = {
     "copy": "nearer to a training row than real rows are to one another",

@@ -22,7 +22,7 @@ from pipeline.data.audit import (
     resolution,
 )
 from pipeline.data.sources.base import Problem
-from pipeline.params import Scarce
+from pipeline.params.sections import Scarce
 from pipeline.samples import table
 
 

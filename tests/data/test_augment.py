@@ -18,7 +18,7 @@ from pipeline.data.augment import (
     write_views,
 )
 from pipeline.data.sources.digits import read_digits
-from pipeline.params import Digits
+from pipeline.params.sections import Digits
 
 POLICIES = ("none", "safe", "glyph", "texture")
 BOTH = ("horizontal", "vertical")

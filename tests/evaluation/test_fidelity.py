@@ -5,7 +5,7 @@ import pytest
 from scipy.linalg import sqrtm
 from scipy.spatial.distance import cdist
 
-from pipeline.evaluation.fidelity import compare, frechet, kernel_distance, manifold
+from pipeline.evaluation.fidelity import compare, distances, frechet, kernel_distance, manifold
 
 
 def cloud(rows, dims=5, seed=0, shift=0.0, scale=1.0):
@@ -122,3 +122,23 @@ def test_compare_collects_every_measure_in_double_precision():
 def test_compare_uses_the_first_rows_of_large_sets():
     a, b = cloud(40, seed=1), cloud(40, seed=2)
     assert compare(a, b, 3, 10, most=20) == compare(a[:20], b[:20], 3, 10)
+
+
+def test_distances_by_class_are_pulled_to_their_mean_by_pseudo_rows():
+    real, y = cloud(60), np.repeat([0, 1, 2], [40, 15, 5])
+    fake, labels = cloud(90, seed=3, shift=0.4), np.repeat([0, 1, 2], 30)
+    unit = np.sqrt(np.square(real).mean())
+    own = np.array([kernel_distance(real[y == c] / unit, fake[labels == c] / unit) for c in range(3)])
+    common = (own * [40, 15, 5]).sum() / 60
+    found = distances(real, y, fake, labels, 4, rows=10.0)
+    assert np.allclose(found[:3], (own * [40, 15, 5] + 10 * common) / np.array([50, 25, 15])) and np.isnan(found[3])
+    assert np.allclose(distances(real, y, fake, labels, 3, rows=0.0), own)
+    assert np.allclose(distances(real * 7, y, fake * 7, labels, 3), found[:3])
+
+
+def test_a_class_with_one_real_row_has_the_distance_of_the_others():
+    real, y = cloud(31), np.repeat([0, 1], [30, 1])
+    fake, labels = cloud(40, seed=3, shift=0.4), np.repeat([0, 1], 20)
+    found = distances(real, y, fake, labels, 2)
+    assert found[1] == pytest.approx(found[0])
+    assert np.isnan(distances(real[30:], y[30:], fake, labels, 2)).all()

@@ -16,17 +16,17 @@ from pipeline.samples import Samples
 
 Build = Callable[[], Generator]
 COUNTS = (12, 7, 1)  # the last class has a single row
-LIVELY = {"epochs": 2, "batch": 8, "lr": 0.02, "ema": 0.0}  # a few steps, after which no layer is as it began
+LIVELY = {"epochs": 2, "batch": 8, "lr": 0.02, "ema": [0.0]}  # a few steps, after which no layer is as it began
 
 
 @pytest.fixture(scope="module", params=params.families())
 def build(request, shipped, compute) -> Build:
     """Builds an unfitted generator of each family with its shipped options, but for a short and lively training."""
-    blocks = [block for block in shipped.generators.values() if block.family == request.param]
-    assert blocks, f"params.yaml has no block of the family {request.param}"
-    options = blocks[0].options
+    names = [name for name, block in shipped.generators.items() if block.family == request.param]
+    assert names, f"params.yaml has no block of the family {request.param}"
+    options = params.borrowing(shipped.generators, names[0]).options
     short = {key: value for key, value in LIVELY.items() if key in options}
-    block = params.Generator(family=request.param, **(options | short))
+    block = params.Generator(family=request.param, model=request.param, quick=True, **(options | short))
     return lambda: generators.build(block, compute, request.param)
 
 
@@ -88,23 +88,23 @@ def test_global_random_state_changes_nothing_and_is_not_needed(fitted):
     assert np.array_equal(fitted.sample(labels, seeds), images)
 
 
-def test_what_is_loaded_gives_the_same_images(fitted, build, tmp_path):
+def test_what_is_loaded_gives_the_same_images(fitted, build, real, tmp_path):
     labels, seeds = asked(fitted)
     fitted.save(tmp_path / "model")
-    back = build().load(tmp_path / "model")
+    back = build().load(tmp_path / "model", real)
     assert back.shape == fitted.shape and back.classes == fitted.classes
     assert np.array_equal(back.sample(labels, seeds), fitted.sample(labels, seeds))
 
 
-def test_what_is_loaded_saves_the_same_files(fitted, build, tmp_path):
+def test_what_is_loaded_saves_the_same_files(fitted, build, real, tmp_path):
     fitted.save(tmp_path / "one")
-    build().load(tmp_path / "one").save(tmp_path / "two")
+    build().load(tmp_path / "one", real).save(tmp_path / "two")
     names = sorted(p.name for p in (tmp_path / "one").iterdir())
     assert "generator.json" in names and names == sorted(p.name for p in (tmp_path / "two").iterdir())
     assert (tmp_path / "one/generator.json").read_text() == (tmp_path / "two/generator.json").read_text()
 
 
-def test_saved_options_can_be_read_by_a_person_and_must_match(fitted, build, tmp_path):
+def test_saved_options_can_be_read_by_a_person_and_must_match(fitted, build, real, tmp_path):
     fitted.save(tmp_path / "model")
     file: Path = tmp_path / "model" / "generator.json"
     state = json.loads(file.read_text())
@@ -112,7 +112,7 @@ def test_saved_options_can_be_read_by_a_person_and_must_match(fitted, build, tmp
     state["options"]["strangeness"] = 1
     file.write_text(json.dumps(state))
     with pytest.raises(ValueError, match="fitted with other options than"):
-        build().load(tmp_path / "model")
+        build().load(tmp_path / "model", real)
 
 
 def damaged(fitted: Generator, folder: Path) -> Path:
@@ -123,18 +123,18 @@ def damaged(fitted: Generator, folder: Path) -> Path:
     return folder / "weights.safetensors"
 
 
-def test_weights_and_rows_that_were_cut_short_are_named_with_what_to_do(fitted, build, tmp_path):
+def test_weights_that_were_cut_short_are_named_with_what_to_do(fitted, build, real, tmp_path):
     fitted.save(tmp_path / "model")
-    file = next(iter([*(tmp_path / "model").glob("*.safetensors"), *(tmp_path / "model").glob("*.npz")]), None)
+    file = next((tmp_path / "model").glob("*.[sn][ap]*"), None)
     if file is None:
         pytest.skip("keeps nothing")
     whole = file.read_bytes()
     for tenths in range(10):
         file.write_bytes(whole[: len(whole) * tenths // 10])
         with pytest.raises(ValueError, match=rf"model/{file.name} is damaged \(.+\); delete it and run `dvc repro`"):
-            build().load(tmp_path / "model")
+            build().load(tmp_path / "model", real)
     file.write_bytes(whole)
-    build().load(tmp_path / "model")
+    build().load(tmp_path / "model", real)
 
 
 class Touch:
@@ -147,25 +147,14 @@ class Touch:
         return Path.touch, (self.file,)
 
 
-def test_weights_that_would_run_something_when_unpickled_are_refused_and_run_nothing(fitted, build, tmp_path):
+def test_weights_that_would_run_something_when_unpickled_are_refused_and_run_nothing(fitted, build, real, tmp_path):
     file, trap = damaged(fitted, tmp_path / "model"), tmp_path / "owned"
     torch.save({"weights": Touch(trap)}, file)
     with pytest.raises(ValueError, match=r"weights\.safetensors is damaged"):
-        build().load(tmp_path / "model")
+        build().load(tmp_path / "model", real)
     assert not trap.exists()
     torch.load(io.BytesIO(file.read_bytes()), weights_only=False)  # by the name alone it would refuse as well
     assert trap.exists(), "the trap is none"
-
-
-def test_rows_that_would_run_something_when_unpickled_are_refused_and_run_nothing(fitted, build, tmp_path):
-    fitted.save(tmp_path / "model")
-    file, trap = tmp_path / "model" / "rows.npz", tmp_path / "owned"
-    if not file.exists():
-        pytest.skip("keeps weights, not rows")
-    np.savez(file, images=np.array([Touch(trap)], object), y=np.zeros(1, np.int64))
-    with pytest.raises(ValueError, match="allow_pickle=False"):
-        build().load(tmp_path / "model")
-    assert not trap.exists()
 
 
 @pytest.mark.parametrize(
@@ -184,13 +173,13 @@ def test_impossible_requests_are_refused(fitted, labels, seeds, says):
 
 @pytest.mark.parametrize(("size", "channels"), [(10, 3), (4, 1), (18, 1)])
 def test_sizes_that_are_no_multiple_of_four_and_colour(build, toy, tmp_path, size, channels):
-    model = build()
-    model.fit(toy(COUNTS, size, channels), 1)
+    model, real = build(), toy(COUNTS, size, channels)
+    model.fit(real, 1)
     labels, seeds = asked(model, 5)
     images = model.sample(labels, seeds)
     assert images.shape == (len(labels), size, size, channels) and images.dtype == np.uint8
     model.save(tmp_path)
-    assert np.array_equal(build().load(tmp_path).sample(labels, seeds), images)
+    assert np.array_equal(build().load(tmp_path, real).sample(labels, seeds), images)
 
 
 def test_fitting_twice_gives_the_same_generator(fitted, build, real):
@@ -210,15 +199,6 @@ def test_fitting_leaves_the_rows_alone(build, toy):
     model.fit(rows, 1)
     model.sample(*asked(model, 3))
     assert rows.fingerprint() == before
-
-
-def test_later_changes_to_the_rows_do_not_reach_the_generator(build, toy):
-    rows = toy(COUNTS)
-    model = build()
-    model.fit(rows, 1)
-    images = model.sample(*asked(model, 6))
-    rows.images[:] = 0
-    assert np.array_equal(model.sample(*asked(model, 6)), images)
 
 
 def test_rows_on_disk_and_a_class_without_any(build, toy, tmp_path):
@@ -252,15 +232,15 @@ def test_progress_adds_up_for_fitting_and_for_sampling(build, real):
 
 
 def test_flips_of_the_dataset_survive_saving(build, real, tmp_path):
-    model = build()
-    model.fit(replace(real, facts=replace(real.facts, flips=("horizontal",))), 1)
+    model, real = build(), replace(real, facts=replace(real.facts, flips=("horizontal",)))
+    model.fit(real, 1)
     model.save(tmp_path)
     labels, seeds = asked(model, 5)
-    assert np.array_equal(build().load(tmp_path).sample(labels, seeds), model.sample(labels, seeds))
+    assert np.array_equal(build().load(tmp_path, real).sample(labels, seeds), model.sample(labels, seeds))
 
 
 def test_a_family_that_makes_no_rows_says_so_and_refuses(real, compute):
-    model = generators.build(params.Generator(family="nothing"), compute, "nothing")
+    model = generators.build(params.Generator(family="nothing", model="nothing", quick=True), compute, "nothing")
     assert not model.makes_rows
     model.fit(real, 1)
     with pytest.raises(TypeError, match="makes no rows"):
@@ -268,7 +248,7 @@ def test_a_family_that_makes_no_rows_says_so_and_refuses(real, compute):
 
 
 def test_a_class_without_rows_has_nothing_to_start_from(real, compute):
-    model = generators.build(params.Generator(family="duplicate"), compute, "duplicate")
+    model = generators.build(params.Generator(family="duplicate", model="duplicate", quick=True), compute, "duplicate")
     model.fit(real.take(real.y != 2), 1)
     with pytest.raises(ValueError, match="class index 2 has no real row to start from"):
         model.sample(np.array([0, 2]), np.array([1, 1]))

@@ -9,7 +9,8 @@ import torch
 from imblearn.over_sampling import SMOTE
 
 from pipeline import generators, params
-from pipeline.generators import cgan, diffusion
+from pipeline.generators import _edm, cgan
+from pipeline.generators._blocks import best, moments
 from pipeline.generators.base import Generator
 from pipeline.samples import Facts, Samples, table, to_network
 
@@ -19,8 +20,10 @@ def build(shipped, compute) -> Callable[..., Generator]:
     """An unfitted generator of a family with its shipped options, some of them changed."""
 
     def make(family: str, **changes: object) -> Generator:
-        options = next(b for b in shipped.generators.values() if b.family == family).options
-        return generators.build(params.Generator(family=family, **(options | changes)), compute, family)
+        name = next(n for n, b in shipped.generators.items() if b.family == family)
+        options = params.borrowing(shipped.generators, name).options
+        block = params.Generator(family=family, model=family, quick=True, **(options | changes))
+        return generators.build(block, compute, family)
 
     return make
 
@@ -137,11 +140,11 @@ def test_smote_of_one_row_or_of_equal_rows_repeats_it(build, toy):
 def analytic(network) -> Callable[..., torch.Tensor]:
     """Samples of the sampler when the denoiser is the optimal one for Gaussian data of deviation s."""
 
-    def sample(s: float, steps: int, start: torch.Tensor, guidance: float = 1.0) -> torch.Tensor:
-        model = network("diffusion", sampler_steps=steps, guidance=guidance)
+    def sample(s: float, steps: int, start: torch.Tensor, **options: float) -> torch.Tensor:
+        model = network("diffusion", sampler_steps=steps, **options)
         model.denoise = lambda x, sigma, y, shape=None: x * s**2 / (s**2 + sigma.view(-1, 1, 1, 1) ** 2)
         with torch.inference_mode():
-            return model(torch.zeros(len(start), dtype=torch.long), lambda *shape: start.view(-1, *shape))
+            return model(torch.zeros(len(start), dtype=torch.long), lambda *shape: start.view(len(start), *shape))
 
     return sample
 
@@ -149,8 +152,8 @@ def analytic(network) -> Callable[..., torch.Tensor]:
 @pytest.mark.parametrize("s", [0.2, 0.5, 1.0])
 def test_heun_follows_the_exact_solution_for_gaussian_data(analytic, s):
     start = torch.randn(16, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    x_max = start * diffusion.SIGMA_MAX
-    exact = x_max * s / math.sqrt(s**2 + diffusion.SIGMA_MAX**2)
+    x_max = start * _edm.SIGMA_MAX
+    exact = x_max * s / math.sqrt(s**2 + _edm.SIGMA_MAX**2)
     error = {n: float((analytic(s, n, start) - exact).abs().max() / exact.abs().max()) for n in (18, 36, 144)}
     assert error[18] < 0.1 and error[144] < 1e-3
     assert error[18] / error[36] > 3  # second order: half the step, a quarter of the error
@@ -164,14 +167,14 @@ def test_guidance_between_equal_denoisers_changes_nothing(analytic):
 def test_guidance_goes_from_the_class_free_answer_through_that_of_the_class(network):
     model, answers = network("diffusion", guidance=3.0), {0: 1.0, 1: 2.0, 3: 0.5}  # 3 stands for no class
     model.denoise = lambda x, sigma, y, shape=None: torch.stack([torch.full_like(x[0], answers[int(c)]) for c in y])
-    guided = model.guided(torch.zeros(2, 1, 8, 8), torch.tensor(1.0), torch.tensor([0, 1]))
+    guided = model.guided(torch.zeros(2, 1, 8, 8), torch.ones(2), torch.tensor([0, 1]))
     assert guided[0].unique().tolist() == [0.5 + 3 * 0.5] and guided[1].unique().tolist() == [0.5 + 3 * 1.5]
 
 
 def test_a_network_that_answers_zero_leaves_the_skip_of_the_preconditioning(network):
     model = network("diffusion")  # its last layer starts at zero
     x, sigma = torch.randn(5, 1, 8, 8), torch.tensor([0.002, 0.1, 0.5, 3.0, 80.0])
-    skip = diffusion.SIGMA_DATA**2 / (sigma**2 + diffusion.SIGMA_DATA**2)
+    skip = _edm.SIGMA_DATA**2 / (sigma**2 + _edm.SIGMA_DATA**2)
     assert torch.allclose(model.denoise(x, sigma, torch.zeros(5, dtype=torch.long)), skip.view(-1, 1, 1, 1) * x)
 
 
@@ -179,13 +182,13 @@ def test_the_network_sees_inputs_of_unit_variance_and_answers_targets_of_unit_va
     """EDM, equations 114 and 115: var(c_in (x + n)) = 1 and var((x - c_skip (x + n)) / c_out) = 1 for any noise level."""
     model, seen = network("diffusion"), []
     generator = torch.Generator().manual_seed(0)
-    data = torch.randn(400, 1, 8, 8, generator=generator) * diffusion.SIGMA_DATA
+    data = torch.randn(400, 1, 8, 8, generator=generator) * _edm.SIGMA_DATA
     model.net.forward = lambda x, *_: seen.append(x) or torch.ones_like(x)
     for level in (0.01, 0.5, 20.0):
         sigma, y = torch.full((400,), level), torch.zeros(400, dtype=torch.long)
         noisy = data + torch.randn(data.shape, generator=generator) * level
         with_one = model.denoise(noisy, sigma, y)
-        c_skip = diffusion.SIGMA_DATA**2 / (level**2 + diffusion.SIGMA_DATA**2)
+        c_skip = _edm.SIGMA_DATA**2 / (level**2 + _edm.SIGMA_DATA**2)
         c_out = (with_one - c_skip * noisy).mean()
         assert abs(float(seen[-1].var()) - 1) < 0.03
         assert abs(float(((data - c_skip * noisy) / c_out).var()) - 1) < 0.03
@@ -196,7 +199,7 @@ def test_the_loss_weight_gives_every_noise_level_the_same_say(network):
     model = network("diffusion", augment=0.0)
     torch.manual_seed(0)
     model.net.forward = lambda x, *_: torch.zeros_like(x)
-    x, y = torch.randn(4096, 1, 8, 8) * diffusion.SIGMA_DATA, torch.zeros(4096, dtype=torch.long)
+    x, y = torch.randn(4096, 1, 8, 8) * _edm.SIGMA_DATA, torch.zeros(4096, dtype=torch.long)
     ((_, loss),) = model.losses((x, y, torch.ones(4096)), 0.5)
     assert abs(float(loss) - 1) < 0.03
 
@@ -212,15 +215,15 @@ def test_sampling_starts_at_the_largest_noise_and_ends_without(network):
 
 def test_augmentation_of_probability_zero_is_the_identity():
     x = torch.randn(6, 1, 8, 8)
-    moved, shape = diffusion.augment(x, 0.0, ("horizontal", "vertical"))
-    assert torch.equal(moved, x) and shape.shape == (6, diffusion.AUGMENTS) and not shape.any()
+    moved, shape = _edm.augment(x, 0.0, ("horizontal", "vertical"))
+    assert torch.equal(moved, x) and shape.shape == (6, _edm.AUGMENTS) and not shape.any()
 
 
 def test_augmentation_describes_exactly_the_images_it_touched():
     torch.manual_seed(0)
     x = torch.rand(200, 1, 8, 8)
     before = x.clone()
-    moved, shape = diffusion.augment(x, 0.3, ("horizontal",))
+    moved, shape = _edm.augment(x, 0.3, ("horizontal",))
     assert torch.equal(x, before)
     touched = (shape != 0).any(dim=1)
     assert 20 < touched.sum() < 190 and torch.equal(moved[~touched], x[~touched])
@@ -234,7 +237,7 @@ def test_augmentation_describes_exactly_the_images_it_touched():
 def test_a_flip_without_other_moves_is_a_mirror_image(monkeypatch, flips, axes):
     x = torch.rand(5, 3, 8, 12)
     monkeypatch.setattr(torch, "randn", lambda *size, **_: torch.zeros(size))
-    moved, shape = diffusion.augment(x, 1.0, flips)
+    moved, shape = _edm.augment(x, 1.0, flips)
     assert torch.allclose(moved, x.flip(axes), atol=1e-5)
     assert shape[0].tolist() == [float("horizontal" in flips), float("vertical" in flips), 0, 0, 0, 0, 0]
 
@@ -243,9 +246,75 @@ def test_a_shift_moves_the_picture_by_a_part_of_its_side(monkeypatch):
     x = torch.rand(2, 1, 16, 16)
     draws = iter([torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.zeros(2, 1), torch.zeros(2, 1)])
     monkeypatch.setattr(torch, "randn", lambda *size, **_: next(draws))
-    moved, _ = diffusion.augment(x, 1.0, ())  # an eighth of half a side: one pixel of 16
+    moved, _ = _edm.augment(x, 1.0, ())  # an eighth of half a side: one pixel of 16
     assert torch.allclose(moved[0, :, :, :-1], x[0, :, :, 1:], atol=1e-5)
     assert torch.allclose(moved[1, :, :-1], x[1, :, 1:], atol=1e-5)
+
+
+@pytest.mark.parametrize("churn", [0.0, 40.0])
+def test_churn_keeps_the_spread_of_gaussian_data(analytic, churn):
+    """The exact answer is a Gaussian of spread s whatever the noise that is added on the way (EDM, algorithm 2)."""
+    start = torch.randn(400, 101, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    made = analytic(0.5, 100, start if churn else start[:, :1], churn=churn)
+    assert abs(float(made.std()) - 0.5) < 0.03 and abs(float(made.mean())) < 0.02
+
+
+def test_churn_changes_what_comes_of_the_same_noise_and_its_own_noise_does(analytic):
+    start = torch.randn(4, 19, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    other = torch.cat([start[:, :1], -start[:, 1:]], dim=1)
+    plain = analytic(0.5, 18, start[:, :1])
+    assert not torch.allclose(analytic(0.5, 18, start, churn=40.0), plain, atol=0.01)
+    assert not torch.allclose(analytic(0.5, 18, start, churn=40.0), analytic(0.5, 18, other, churn=40.0), atol=0.01)
+
+
+def test_guidance_acts_only_between_the_noise_levels_of_its_interval(network):
+    model = network("diffusion", guidance=3.0, interval=[0.5, 2.0])
+    model.denoise = lambda x, sigma, y, shape=None: torch.where(y == 3, 0.5, 1.0).view(-1, 1, 1, 1).expand_as(x)
+    sigma, y = torch.tensor([0.4, 0.5, 2.0, 2.1]), torch.zeros(4, dtype=torch.long)
+    assert model.guided(torch.zeros(4, 1, 8, 8), sigma, y)[:, 0, 0, 0].tolist() == [1.0, 2.0, 2.0, 1.0]
+
+
+# translate
+
+
+def test_without_noise_a_translation_is_the_row_it_starts_from(build, toy):
+    real, model = toy((9, 5, 1)), build("translate", strength=[0.0, 1e-9], across=0.0, epochs=1)
+    model.fit(real, 0)
+    for c, n in enumerate((9, 5, 1)):
+        made = model.sample(*requests(c, 60)).astype(float)
+        far = np.abs(made[:, None] - real.images[real.y == c][None]).max(axis=(2, 3, 4))
+        assert far.min(axis=1).max() <= 2 and len(set(far.argmin(axis=1))) == n
+
+
+def test_with_all_the_noise_the_row_it_starts_from_does_not_matter(build, toy):
+    real, made = toy((9, 5, 1)), []
+    for across in (0.0, 1.0):
+        model = build("translate", strength=[1.0 - 1e-9, 1.0], across=across, epochs=1)
+        model.fit(real, 0)
+        made.append(model.sample(*requests(1, 20)).astype(float))
+    assert np.abs(made[0] - made[1]).mean() < 12  # a row is a hundredth of the noise, and this network knows nothing
+
+
+def test_rows_from_across_start_from_other_classes_and_from_likely_ones(build, toy):
+    real = toy((9, 9, 9), size=9)
+    model = build("translate", across=1.0, candidates=500)
+    model.start_from(real)
+    rows = [model.source(0, np.random.default_rng(i)) for i in range(60)]
+    assert (real.y[rows] != 0).all()
+    every = np.flatnonzero(real.y != 0)
+    for i, row in enumerate(rows):
+        rng = np.random.default_rng(i)
+        own = int(rng.choice(np.flatnonzero(real.y == 0)))
+        far = np.square(real.images[every].astype(float) - real.images[own]).sum(axis=(1, 2, 3))
+        assert row == every[far.argmin()]
+
+
+def test_the_noise_levels_of_strengths_lie_on_the_schedule():
+    from pipeline.generators import translate
+
+    found = translate.level(torch.tensor([0.0, 0.5, 1.0]))
+    middle = ((0.002 ** (1 / 7) + 80 ** (1 / 7)) / 2) ** 7
+    assert torch.allclose(found, torch.tensor([0.002, middle, 80.0]), rtol=1e-4)
 
 
 # cgan
@@ -433,9 +502,10 @@ def test_sides_that_were_padded_are_padded_alike_for_the_prior(build, toy):
     real, model = toy((6, 4, 2), size=10), build("cvae", epochs=1)
     model.fit(real, 0)
     grown = np.pad(real.images, [(0, 0), (0, 2), (0, 2), (0, 0)], mode="edge")
-    before = model.network.prior_mean.clone()
-    model.network.fit_prior(to_network(grown), torch.from_numpy(real.y))
-    assert torch.allclose(model.network.prior_mean, before, atol=1e-5)
+    (network,) = model.networks
+    before = network.prior_mean.clone()
+    network.fit_prior(to_network(grown), torch.from_numpy(real.y))
+    assert torch.allclose(network.prior_mean, before, atol=1e-5)
 
 
 # what the neural families share
@@ -449,16 +519,11 @@ def test_epochs_and_batch_give_the_steps(build, toy, family):
 
 @pytest.mark.parametrize("family", ["cvae", "cgan", "diffusion"])
 def test_weights_are_averages_that_differ_from_another_averaging(build, toy, family):
-    """A family with an `ema` option must be moved by it, and one without must not know it."""
-    if "ema" not in build(family).options.model_dump():
-        with pytest.raises(ValueError, match="ema: unknown key"):
-            build(family, ema=0.5)
-        return
     flat = []
-    for decay in (0.0, 0.99):
-        model = build(family, epochs=8, batch=8, ema=decay)
+    for share in (0.0, 0.9):
+        model = build(family, epochs=8, batch=8, ema=[share])
         model.fit(toy((12, 7, 3)), 0)
-        flat.append(torch.cat([p.flatten() for p in model.network.parameters()]))
+        flat.append(torch.cat([p.flatten() for p in model.networks[0].parameters()]))
     assert torch.isfinite(flat[0]).all() and not torch.allclose(flat[0], flat[1], atol=1e-5)
 
 
@@ -480,3 +545,42 @@ def test_constant_images_can_be_fitted(build):
         model = build(family, epochs=1) if family in ("cvae", "cgan", "diffusion") else build(family)
         model.fit(real, 0)
         assert not model.makes_rows or model.sample(*requests(1, 3)).shape == (3, 8, 8, 1)
+
+
+# where to stop
+
+
+def test_each_class_takes_the_nearest_point_that_has_few_copies():
+    distance = np.array([[3.0, 1.0, 1.0, np.nan], [2.0, 2.0, 2.0, np.nan], [1.0, 3.0, 3.0, np.nan]])
+    copies = np.array([[0.0, 0.3, 0.5, np.nan], [0.0, 0.1, 0.4, np.nan], [0.2, 0.0, 0.6, np.nan]])
+    assert best(distance, copies, 0.1, last=2).tolist() == [1, 1, 1, 2]
+    assert best(distance, copies, 1.0, last=2).tolist() == [2, 0, 0, 2]
+
+
+@pytest.mark.parametrize(("steps", "count", "expected"), [(100, 1, [100]), (100, 3, [60, 80, 100]), (2, 3, [1, 2])])
+def test_points_lie_evenly_in_the_end_of_training(steps, count, expected):
+    assert moments(steps, count) == expected
+
+
+@pytest.mark.parametrize("family", ["cvae", "cgan", "diffusion"])
+def test_classes_are_drawn_from_the_points_that_the_judge_prefers(build, toy, tmp_path, family):
+    """Of two points, class c takes the first and class b, which is not scarce and is not judged, the last."""
+    real, asked = toy((12, 7, 3)), []
+
+    def judge(images: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        asked.append((images.copy(), y))
+        far = np.full(3, np.nan)
+        far[2] = len(asked)
+        return far, far * 0
+
+    model = build(family, epochs=4, batch=8, ema=[0.0], snapshots=2)
+    model.fit(real, 0, judge=judge)
+    assert len(asked) == 2 and set(asked[0][1]) == {2} and len(asked[0][1]) == 128
+    assert model.chosen.tolist() == [1, 1, 0] and len(model.networks) == 2
+    assert [p["classes"] for p in model.points] == [[2], [0, 1]] and model.points[0]["distance"][2] == 1.0
+    seeds = np.random.default_rng(0).integers(2**63, size=128)
+    assert np.array_equal(model.sample(asked[0][1], seeds), asked[0][0])
+    labels = np.arange(30) % 3
+    model.save(tmp_path)
+    back = build(family, epochs=4, batch=8, ema=[0.0], snapshots=2).load(tmp_path, real)
+    assert np.array_equal(back.sample(labels, seeds[:30]), model.sample(labels, seeds[:30]))

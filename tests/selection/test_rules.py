@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from pipeline.params import Cap, Selection
+from pipeline.params import Selection
+from pipeline.params.sections import Cap
 from pipeline.selection import rules
 
 WIDE = Cap(rows=(1, 1_000_000), ratio=(1000.0, 1000.0))  # a cap that never binds here

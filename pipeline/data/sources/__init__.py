@@ -5,7 +5,8 @@ from pathlib import Path
 
 from pipeline.data.sources import digits, folder, idx, manifest, named, npz, parquet
 from pipeline.data.sources.base import Source
-from pipeline.params import Data, Digits
+from pipeline.params import Data
+from pipeline.params.sections import Digits
 
 FORMATS = (named, npz, idx, parquet, manifest, folder)  # asked in this order
 EMBEDDED = "digits.yaml"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.data.sources.base import Picture, Source, table
-from pipeline.params import Digits
+from pipeline.params.sections import Digits
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from tqdm import tqdm
 
 from pipeline.data.sources import idx, npz
 from pipeline.data.sources.base import Source
-from pipeline.fields import explain
 from pipeline.params import Data
+from pipeline.params.fields import explain
 
 log = logging.getLogger(__name__)
 LAYOUTS = {"npz": npz, "idx": idx}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.data.sources.digits import read_digits
-from pipeline.params import Digits
+from pipeline.params.sections import Digits
 
 
 def test_digits_have_the_counts_asked_for_and_no_row_twice():

@@ -1,12 +1,10 @@
-"""params.yaml as frozen typed blocks: unknown keys are refused and all errors are shown at once."""
+"""The sections of params.yaml, one block each: what keys they have and what values these may take."""
 
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from pipeline.fields import (
+from pipeline.params.fields import (
     Auto,
     Balance,
     Block,
@@ -18,11 +16,7 @@ from pipeline.fields import (
     Rising,
     Share,
     distinct,
-    explain,
-    read,
 )
-
-EMBEDDED = "sets/digits.yaml"  # stands for scikit-learn's digits, which need no file
 
 
 class Scarce(Block):
@@ -119,10 +113,15 @@ class Teachers(Block):
 
 
 class Generator(BaseModel):
-    """One named generator: its family names the file, the rest are that family's own options, checked there."""
+    """One named generator: its family names the file, the rest are that family's own options, checked there.
+
+    `model` names the generator whose fitted model it draws from: mostly itself.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
     family: Name
+    model: Name
+    quick: Annotated[bool, Field(strict=True)]
 
     @property
     def options(self) -> dict[str, Any]:
@@ -207,93 +206,3 @@ class Compute(Block):
     precision: Literal["auto", "32-true", "bf16-mixed"]
     threads: Annotated[int, Field(ge=1, le=256)]
     processes: Auto | Annotated[int, Field(ge=1, le=1024)]
-
-
-HELDBACK = "heldback"  # what an arm's rows may name besides a generator
-
-
-class Params(Block):
-    seed: Annotated[int, Field(ge=0)]
-    profile: Literal["auto", "full", "quick"]
-    data: Data
-    sources: Sources
-    augment: Augment
-    classifier: Classifier
-    teachers: Teachers
-    generators: Annotated[dict[Name, Generator], Field(min_length=1)]
-    generation: Generation
-    selection: Selection
-    retraining: Retraining
-    recipes: Annotated[dict[Name, Recipe], Field(min_length=1)]
-    arms: Annotated[dict[Name, Arm], Field(min_length=1)]
-    fidelity: Fidelity
-    evaluation: Evaluation
-    gate: Gate
-    report: Report
-    compute: Compute
-
-    @field_validator("generators")
-    @classmethod
-    def families_exist(cls, generators: dict[str, Generator]) -> dict[str, Generator]:
-        known = families()
-        unknown = [f"{name}.family is {g.family!r}" for name, g in generators.items() if g.family not in known]
-        if unknown:
-            raise ValueError(
-                f"{'; '.join(unknown)}: no such family. The folder pipeline/generators/ has: {', '.join(known)}"
-            )
-        return generators
-
-    @model_validator(mode="after")
-    def names_exist(self) -> "Params":
-        if self.teachers.recipe not in self.recipes:
-            raise ValueError(f"teachers.recipe is {self.teachers.recipe!r}; recipes has: {', '.join(self.recipes)}")
-        if HELDBACK in self.generators:
-            raise ValueError(f"generators.{HELDBACK}: this name stands for the rows that data.heldback sets aside")
-        waiting = [name for name, arm in self.arms.items() if HELDBACK in (arm.rows, arm.also)]
-        if waiting and not self.data.heldback:
-            raise ValueError(f"arms.{waiting[0]} learns from rows set aside, but data.heldback is 0: set a share")
-        made = {**self.generators, HELDBACK: None}
-        for key, section in {"rows": "generators", "also": "generators", "recipe": "recipes"}.items():
-            known = made if section == "generators" else self.recipes
-            named = {name: getattr(arm, key) for name, arm in self.arms.items()}
-            lost = [f"arms.{name}.{key} is {said!r}" for name, said in named.items() if said not in known]
-            if lost:
-                raise ValueError(f"{'; '.join(lost)}: no such block under {section}. There are: {', '.join(known)}")
-        if twice := [name for name, arm in self.arms.items() if arm.also == arm.rows != "nothing"]:
-            raise ValueError(f"arms.{twice[0]}: rows and also name the same generator; set also: nothing")
-        if not any(arm.role == "control" for arm in self.compared.values()):
-            raise ValueError("arms: at least one needs `role: control`; without one there is nothing to compare with")
-        if self.evaluation.repeats > 1 and not any(arm.role == "candidate" for arm in self.compared.values()):
-            raise ValueError(
-                "evaluation.repeats: on other splits there is nothing to judge, for no arm that is trained has "
-                "`role: candidate`; give one that role, or set evaluation.repeats: 1"
-            )
-        return self
-
-    @property
-    def compared(self) -> dict[str, Arm]:
-        """The arms that are trained, in their order."""
-        quick = self.profile == "quick" or (self.profile == "auto" and self.data.source == EMBEDDED)
-        return {name: arm for name, arm in self.arms.items() if arm.role != "skip" and (arm.quick or not quick)}
-
-
-def pick(blocks: Mapping[str, Any], name: str, section: str) -> Any:
-    """The block of this name. Raises ValueError that lists the names there are."""
-    if name not in blocks:
-        raise ValueError(f"params.yaml has no {section}.{name}; there are: {', '.join(blocks)}")
-    return blocks[name]
-
-
-def families() -> list[str]:
-    """The generator families that exist: the public files of pipeline/generators/ but its base."""
-    files = (Path(__file__).parent / "generators").glob("[!_]*.py")
-    return sorted(f.stem for f in files if f.stem != "base")
-
-
-def load(path: Path = Path("params.yaml")) -> Params:
-    """Read and check a params file. Raises ValueError with one line per mistake, each naming its key."""
-    raw = read(path)
-    try:
-        return Params.model_validate(raw)
-    except ValidationError as error:
-        raise ValueError(explain(error, raw, str(path))) from None

@@ -1,0 +1,203 @@
+"""The diffusion model of two families (EDM: Karras et al., Elucidating the Design Space, 2022) with a lean U-Net.
+
+Symbols, equation and algorithm numbers are the paper's. Classifier-free guidance: Ho and Salimans, 2021; in a limited
+interval: Kynkaanniemi et al., 2024. Augmentations are shown to the network as a condition that is zero when sampling,
+so they do not leak (EDM, appendix F.2).
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from typing import Annotated, ClassVar
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import nn
+
+from pipeline.generators._blocks import Block, NetworkGenerator, NetworkOptions, fold
+from pipeline.params.fields import Pair, Rising
+
+P_MEAN, P_STD, SIGMA_DATA, SIGMA_MIN, SIGMA_MAX, RHO = -1.2, 1.2, 0.5, 0.002, 80.0, 7.0  # table 1
+S_MIN, S_MAX, S_NOISE = 0.05, 50.0, 1.003  # table 5, CIFAR-10
+
+
+class Options(NetworkOptions):
+    depth: Annotated[int, Field(ge=1, le=8)]  # residual blocks per level
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    augment: Annotated[float, Field(ge=0, le=1)]  # probability of each augmentation in training
+    label_dropout: Annotated[float, Field(ge=0, lt=1)]  # share of training without a class, for guidance
+    guidance: Annotated[float, Field(ge=0, le=20)]  # 1 follows the class; above 1 exaggerates it
+    interval: Annotated[tuple[float, float], Pair, Rising]  # noise levels between which there is guidance
+    churn: Annotated[float, Field(ge=0, le=1000)]  # noise added back while sampling (S_churn); 0: deterministic
+    sampler_steps: Annotated[int, Field(ge=2, le=1000)]  # Heun steps; a step costs two network calls, the last one
+
+
+class UNet(nn.Module):
+    """F_theta: two levels, an embedding of noise level, class and augmentation; images (N, C, H, W) -> same."""
+
+    def __init__(self, side: tuple[int, int], channels: int, classes: int, o: Options) -> None:
+        super().__init__()
+        f, w, e = fold(side), o.width, 4 * o.width
+        self.fold, self.unfold = nn.PixelUnshuffle(f), nn.PixelShuffle(f)
+        self.register_buffer("frequencies", torch.exp(torch.linspace(0, math.log(1000), w)), persistent=False)
+        self.level, self.label = nn.Linear(2 * w, e), nn.Embedding(classes + 1, e)
+        self.shape, self.mix = nn.Linear(AUGMENTS, e, bias=False), nn.Linear(e, e)
+        self.stem = nn.Conv2d(channels * f**2, w, 3, padding=1)
+        self.down1 = nn.ModuleList(Block(w, w, e, o.dropout) for _ in range(o.depth))
+        self.down2 = nn.ModuleList(Block(w if i == 0 else 2 * w, 2 * w, e, o.dropout) for i in range(o.depth))
+        self.middle = Block(2 * w, 2 * w, e, o.dropout)
+        self.up2 = nn.ModuleList(Block(4 * w if i == 0 else 2 * w, 2 * w, e, o.dropout) for i in range(o.depth))
+        self.up1 = nn.ModuleList(Block(3 * w if i == 0 else w, w, e, o.dropout) for i in range(o.depth))
+        self.norm, self.out = nn.GroupNorm(8, w), nn.Conv2d(w, channels * f**2, 3, padding=1)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(
+        self, x: torch.Tensor, c_noise: torch.Tensor, y: torch.Tensor, shape: torch.Tensor | None
+    ) -> torch.Tensor:
+        angle = c_noise[:, None] * self.frequencies  # (N, w)
+        e = self.level(torch.cat([angle.cos(), angle.sin()], dim=1)) + self.label(y)  # (N, e)
+        e = F.silu(self.mix(F.silu(e if shape is None else e + self.shape(shape))))
+        h = self.stem(self.fold(x))
+        for block in self.down1:
+            h = block(h, e)
+        high, h = h, F.avg_pool2d(h, 2)  # (N, w, H, W)
+        for block in self.down2:
+            h = block(h, e)
+        low = h  # (N, 2w, H/2, W/2)
+        h = torch.cat([self.middle(h, e), low], dim=1)
+        for block in self.up2:
+            h = block(h, e)
+        h = torch.cat([F.interpolate(h, scale_factor=2.0), high], dim=1)
+        for block in self.up1:
+            h = block(h, e)
+        return self.unfold(self.out(F.silu(self.norm(h))))
+
+
+class Denoiser(nn.Module):
+    """D(x; sigma) of eq. 7 around the U-Net, its training loss and its sampler."""
+
+    def __init__(
+        self, net: UNet, classes: int, side: tuple[int, int], channels: int, flips: tuple[str, ...], o: Options
+    ) -> None:
+        super().__init__()
+        self.net, self.null, self.image, self.flips, self.o = net, classes, (channels, *side), flips, o
+
+    def players(self) -> dict[str, list[nn.Parameter]]:
+        return {"denoiser": list(self.parameters())}
+
+    def denoise(
+        self, x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor, shape: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        s = sigma.view(-1, 1, 1, 1)
+        total = (s**2 + SIGMA_DATA**2).sqrt()
+        c_skip, c_out, c_in = SIGMA_DATA**2 / total**2, s * SIGMA_DATA / total, 1 / total  # table 1
+        return c_skip * x + c_out * self.net(c_in * x, sigma.log() / 4, y, shape).float()
+
+    def losses(self, batch: tuple[torch.Tensor, ...], progress: float) -> Iterator[tuple[str, torch.Tensor]]:
+        x, y, _ = batch
+        x, shape = augment(x, self.o.augment, self.flips)
+        sigma = (torch.randn(len(x), device=x.device) * P_STD + P_MEAN).exp()
+        weight = (sigma**2 + SIGMA_DATA**2) / (sigma * SIGMA_DATA) ** 2  # lambda(sigma)
+        y = torch.where(torch.rand(len(x), device=x.device) < self.o.label_dropout, self.null, y)
+        noisy = x + torch.randn_like(x) * sigma.view(-1, 1, 1, 1)
+        error = (self.denoise(noisy, sigma, y, shape) - x).square().mean(dim=(1, 2, 3))
+        yield "denoiser", (weight * error).mean()
+
+    def guided(self, x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """D(x; sigma (N,)), led away from what it would be without a class where sigma lies in the interval."""
+        d = self.denoise(x, sigma, y)
+        low, high = self.o.interval
+        inside = (sigma >= low) & (sigma <= high)
+        if self.o.guidance == 1 or not inside.any():
+            return d
+        free = self.denoise(x, sigma, torch.full_like(y, self.null))
+        return torch.where(inside.view(-1, 1, 1, 1), free + self.o.guidance * (d - free), d)
+
+    def solve(self, x: torch.Tensor, t: torch.Tensor, y: torch.Tensor, fresh: torch.Tensor | None) -> torch.Tensor:
+        """Algorithm 2, Heun's method with churn, from x at the noise levels t[0] down to t[-1] = 0; t (S + 1, N).
+
+        `fresh` (S, N, C, H, W) is the noise that churn adds; None without churn, which is algorithm 1.
+        """
+        for i, (now, after) in enumerate(itertools.pairwise(t)):
+            if fresh is not None:
+                gamma = min(self.o.churn / (len(t) - 1), 2**0.5 - 1)
+                up = torch.where((now >= S_MIN) & (now <= S_MAX), now * (1 + gamma), now)
+                x, now = x + (up**2 - now**2).sqrt().view(-1, 1, 1, 1) * S_NOISE * fresh[i], up
+            h = (after - now).view(-1, 1, 1, 1)
+            d = (x - self.guided(x, now, y)) / now.view(-1, 1, 1, 1)
+            step = x + h * d
+            if i < len(t) - 2:
+                d = (d + (step - self.guided(step, after, y)) / after.view(-1, 1, 1, 1)) / 2
+                step = x + h * d
+            x = step
+        return x
+
+    def forward(self, y: torch.Tensor, noise: Callable[..., torch.Tensor]) -> torch.Tensor:
+        return self.denoised(None, torch.full((len(y),), SIGMA_MAX, device=y.device), y, noise)
+
+    def denoised(
+        self, x: torch.Tensor | None, start: torch.Tensor, y: torch.Tensor, noise: Callable[..., torch.Tensor]
+    ) -> torch.Tensor:
+        """Images of class y (N,) from noise of the levels `start` (N,), added to the images x if there are any."""
+        steps, churned = self.o.sampler_steps, self.o.churn > 0
+        drawn = noise(1 + churned * steps, *self.image)
+        first = drawn[:, 0] * start.view(-1, 1, 1, 1)
+        fresh = drawn[:, 1:].transpose(0, 1) if churned else None
+        return self.solve(first if x is None else x + first, levels(start, steps), y, fresh)
+
+
+def levels(start: torch.Tensor, steps: int) -> torch.Tensor:
+    """Eq. 5: noise levels (S + 1, N) that fall from `start` (N,) to SIGMA_MIN, and a last one of zero."""
+    i = torch.linspace(0, 1, steps, device=start.device).view(-1, 1)
+    high, low = start ** (1 / RHO), SIGMA_MIN ** (1 / RHO)
+    return torch.cat([(high + i * (low - high)) ** RHO, torch.zeros_like(start)[None]])
+
+
+AUGMENTS = 7  # numbers that describe an augmentation: flips, shift, log-scale, rotation
+
+
+def augment(x: torch.Tensor, probability: float, flips: tuple[str, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Randomly moved images and what was done to each, (N, 7), all zero for an untouched one."""
+    n = len(x)
+
+    def draw(count: int) -> torch.Tensor:
+        on = torch.rand(n, 1, device=x.device) < probability
+        return torch.randn(n, count, device=x.device) * on
+
+    flip = torch.cat(
+        [(torch.rand(n, 1, device=x.device) < probability * (kind in flips)) for kind in ("horizontal", "vertical")],
+        dim=1,
+    )
+    shift, scale, turn = draw(2) * 0.125, draw(1) * 0.2 * math.log(2), draw(1) * 0.2
+    shape = torch.cat([flip.float(), shift, scale, turn.cos() - 1, turn.sin()], dim=1)
+    sign = 1 - 2 * flip.float()
+    cos, sin, size = turn.cos(), turn.sin(), scale.exp()
+    theta = (
+        torch.stack(
+            [
+                torch.cat([cos * sign[:, :1], -sin * sign[:, 1:], size * shift[:, :1]], dim=1),
+                torch.cat([sin * sign[:, :1], cos * sign[:, 1:], size * shift[:, 1:]], dim=1),
+            ],
+            dim=1,
+        )
+        / size[:, :, None]
+    )
+    touched = (shape != 0).any(dim=1)
+    if touched.any():
+        grid = F.affine_grid(theta[touched].float(), list(x[touched].shape), align_corners=False)
+        x = x.clone()
+        x[touched] = F.grid_sample(x[touched], grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    return x, shape
+
+
+class Diffusion(NetworkGenerator):
+    drawn: ClassVar[frozenset[str]] = frozenset({"guidance", "interval", "churn", "sampler_steps"})
+
+    def auto_steps(self, rows: int) -> int:
+        return min(100_000, 2000 + rows)
+
+    def build(self) -> Denoiser:
+        net = UNet(self.side, self.shape[2], self.classes, self.options)
+        return Denoiser(net, self.classes, self.side, self.shape[2], self.flips, self.options)
