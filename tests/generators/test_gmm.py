@@ -247,7 +247,7 @@ def test_a_class_of_one_row_varies_about_it_as_the_others_do(build, digits):
     made = model.sample(*requests(8, 400)).astype(float)
     other = np.mean([train.images[train.y == c].astype(float).var(axis=0).sum() for c in range(5)])
     assert 0.6 < made.var(axis=0).sum() / other < 1.5  # black and white cut off nearly half
-    assert np.abs(made.mean(axis=0) - train.images[only]).mean() < 15
+    assert np.abs(np.median(made, axis=0) - train.images[only]).mean() < 8  # cutting off leaves a median where it is
 
 
 # files
