@@ -23,14 +23,15 @@ export: setup
 	@python -m stages export data/real/train data/real/val data/selected models results/evaluation reports pyproject.toml export
 
 # dvc runs one stage at a time. A generator is fitted on one core, so there are as many at once as cores, the last named
-# (mostly the longest) first, and the baseline beside them. Of arms there are two at once, each with half of the cores.
-# LANES=1: everything one by one.
+# (mostly the longest) first. Of arms there are two at once, each with half of the cores. LANES=1: everything one by one.
 REPRO := dvc --wait-for-lock repro --single-item
 side-by-side:
-	@mkdir -p .work && { dvc stage list --name-only > .work/stages & dvc repro prepare && wait $$!; }
-	@{ echo augment train_baseline; sed -n 's/^fit_generator@\(.*\)/fit_generator@\1 generate@\1/p' .work/stages | \
-		sed '1!G;h;$$!d'; } | xargs -P $(LANES) -L 1 $(REPRO)
-	@grep '^pseudo_label@' .work/stages | xargs -P $(LANES) -n 4 $(REPRO)
+	@mkdir -p .work && { dvc stage list --name-only > .work/stages & dvc repro augment && wait $$!; }
+	@$(REPRO) train_baseline
+	@sed -n '/^fit_generator@/p' .work/stages | sed '1!G;h;$$!d' | xargs -P $(LANES) -n 1 $(REPRO)
+	@$(REPRO) search
+	@sed -n 's/^generate@\(.*\)/generate@\1 pseudo_label@\1/p' .work/stages | sed '1!G;h;$$!d' | \
+		xargs -P $(LANES) -L 1 $(REPRO)
 	@{ grep '^retrain@' .work/stages; echo measure_fidelity repeat; } | \
 		SIDE_BY_SIDE=$(PAIR) xargs -P $(PAIR) -n 2 $(REPRO)
 

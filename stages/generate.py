@@ -1,5 +1,6 @@
 """generate: synthetic rows for the scarce classes, each from a seed of its own."""
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -7,46 +8,51 @@ from pathlib import Path
 import numpy as np
 
 from pipeline import generators, processes
-from pipeline.params import Params, borrowing
+from pipeline.params import Params, borrowing, tuned
 from pipeline.samples import Samples, table
 from pipeline.seeds import derive
 from pipeline.selection.rules import wanted
 from stages import Output
 
 
-def main(params: Params, name: str, train: Path, model: Path, out: Output) -> None:
+def main(params: Params, name: str, train: Path, model: Path, search: Path, out: Output) -> None:
+    params = tuned(params, name, json.loads(search.read_text()))
     rows = Samples.load(train)
     goal = wanted(rows.counts, rows.scarce, params.generation.dose, params.generation.cap)
     many = np.zeros(len(goal), int)
     if name in params.made:
-        generator = generators.build(borrowing(params.generators, name), params.compute, name).load(model, rows)
+        generator = generators.build(borrowing(params.generators, name), params.compute, name)
         many = np.ceil(goal * params.generation.oversupply).astype(int) * generator.makes_rows
-    y = np.repeat(np.arange(len(goal)), many)
+    ask(params, name, train, model, many, "row").save(out)
+
+
+def ask(params: Params, name: str, train: Path, model: Path, many: np.ndarray, purpose: str) -> Samples:
+    """So many rows of each class, int (K,), each from a seed of its own for this purpose."""
+    rows, y = Samples.load(train), np.repeat(np.arange(len(many)), many)
     number = np.concatenate([np.arange(n) for n in many]) if len(many) else many
     seeds = np.array(
-        [derive(params.seed, "row", name, rows.classes[c], i) for c, i in zip(y, number, strict=True)], np.int64
+        [derive(params.seed, purpose, name, rows.classes[c], i) for c, i in zip(y, number, strict=True)], np.int64
     )
-    images = draw(params, name, generator, train, model, y, seeds) if len(y) else rows.images[:0]
-    labels = [rows.classes[c] for c in y]
+    images = draw(params, name, train, model, y, seeds) if len(y) else rows.images[:0]
     ids = [f"{name}-{c}-{s}" for c, s in zip(y, seeds, strict=True)]
-    frame = table(id=ids, group=ids, label=labels, split=["synthetic"] * len(y), origin=[name] * len(y), seed=seeds)
-    Samples(frame, images, rows.facts).save(out)
+    frame = table(
+        id=ids,
+        group=ids,
+        label=[rows.classes[c] for c in y],
+        split=["synthetic"] * len(y),
+        origin=[name] * len(y),
+        seed=seeds,
+    )
+    return Samples(frame, images, rows.facts)
 
 
-def draw(
-    params: Params,
-    name: str,
-    generator: generators.Generator,
-    train: Path,
-    model: Path,
-    y: np.ndarray,
-    seeds: np.ndarray,
-) -> np.ndarray:
+def draw(params: Params, name: str, train: Path, model: Path, y: np.ndarray, seeds: np.ndarray) -> np.ndarray:
     """Images of all rows; a slow model on the CPU is asked in parallel processes, which changes no row."""
+    generator = generators.build(borrowing(params.generators, name), params.compute, name)
     parts = workers(params) if generator.uses_device and len(y) > 2 * (generator.chunk or 1) else 1
     if parts == 1:
         with processes.Progress(f"generate {name}", len(y)) as progress:
-            return generator.sample(y, seeds, progress.step)
+            return generator.load(model, Samples.load(train)).sample(y, seeds, progress.step)
     size = math.ceil(len(y) / parts)
     jobs = [(params, name, train, model, y[i : i + size], seeds[i : i + size]) for i in range(0, len(y), size)]
     return np.concatenate(processes.spread(draw_part, jobs, parts, f"generate {name}", len(y)))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.params import Params
+from pipeline.params import Params, tuned
 from pipeline.samples import Samples
 from pipeline.selection import copies, pseudo_label, rules
 from stages import Output
@@ -15,12 +15,14 @@ from stages.augment import write_bank
 log = logging.getLogger("stages")
 
 
-def main(params: Params, name: str, train: Path, synthetic: Path, baseline: Path, out: Output) -> None:
+def main(params: Params, name: str, train: Path, synthetic: Path, baseline: Path, search: Path, out: Output) -> None:
+    params = tuned(params, name, json.loads(search.read_text()))
     real, made = Samples.load(train), Samples.load(synthetic)
     floor = copies.floor(real.images, real.table["group"].to_numpy(), params.selection.copy_floor)
     goal = rules.wanted(real.counts, real.scarce, params.generation.dose, params.generation.cap)
-    rows = judge(params, real, made, baseline, floor, goal) if len(made) else made
+    rows, beliefs = judge(params, real, made, baseline, floor, goal) if len(made) else (made, np.empty((0, 0)))
     rows.save(out)
+    np.save(out / "probabilities.npy", beliefs.astype(np.float32))
     write_bank(out / "views", rows, params)
     account = summarise(rows, goal, floor, params.selection.too_few)
     (out / "summary.json").write_text(json.dumps(account, indent=1))
@@ -29,8 +31,10 @@ def main(params: Params, name: str, train: Path, synthetic: Path, baseline: Path
         log.warning("warning: %s", warning)
 
 
-def judge(params: Params, real: Samples, made: Samples, baseline: Path, floor: float, goal: np.ndarray) -> Samples:
-    """The rows with what the teachers say of them, and whether they are kept or why not."""
+def judge(
+    params: Params, real: Samples, made: Samples, baseline: Path, floor: float, goal: np.ndarray
+) -> tuple[Samples, np.ndarray]:
+    """The rows with what the teachers say of them and whether they are kept or why not, and the teachers' probabilities."""
     with np.load(baseline / "judgement.npz", allow_pickle=False) as file:
         fold, held, seen = file["fold"], file["held"], file["features"]
     probabilities, features = ask_teachers(params, baseline, made)
@@ -41,7 +45,8 @@ def judge(params: Params, real: Samples, made: Samples, baseline: Path, floor: f
     why = rules.reasons(made.y, judged, confidence, distance, near[:, 0], floor, neighbours, params.selection)
     why = rules.fill(made.y, why, goal)
     labels = [real.classes[j] for j in judged]
-    return made.with_columns(judged=labels, confidence=confidence, distance=distance, keep=why == "", reason=why)
+    rows = made.with_columns(judged=labels, confidence=confidence, distance=distance, keep=why == "", reason=why)
+    return rows, probabilities.mean(axis=0)
 
 
 def ask_teachers(params: Params, baseline: Path, made: Samples) -> tuple[np.ndarray, np.ndarray]:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,13 +20,21 @@ from pipeline.selection.rules import first_rows, shared, wanted
 from stages import Output
 
 if TYPE_CHECKING:
-    from pipeline.classifier.model import Settings
+    from pipeline.classifier.model import Network, Settings
 
 
 def main(
-    params: Params, name: str, train: Path, val: Path, views: Path, selected: Path, also: Path, out: Output
+    params: Params,
+    name: str,
+    train: Path,
+    val: Path,
+    views: Path,
+    selected: Path,
+    also: Path,
+    search: Path,
+    out: Output,
 ) -> None:
-    arm = pick(params.arms, name, "arms")
+    arm, recipe = settle(params, pick(params.arms, name, "arms"), json.loads(search.read_text()))
     out.mkdir(parents=True)
     if name not in params.compared:
         (out / "record.json").write_text(json.dumps({"arm": arm.model_dump(mode="json")}, indent=1))
@@ -37,10 +46,10 @@ def main(
     real = Samples.load(train)
     settings = model.settings(params.classifier, real.shape, len(real.classes), len(real))
     folders = [selected, also] if arm.also != "nothing" else [selected]
-    chosen = added_rows(params, arm, real, [Samples.load(folder) for folder in folders])
+    chosen = added_rows(params, arm, recipe, real, [Samples.load(folder) for folder in folders])
     seeds = list(range(params.retraining.seeds))
     parts = list(zip(folders, chosen, strict=True))
-    jobs = [(params, settings, name, number, parts, train, val, views, out) for number in seeds]
+    jobs = [(params, settings, name, recipe, number, parts, train, val, views, out) for number in seeds]
     done = processes.spread(
         train_seed,
         jobs,
@@ -57,10 +66,19 @@ def main(
         "initial_weights": [r["initial"] for r in done],
         "policy": json.loads((views / "policy.json").read_text()),
         "arm": arm.model_dump(mode="json"),
-        "recipe": params.recipes[arm.recipe].model_dump(mode="json"),
+        "recipe": recipe.model_dump(mode="json"),
         "synthetic_rows": dict(zip(real.classes, counts, strict=True)),
     }
     (out / "record.json").write_text(json.dumps(record, indent=1))
+
+
+def settle(params: Params, arm: Arm, found: dict) -> tuple[Arm, Recipe]:
+    """The arm and its recipe, with what the search found for its generator if it is a tuned one."""
+    recipe = params.recipes[arm.recipe]
+    if not arm.tuned:
+        return arm, recipe
+    used = {k: v for k, v in found.items() if k in ("share", "weight", "soft")}
+    return arm.model_copy(update={k: found[k] for k in ("dose",) if k in found}), recipe.model_copy(update=used)
 
 
 def write_results(name: str, done: list[dict], held: Samples, out: Path) -> None:
@@ -79,12 +97,12 @@ def write_results(name: str, done: list[dict], held: Samples, out: Path) -> None
     pd.DataFrame(curves).to_csv(out / "curves.csv", index=False)
 
 
-def added_rows(params: Params, arm: Arm, real: Samples, made: Sequence[Samples]) -> list[np.ndarray]:
+def added_rows(params: Params, arm: Arm, recipe: Recipe, real: Samples, made: Sequence[Samples]) -> list[np.ndarray]:
     """Positions of the rows this arm learns from, of each generator: of those it may use, the first up to its dose.
 
     An arm's dose is at most `generation.dose`, for which the rows were made and kept. None if its recipe uses none.
     """
-    recipe, cap = params.recipes[arm.recipe], params.generation.cap
+    cap = params.generation.cap
     usable = [np.ones(len(m), bool) if arm.use == "all" else m.table["keep"].to_numpy() for m in made]
     if not recipe.share or not recipe.weight or recipe.real_only == 1:
         usable = [np.zeros_like(u) for u in usable]
@@ -97,6 +115,7 @@ def train_seed(
     params: Params,
     settings: "Settings",
     name: str,
+    recipe: Recipe,
     number: int,
     parts: list[tuple[Path, np.ndarray]],
     train: Path,
@@ -106,40 +125,54 @@ def train_seed(
     report: Callable,
 ) -> dict:
     """Train and save one seed; initial weights and batch order depend on the seed's number alone, so arms are paired."""
+    from pipeline.classifier import predict
+    from pipeline.evaluation.scores import scores
+
+    held, seed = Samples.load(val), derive(params.seed, "retrain", number)
+    order = derive(params.seed, "shuffle", name) if params.arms[name].use == "shuffled" else None
+    made = synthetic_rows(recipe, parts)
+    if made is not None and order is not None:
+        made = made.relabelled(mixed_up(made.y, len(held.classes), np.random.default_rng(order)))
+    told = partial(_told, report, f"seed {number}")
+    network, curve, probabilities, initial = learn(params, settings, recipe, seed, made, train, val, views, told)
+    predict.save(network, settings, out / f"seed{number}")
+    return {
+        "scores": scores(probabilities, held.y, held.classes),
+        "probabilities": probabilities,
+        "curve": curve,
+        "initial": initial,
+    }
+
+
+def _told(report: Callable, who: str, count: int, note: str) -> None:
+    report(count, f"{who}, {note}")
+
+
+def learn(
+    params: Params,
+    settings: "Settings",
+    recipe: Recipe,
+    seed: int,
+    made: Rows | None,
+    train: Path,
+    val: Path,
+    views: Path,
+    report: Callable,
+) -> tuple["Network", list[dict], np.ndarray, str]:
+    """A classifier of real and synthetic rows: the network, its curve, what it says of validation, its first weights' hash."""
     from pipeline import devices
     from pipeline.classifier import predict
     from pipeline.classifier.model import Network
     from pipeline.classifier.train import train as fit
-    from pipeline.evaluation.scores import scores
 
-    arm = params.arms[name]
-    recipe = params.recipes[arm.recipe]
-    real, held, seed = Samples.load(train), Samples.load(val), derive(params.seed, "retrain", number)
+    real, held = Samples.load(train), Samples.load(val)
     own = Rows(real.y, Views.load(views / recipe.views), real.table["weight"].to_numpy())
-    order = derive(params.seed, "shuffle", name) if arm.use == "shuffled" else None
-    made = synthetic_rows(recipe, parts)
-    if made is not None and order is not None:
-        made = made.relabelled(mixed_up(made.y, len(real.classes), np.random.default_rng(order)))
     batches = mix(recipe, own, len(real.classes), settings, seed, made)
     devices.seed_everything(seed)
-    initial = Network(settings).state_dict().values()
-    network, curve = fit(
-        batches,
-        held,
-        settings,
-        recipe,
-        seed,
-        params.compute,
-        lambda count, note: report(count, f"seed {number}, {note}"),
-    )
-    predict.save(network, settings, out / f"seed{number}")
+    initial = b"".join(v.numpy().tobytes() for v in Network(settings).state_dict().values())
+    network, curve = fit(batches, held, settings, recipe, seed, params.compute, report)
     probabilities = predict.probabilities(predict.run(network, held.images, devices.device(params.compute))[0])
-    return {
-        "scores": scores(probabilities, held.y, real.classes),
-        "probabilities": probabilities,
-        "curve": curve,
-        "initial": hashlib.blake2b(b"".join(v.numpy().tobytes() for v in initial), digest_size=8).hexdigest(),
-    }
+    return network, curve, probabilities, hashlib.blake2b(initial, digest_size=8).hexdigest()
 
 
 def mixed_up(y: np.ndarray, classes: int, rng: np.random.Generator) -> np.ndarray:
@@ -148,16 +181,27 @@ def mixed_up(y: np.ndarray, classes: int, rng: np.random.Generator) -> np.ndarra
 
 
 def synthetic_rows(recipe: Recipe, parts: list[tuple[Path, np.ndarray]]) -> Rows | None:
-    """The chosen rows of each folder as one set to draw from."""
+    """The chosen rows of each folder as one set to draw from, with soft labels if the recipe asks for them."""
     parts = [(folder, chosen) for folder, chosen in parts if len(chosen)]
     if not parts:
         return None
-    y = [Samples.load(folder).y for folder, _ in parts]
-    if len(parts) == 1:
-        return Rows(y[0], Views.load(parts[0][0] / "views"), np.full(len(y[0]), recipe.weight)).take(parts[0][1])
-    bank = Views.joined([Views.load(folder / "views").take(chosen) for folder, chosen in parts])
-    labels = np.concatenate([one[chosen] for one, (_, chosen) in zip(y, parts, strict=True)])
-    return Rows(labels, bank, np.full(len(labels), recipe.weight))
+    y = np.concatenate([Samples.load(folder).y[chosen] for folder, chosen in parts])
+    soft = softened(y, np.concatenate([beliefs(*part) for part in parts]), recipe.soft) if recipe.soft else None
+    weight = np.full(len(y), recipe.weight)
+    if len(parts) == 1:  # without a copy of the bank
+        folder, chosen = parts[0]
+        return Rows(y, Views.load(folder / "views"), weight, chosen, soft)
+    return Rows(y, Views.joined([Views.load(f / "views").take(chosen) for f, chosen in parts]), weight, None, soft)
+
+
+def beliefs(folder: Path, chosen: np.ndarray) -> np.ndarray:
+    """What the teachers say of the chosen rows, float32 (M, K)."""
+    return np.load(folder / "probabilities.npy", mmap_mode="r", allow_pickle=False)[chosen]
+
+
+def softened(y: np.ndarray, probabilities: np.ndarray, soft: float) -> np.ndarray:
+    """Labels y (N,) of which the part `soft` is what the teachers say (N, K): what to learn, float32 (N, K)."""
+    return ((1 - soft) * np.eye(probabilities.shape[1])[y] + soft * probabilities).astype(np.float32)
 
 
 def mix(recipe: Recipe, real: Rows, classes: int, settings: "Settings", seed: int, made: Rows | None) -> Batches:

@@ -249,14 +249,17 @@ def chains(node, owner):
     nodes = [n for n in ast.walk(node) if isinstance(n, ast.Attribute)]
     inner = {n.value for n in nodes}
     found = [re.fullmatch(rf"{owner}\.(\w+(\.\w+)*)", ast.unparse(n)) for n in nodes if n not in inner]
-    return {m[1] for m in found if m}
+    return {m[1].removesuffix(".model_copy") for m in found if m} - {"model_copy"}
 
 
 @cache
 def properties(source):
     """What params work out from others of their keys: `compared` -> {"profile", "arms", ...}."""
     methods = [n for n in defined(source)["Params"].body if isinstance(n, ast.FunctionDef)]
-    return {n.name: chains(n, "self") for n in methods if "property" in map(ast.unparse, n.decorator_list)}
+    own = {n.name: chains(n, "self") for n in methods if "property" in map(ast.unparse, n.decorator_list)}
+    for _ in own:  # a property may be worked out from another
+        own = {name: set().union(*(own.get(key.split(".")[0], {key}) for key in read)) for name, read in own.items()}
+    return own
 
 
 # ---- what must be true ------------------------------------------------------------------------------------------

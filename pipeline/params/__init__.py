@@ -21,12 +21,14 @@ from pipeline.params.sections import (
     Recipe,
     Report,
     Retraining,
+    Search,
     Selection,
     Sources,
     Teachers,
 )
 
 EMBEDDED = "sets/digits.yaml"  # stands for scikit-learn's digits, which need no file
+GUIDING = ("guidance", "interval", "churn", "strength")  # keys of the search that are options of a generator
 HELDBACK = "heldback"  # what an arm's rows may name besides a generator
 
 
@@ -41,6 +43,7 @@ class Params(Block):
     generators: Annotated[dict[Name, Generator], Field(min_length=1)]
     generation: Generation
     selection: Selection
+    search: Search
     retraining: Retraining
     recipes: Annotated[dict[Name, Recipe], Field(min_length=1)]
     arms: Annotated[dict[Name, Arm], Field(min_length=1)]
@@ -110,17 +113,25 @@ class Params(Block):
         return self
 
     @property
+    def is_quick(self) -> bool:
+        return self.profile == "quick" or (self.profile == "auto" and self.data.source == EMBEDDED)
+
+    @property
     def compared(self) -> dict[str, Arm]:
         """The arms that are trained, in their order."""
-        quick = self.profile == "quick" or (self.profile == "auto" and self.data.source == EMBEDDED)
-        return {name: arm for name, arm in self.arms.items() if arm.role != "skip" and (arm.quick or not quick)}
+        return {n: arm for n, arm in self.arms.items() if arm.role != "skip" and (arm.quick or not self.is_quick)}
+
+    @property
+    def searched(self) -> list[str]:
+        """The generators whose use is tried on validation: those of tuned candidates, if there is a budget."""
+        asked = {arm.rows for arm in self.compared.values() if arm.tuned and arm.role == "candidate"}
+        return [name for name in self.made if name in asked] if self.search.trainings and not self.is_quick else []
 
     @property
     def made(self) -> dict[str, Generator]:
         """The generators that are fitted and asked for rows, in their order."""
-        quick = self.profile == "quick" or (self.profile == "auto" and self.data.source == EMBEDDED)
         blocks = self.generators
-        return {n: g for n, g in blocks.items() if not quick or (g.quick and blocks[g.model].quick)}
+        return {n: g for n, g in blocks.items() if not self.is_quick or (g.quick and blocks[g.model].quick)}
 
 
 def pick(blocks: Mapping[str, Any], name: str, section: str) -> Any:
@@ -135,6 +146,15 @@ def borrowing(blocks: Mapping[str, Generator], name: str) -> Generator:
     block = pick(blocks, name, "generators")
     lent = {} if block.model == name else blocks[block.model].options
     return Generator(**(lent | block.model_dump()))
+
+
+def tuned(params: Params, name: str, found: Mapping[str, Any]) -> Params:
+    """The params under which this generator is asked and its rows are selected: with what the search found for it."""
+    block = params.generators.get(name)
+    options = {k: v for k, v in found.items() if k in GUIDING}
+    blocks = {**params.generators, name: Generator(**(block.model_dump() | options))} if block and options else None
+    band = {"selection": params.selection.model_copy(update={"band": tuple(found["band"])})} if "band" in found else {}
+    return params.model_copy(update=band | ({"generators": blocks} if blocks else {}))
 
 
 def families() -> list[str]:

@@ -128,23 +128,45 @@ class Generator(BaseModel):
         return dict(self.model_extra or {})
 
 
+Dose = Literal["full", "median", "sqrt", "quarter"]
+Band = Annotated[tuple[Annotated[float, Field(ge=0)], Positive], Pair, Rising]
+
+
 class Cap(Block):
     rows: Annotated[tuple[Count, Count], Pair, Rising]
     ratio: Annotated[tuple[Positive, Positive], Pair]
 
 
 class Generation(Block):
-    dose: Literal["full", "median", "sqrt", "quarter"]
+    dose: Dose
     cap: Cap
     oversupply: Annotated[float, Field(ge=1, le=100)]
 
 
 class Selection(Block):
-    band: Annotated[tuple[Annotated[float, Field(ge=0)], Positive], Pair, Rising]
+    band: Band
     third_class: Share
     neighbours: Annotated[int, Field(ge=0)]
     copy_floor: Share
     too_few: Share
+
+
+class Space(Block):
+    weight: list[Annotated[float, Field(gt=0, le=10)]]
+    share: list[Annotated[float, Field(gt=0, le=1)]]
+    guidance: list[Annotated[float, Field(ge=0, le=20)]]
+    interval: list[Annotated[tuple[float, float], Pair, Rising]]
+    churn: list[Annotated[float, Field(ge=0, le=1000)]]
+    strength: list[Annotated[tuple[Share, Share], Pair, Rising]]
+    band: list[Band]
+    soft: list[Share]
+    dose: list[Dose]
+
+
+class Search(Block):
+    trainings: Annotated[int, Field(ge=0, le=100_000)]
+    seeds: Annotated[int, Field(ge=1, le=100)]
+    space: Space
 
 
 class Retraining(Block):
@@ -155,6 +177,7 @@ class Recipe(Block):
     balance: Balance
     share: Share
     weight: Annotated[float, Field(ge=0, le=10)]
+    soft: Share
     real_only: Share
     loss: Literal["cross_entropy", "class_weighted", "balanced_softmax"]
     tau: Annotated[float, Field(ge=0, le=4)]
@@ -168,8 +191,9 @@ class Arm(Block):
     rows: Name
     also: Name
     use: Literal["all", "kept", "shuffled"]
-    dose: Literal["full", "median", "sqrt", "quarter"]
+    dose: Dose
     recipe: Name
+    tuned: bool
     quick: bool
 
 

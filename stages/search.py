@@ -1,0 +1,167 @@
+"""search: how each generator's rows are best used, tried on validation with training seeds and rows that no arm sees."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline import processes
+from pipeline.evaluation.utility import gain, likelihood
+from pipeline.params import GUIDING, HELDBACK, Params, borrowing, tuned
+from pipeline.samples import Samples
+from pipeline.seeds import derive
+from pipeline.selection import copies
+from pipeline.selection.rules import wanted
+from stages import Output
+from stages.augment import write_bank
+from stages.generate import ask
+from stages.pseudo_label import judge
+from stages.retrain import added_rows, learn, settle, synthetic_rows
+
+if TYPE_CHECKING:
+    from pipeline.classifier.model import Settings
+
+Found = dict[str, Any]  # settings that differ from what params say
+
+
+def main(params: Params, train: Path, val: Path, views: Path, models: Path, baseline: Path, out: Output) -> None:
+    out.mkdir(parents=True)
+    found: dict[str, Found] = {name: {} for name in [*params.generators, HELDBACK]}
+    table: list[dict] = []
+    if params.searched:
+        processes.warm(__name__, "pipeline.classifier.train")
+        with TemporaryDirectory(dir=out) as folder:
+            trials = Trials(params, train, val, views, models, baseline, Path(folder))
+            for name, start in ranked(trials, params.searched, table):
+                found[name] = climb(trials, name, start, table)
+    for name, settings in found.items():
+        (out / f"{name}.json").write_text(json.dumps(settings))
+    pd.DataFrame(table, columns=COLUMNS).to_csv(out / "tried.csv", index=False)
+
+
+def ranked(trials: "Trials", names: Sequence[str], table: list[dict]) -> list[tuple[str, np.ndarray]]:
+    """Each generator with what comes of its use as params have it, the best first; those beyond the budget are left out."""
+    starts = [(name, trials.run(name, [{}])[0]) for name in names if trials.affords(1)]
+    y = trials.held.y
+    table += [{"generator": name, "likelihood": likelihood(said, y).mean(), "taken": True} for name, said in starts]
+    return sorted(starts, key=lambda start: -likelihood(start[1], y).mean())
+
+
+def climb(trials: "Trials", name: str, best: np.ndarray, table: list[dict]) -> Found:
+    """One key of the space after the other: the likeliest value that is surely better and has no fewer rows right."""
+    found: Found = {}
+    for key, values in space(trials.params, name).items():
+        tried = [found | {key: value} for value in values[: trials.affords(len(values))]]
+        if not tried:
+            continue
+        results = trials.run(name, tried)
+        gains = [gain(said, best, trials.held.y, trials.held.table["group"].to_numpy()) for said in results]
+        fit = [g["gain"] if g["gain"] > g["standard_error"] and g["correct"] >= 0 else -np.inf for g in gains]
+        taken = int(np.argmax(fit)) if max(fit) > 0 else None
+        for i, (value, said, g) in enumerate(zip(values, results, gains, strict=False)):
+            mean = likelihood(said, trials.held.y).mean()
+            row = {"generator": name, "key": key, "value": json.dumps(value), "likelihood": mean, "taken": i == taken}
+            table.append(row | g)
+        if taken is not None:
+            found, best = tried[taken], results[taken]
+    return found
+
+
+def space(params: Params, name: str) -> dict[str, list]:
+    """What is tried for a generator, by key: of its own options those that it has."""
+    block = borrowing(params.generators, name)
+    every = params.search.space.model_dump(mode="json")
+    return {key: values for key, values in every.items() if key not in GUIDING or key in block.options}
+
+
+COLUMNS = ["generator", "key", "value", "likelihood", "gain", "standard_error", "correct", "taken"]
+
+
+class Trials:
+    """Trains classifiers with the rows of a generator under given settings, as long as the budget lasts."""
+
+    def __init__(
+        self, params: Params, train: Path, val: Path, views: Path, models: Path, baseline: Path, folder: Path
+    ) -> None:
+        self.params, self.train, self.val, self.views = params, train, val, views
+        self.models, self.baseline, self.folder = models, baseline, folder
+        self.real, self.held, self.left = Samples.load(train), Samples.load(val), params.search.trainings
+        self.goal = wanted(self.real.counts, self.real.scarce, params.generation.dose, params.generation.cap)
+        groups = self.real.table["group"].to_numpy()
+        self.floor = copies.floor(self.real.images, groups, params.selection.copy_floor)
+
+    def affords(self, several: int) -> int:
+        """How many of several trials the budget still allows."""
+        return min(several, self.left // self.params.search.seeds)
+
+    def run(self, name: str, several: Sequence[Found]) -> list[np.ndarray]:
+        """What the classifiers of each trial say of the validation rows, float (seeds, N, K)."""
+        from pipeline import devices
+        from pipeline.classifier import model
+
+        settings = model.settings(self.params.classifier, self.real.shape, len(self.real.classes), len(self.real))
+        numbers = range(self.params.search.seeds)
+        jobs = [
+            (self.params, settings, name, found, number, pool, self.train, self.val, self.views)
+            for found, pool in [(found, self.pool(name, found)) for found in several]
+            for number in numbers
+        ]
+        self.left -= len(jobs)
+        workers, steps = devices.workers(self.params.compute), len(jobs) * settings.steps
+        said = processes.spread(train_one, jobs, workers, f"search {name}", steps)
+        return [np.stack(said[i : i + len(numbers)]) for i in range(0, len(said), len(numbers))]
+
+    def pool(self, name: str, found: Found) -> Path:
+        """The folder of judged rows that a generator gives under these settings, made if it is not there yet."""
+        folder = self.folder / key(name, {k: v for k, v in found.items() if k in (*GUIDING, "band")})
+        if not folder.exists():
+            params = tuned(self.params, name, found)
+            made = self.made(params, name, {k: v for k, v in found.items() if k in GUIDING})
+            rows, beliefs = judge(params, self.real, made, self.baseline, self.floor, self.goal)
+            rows.save(folder)
+            np.save(folder / "probabilities.npy", beliefs.astype(np.float32))
+            write_bank(folder / "views", rows, params)
+        return folder
+
+    def made(self, params: Params, name: str, options: Found) -> Samples:
+        """Rows asked of a generator under these options of its own, not yet judged."""
+        folder = self.folder / "made" / key(name, options)
+        if not folder.exists():
+            many = np.ceil(self.goal * params.generation.oversupply).astype(int)
+            ask(params, name, self.train, self.models / params.generators[name].model, many, "search").save(folder)
+        return Samples.load(folder)
+
+
+def key(name: str, settings: Found) -> str:
+    return f"{name}-{derive(0, json.dumps(settings, sort_keys=True))}"
+
+
+def train_one(
+    params: Params,
+    settings: "Settings",
+    name: str,
+    found: Found,
+    number: int,
+    pool: Path,
+    train: Path,
+    val: Path,
+    views: Path,
+    report: Callable,
+) -> np.ndarray:
+    """Probabilities (N, K) of the validation rows after training with rows of the pool, with a seed of the search's own.
+
+    At the temperature that suits these rows best, so that more or less caution is no gain.
+    """
+    from pipeline.classifier import predict
+
+    arm = next(a for a in params.compared.values() if a.tuned and a.role == "candidate" and a.rows == name)
+    arm, recipe = settle(params, arm, found)
+    chosen = added_rows(params, arm, recipe, Samples.load(train), [Samples.load(pool)])
+    made, seed = synthetic_rows(recipe, [(pool, chosen[0])]), derive(params.seed, "search", number)
+    said = learn(params, settings, recipe, seed, made, train, val, views, report)[2]
+    logits = np.log(np.maximum(said, 1e-12))
+    return predict.probabilities(logits, predict.fit_temperature(logits, Samples.load(val).y))
