@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.params import Params, pick
+from pipeline.params import Arm, Params, Recipe, pick
 from pipeline.processes import Progress
 from pipeline.reporting import cards, portable
 from pipeline.samples import Samples
@@ -123,10 +123,10 @@ def write_model(run: cards.Run, arms: Path, held: Samples, out: Path) -> None:
 
 def learnt(params: Params, name: str, record: dict, real: Samples, selected: Path) -> list[tuple[str, Samples]]:
     """By generator, the rows that this arm learnt from. Raises ValueError if they are not those of its training."""
-    arm = params.arms[name]
+    arm, recipe = Arm.model_validate(record["arm"]), Recipe.model_validate(record["recipe"])
     names = [arm.rows, arm.also] if arm.also != "nothing" else [arm.rows]
     made = [Samples.load(there(selected / g)) for g in names]
-    chosen = added_rows(params, arm, real, made)
+    chosen = added_rows(params, arm, recipe, real, made)
     rows = [(g, m.take(positions)) for g, m, positions in zip(names, made, chosen, strict=True)]
     counts = sum(m.counts for _, m in rows)
     if counts.tolist() != [record["synthetic_rows"][c] for c in real.classes]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline import generators, processes
-from pipeline.params import Params, borrowing, tuned
+from pipeline.params import Params, borrowing, guided
 from pipeline.samples import Samples, table
 from pipeline.seeds import derive
 from pipeline.selection.rules import wanted
@@ -16,7 +16,7 @@ from stages import Output
 
 
 def main(params: Params, name: str, train: Path, model: Path, search: Path, out: Output) -> None:
-    params = tuned(params, name, json.loads(search.read_text()))
+    params = guided(params, name, json.loads(search.read_text()))
     rows = Samples.load(train)
     goal = wanted(rows.counts, rows.scarce, params.generation.dose, params.generation.cap)
     many = np.zeros(len(goal), int)

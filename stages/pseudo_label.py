@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.params import Params, tuned
+from pipeline.params import Params, banded
 from pipeline.samples import Samples
 from pipeline.selection import copies, pseudo_label, rules
 from stages import Output
@@ -16,7 +16,7 @@ log = logging.getLogger("stages")
 
 
 def main(params: Params, name: str, train: Path, synthetic: Path, baseline: Path, search: Path, out: Output) -> None:
-    params = tuned(params, name, json.loads(search.read_text()))
+    params = banded(params, json.loads(search.read_text()))
     real, made = Samples.load(train), Samples.load(synthetic)
     floor = copies.floor(real.images, real.table["group"].to_numpy(), params.selection.copy_floor)
     goal = rules.wanted(real.counts, real.scarce, params.generation.dose, params.generation.cap)

@@ -73,12 +73,16 @@ def main(
 
 
 def settle(params: Params, arm: Arm, found: dict) -> tuple[Arm, Recipe]:
-    """The arm and its recipe, with what the search found for its generator if it is a tuned one."""
+    """The arm and its recipe, with what the search found for its generator if it is a tuned one.
+
+    A dose that was found is for arms of the whole dose; those of another one stand for that one.
+    """
     recipe = params.recipes[arm.recipe]
     if not arm.tuned:
         return arm, recipe
     used = {k: v for k, v in found.items() if k in ("share", "weight", "soft")}
-    return arm.model_copy(update={k: found[k] for k in ("dose",) if k in found}), recipe.model_copy(update=used)
+    dose = found.get("dose", arm.dose) if arm.dose == params.generation.dose else arm.dose
+    return arm.model_copy(update={"dose": dose}), recipe.model_copy(update=used)
 
 
 def write_results(name: str, done: list[dict], held: Samples, out: Path) -> None:

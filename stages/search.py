@@ -11,7 +11,7 @@ import pandas as pd
 
 from pipeline import processes
 from pipeline.evaluation.utility import gain, likelihood
-from pipeline.params import GUIDING, HELDBACK, Params, borrowing, tuned
+from pipeline.params import GUIDING, HELDBACK, Params, banded, borrowing, guided
 from pipeline.samples import Samples
 from pipeline.seeds import derive
 from pipeline.selection import copies
@@ -119,8 +119,8 @@ class Trials:
         """The folder of judged rows that a generator gives under these settings, made if it is not there yet."""
         folder = self.folder / key(name, {k: v for k, v in found.items() if k in (*GUIDING, "band")})
         if not folder.exists():
-            params = tuned(self.params, name, found)
-            made = self.made(params, name, {k: v for k, v in found.items() if k in GUIDING})
+            params, options = banded(self.params, found), {k: v for k, v in found.items() if k in GUIDING}
+            made = self.made(guided(self.params, name, options), name, options)
             rows, beliefs = judge(params, self.real, made, self.baseline, self.floor, self.goal)
             rows.save(folder)
             np.save(folder / "probabilities.npy", beliefs.astype(np.float32))

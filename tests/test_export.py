@@ -98,7 +98,7 @@ def train_arm(folder: Path, params: parameters.Params, name: str) -> None:
         predict.save(Network(settings), settings, folder / "models/arms" / name / f"seed{seed}")
     arm = params.arms[name]
     made = [Samples.load(folder / "data/selected" / g) for g in (arm.rows, arm.also)[: 1 + (arm.also != "nothing")]]
-    chosen = export.added_rows(params, arm, Samples.load(folder / "data/real/train"), made)
+    chosen = export.added_rows(params, arm, params.recipes[arm.recipe], Samples.load(folder / "data/real/train"), made)
     counts = sum(np.bincount(m.y[rows], minlength=4) for m, rows in zip(made, chosen, strict=True))
     record = {
         "settings": settings.model_dump(mode="json"),

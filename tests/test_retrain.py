@@ -74,12 +74,21 @@ def data(tmp_path_factory, toy, settled) -> SimpleNamespace:
     }
     for name, rows in parts.items():
         rows.save(root / name)
+        np.save(root / name / "probabilities.npy", beliefs(len(rows)))
         write_bank(root / name / "views", rows, settled)
     return SimpleNamespace(root=root, real=train, **parts)
 
 
+def beliefs(rows: int) -> np.ndarray:
+    """Class probabilities of which every row has its own."""
+    first = np.linspace(0, 0.5, rows)
+    return np.stack([first, 0.5 - first, np.full(rows, 0.5)], axis=1).astype(np.float32)
+
+
 def parts_of(data, settled, name: str, *folders: str) -> list[tuple[Path, np.ndarray]]:
-    chosen = retrain.added_rows(settled, settled.arms[name], data.real, [getattr(data, f) for f in folders])
+    arm = settled.arms[name]
+    made = [getattr(data, f) for f in folders]
+    chosen = retrain.added_rows(settled, arm, settled.recipes[arm.recipe], data.real, made)
     return [(data.root / folder, rows) for folder, rows in zip(folders, chosen, strict=True)]
 
 
@@ -92,9 +101,8 @@ def pictured(rows) -> np.ndarray:
 def train_one(data, settled, out: Path, name: str, *folders: str, number: int = 0) -> dict:
     real, places = data.real, [data.root / part for part in ("train", "val", "views")]
     settings = model.settings(settled.classifier, real.shape, 3, len(real))
-    return retrain.train_seed(
-        settled, settings, name, number, parts_of(data, settled, name, *folders), *places, out, quiet
-    )
+    recipe, parts = settled.recipes[settled.arms[name].recipe], parts_of(data, settled, name, *folders)
+    return retrain.train_seed(settled, settings, name, recipe, number, parts, *places, out, quiet)
 
 
 # ---- which rows are added ---------------------------------------------------------------------------------------
@@ -146,6 +154,31 @@ def test_a_part_without_rows_is_left_out_and_no_part_at_all_is_none(data, settle
     alone = retrain.synthetic_rows(recipe, [none, (data.root / "second", np.array([8, 0]))])
     assert pictured(alone).tolist() == [208, 200] and alone.y.tolist() == [1, 2]
     assert retrain.synthetic_rows(recipe, [none, none]) is None
+
+
+def test_soft_labels_are_part_label_and_part_what_the_teachers_say(data, settled):
+    recipe = settled.recipes["synthetic"].model_copy(update={"soft": 0.4})
+    parts = parts_of(data, settled, "mixture", "first", "second")
+    made = retrain.synthetic_rows(recipe, parts)
+    said = np.concatenate([beliefs(len(getattr(data, folder.name)))[rows] for folder, rows in parts])
+    assert np.allclose(made.soft, 0.6 * np.eye(3)[made.y] + 0.4 * said) and made.soft.dtype == np.float32
+    assert retrain.synthetic_rows(settled.recipes["synthetic"], parts).soft is None
+    own = retrain.Rows(data.real.y, Views.load(data.root / "views" / "standard"), np.ones(len(data.real)))
+    batches = retrain.mix(recipe, own, 3, SimpleNamespace(batch=64, steps=40), 0, made)
+    c, row, swap, _ = batches.draw(0)
+    target = batches[0][1].numpy()
+    assert swap.any() and np.array_equal(target[swap], made.soft[row[swap]])
+    assert np.array_equal(target[~swap], np.eye(3, dtype=np.float32)[c[~swap]])
+
+
+def test_a_tuned_arm_has_what_the_search_found_and_another_has_not(settled):
+    found = {"share": 0.3, "soft": 0.2, "dose": "sqrt", "band": [0.0, 1.0], "guidance": 2.0}
+    arm, recipe = retrain.settle(settled, SHIPPED.arms["diffusion"], found)
+    assert (recipe.share, recipe.soft, arm.dose) == (0.3, 0.2, "sqrt")
+    assert recipe.weight == settled.recipes["synthetic"].weight
+    plain = SHIPPED.arms["duplicate"]
+    assert retrain.settle(settled, plain, found) == (plain, settled.recipes["synthetic"])
+    assert retrain.settle(settled, SHIPPED.arms["diffusion_quarter"], found)[0].dose == "quarter"
 
 
 def test_mixed_up_labels_keep_their_number_and_change_their_places():
@@ -252,7 +285,8 @@ def one_by_one(monkeypatch) -> None:
 
 def run(data, settled, name: str, rows: str, also: str, out: Path) -> dict:
     places = [data.root / part for part in ("train", "val", "views", rows, also)]
-    retrain.main(settled, name, *places, out)
+    (data.root / "search.json").write_text("{}")
+    retrain.main(settled, name, *places, data.root / "search.json", out)
     return json.loads((out / "record.json").read_text())
 
 

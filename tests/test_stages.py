@@ -34,7 +34,7 @@ def rows_of(params, *made, dose="full", generation="full", recipe=None, **arm):
     recipes = {one.recipe: params.recipes[one.recipe].model_copy(update=recipe or {})}
     dose = params.generation.model_copy(update={"dose": generation})
     changed = params.model_copy(update={"arms": {"cvae": one}, "recipes": recipes, "generation": dose})
-    return added_rows(changed, one, REAL, made)
+    return added_rows(changed, one, recipes[one.recipe], REAL, made)
 
 
 @pytest.mark.parametrize("use", ["all", "kept"])

@@ -148,13 +148,17 @@ def borrowing(blocks: Mapping[str, Generator], name: str) -> Generator:
     return Generator(**(lent | block.model_dump()))
 
 
-def tuned(params: Params, name: str, found: Mapping[str, Any]) -> Params:
-    """The params under which this generator is asked and its rows are selected: with what the search found for it."""
-    block = params.generators.get(name)
+def guided(params: Params, name: str, found: Mapping[str, Any]) -> Params:
+    """The params under which this generator is asked for rows: with the options that the search found for it."""
     options = {k: v for k, v in found.items() if k in GUIDING}
-    blocks = {**params.generators, name: Generator(**(block.model_dump() | options))} if block and options else None
-    band = {"selection": params.selection.model_copy(update={"band": tuple(found["band"])})} if "band" in found else {}
-    return params.model_copy(update=band | ({"generators": blocks} if blocks else {}))
+    block = pick(params.generators, name, "generators").model_dump() | options
+    return params.model_copy(update={"generators": {**params.generators, name: Generator(**block)}})
+
+
+def banded(params: Params, found: Mapping[str, Any]) -> Params:
+    """The params under which a generator's rows are selected: with the band that the search found for it."""
+    band = tuple(found.get("band", params.selection.band))
+    return params.model_copy(update={"selection": params.selection.model_copy(update={"band": band})})
 
 
 def families() -> list[str]:

@@ -174,7 +174,7 @@ def doses(metrics: Mapping[str, Mapping], records: Mapping[str, Mapping], metric
     kinds: dict[tuple, list[str]] = {}
     for arm, record in records.items():
         about = record["arm"]
-        kinds.setdefault((about["rows"], about["also"], about["use"], about["recipe"]), []).append(arm)
+        kinds.setdefault((about["rows"], about["also"], about["use"], str(record["recipe"])), []).append(arm)
     rows = []
     for (generator, also, use, _), arms in kinds.items():
         if len(arms) > 1 and generator != "nothing":

@@ -1,0 +1,159 @@
+"""The search tries, takes what is surely better, keeps to its budget. Run: python -m pytest tests/test_search.py"""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline import generators, params
+from pipeline.data import splits
+from pipeline.samples import Facts, Samples
+from pipeline.seeds import derive
+from stages import search, train_baseline
+from stages.augment import write_bank
+
+SHIPPED = params.load(Path(params.__file__).parents[2] / "params.yaml")
+Y = np.repeat([0, 1], [60, 20])
+
+
+class Judged:
+    """Trials whose outcome is known: how likely a validation row is grows with what `worth` says of the settings."""
+
+    def __init__(self, worth, trainings: int, noise: float = 0.0) -> None:
+        block = SHIPPED.search.model_copy(update={"trainings": trainings, "seeds": 2})
+        self.params, self.worth, self.noise = (
+            SHIPPED.model_copy(update={"search": block, "profile": "full"}),
+            worth,
+            noise,
+        )
+        self.left, self.asked = trainings, []
+        frame = pd.DataFrame({"group": [str(i) for i in range(len(Y))]})
+        self.held = SimpleNamespace(y=Y, table=frame)
+
+    def affords(self, several: int) -> int:
+        return min(several, self.left // 2)
+
+    def run(self, name: str, several: list[dict]) -> list[np.ndarray]:
+        self.left -= 2 * len(several)
+        self.asked += [(name, found) for found in several]
+        return [self.said(self.worth(name, found)) for found in several]
+
+    def said(self, worth: float) -> np.ndarray:
+        rng = np.random.default_rng(int(1000 * worth))
+        right = 1 / (1 + np.exp(-worth - self.noise * rng.normal(size=len(Y))))
+        p = np.stack([np.where(Y == 0, right, 1 - right), np.where(Y == 0, 1 - right, right)], axis=1)
+        return np.stack([p, p])
+
+
+def test_better_values_are_taken_one_key_after_the_other():
+    """0.3 is the best share, and soft labels help only with it; nothing else changes anything."""
+
+    def worth(name: str, found: dict) -> float:
+        return 1 + (found.get("share") == 0.3) + (found.get("soft") == 0.4 and found.get("share") == 0.3)
+
+    trials, table = Judged(worth, 100), []
+    start = trials.run("diffusion", [{}])[0]
+    assert search.climb(trials, "diffusion", start, table) == {"share": 0.3, "soft": 0.4}
+    taken = [(row["key"], row["value"]) for row in table if row["taken"]]
+    assert taken == [("share", "0.3"), ("soft", "0.4")]
+    space = SHIPPED.search.space
+    tried = [row["key"] for row in table]
+    assert tried.count("share") == len(space.share) and "guidance" in tried and "strength" not in tried
+
+
+def test_what_is_not_surely_better_is_not_taken():
+    trials, table = Judged(lambda name, found: 1 + 0.01 * len(found), 100, noise=2.0), []
+    assert search.climb(trials, "cvae", trials.run("cvae", [{}])[0], table) == {}
+    assert table and not any(row["taken"] for row in table)
+    assert {row["key"] for row in table} == {"weight", "share", "band", "soft", "dose"}, "cvae has no options to guide"
+
+
+def test_a_likelier_value_with_fewer_rows_right_is_not_taken(monkeypatch):
+    monkeypatch.setattr(search, "gain", lambda *_: {"gain": 1.0, "standard_error": 0.1, "correct": -0.01})
+    trials = Judged(lambda name, found: 1.0, 100)
+    assert search.climb(trials, "cvae", trials.run("cvae", [{}])[0], []) == {}
+
+
+@pytest.mark.parametrize("trainings", [0, 1, 2, 5, 7, 30])
+def test_no_more_is_trained_than_the_budget_allows_and_the_best_come_first(trainings):
+    trials, table = Judged(lambda name, found: {"cvae": 1.0, "cgan": 3.0, "gmm": 2.0}[name], trainings), []
+    order = [
+        name
+        for name, start in search.ranked(trials, ["cvae", "cgan", "gmm"], table)
+        if not search.climb(trials, name, start, table)
+    ]
+    assert 2 * len(trials.asked) <= trainings and trials.left >= 0
+    started = ["cvae", "cgan", "gmm"][: trainings // 2]
+    assert order == [name for name in ("cgan", "gmm", "cvae") if name in started]
+    after = [name for name, found in trials.asked if found]
+    assert after == sorted(after, key=["cgan", "gmm", "cvae"].index)
+
+
+@pytest.fixture(scope="module")
+def small() -> params.Params:
+    """Tiny settings: one generator of rows, one that is guided."""
+    names = ("nothing", "duplicate", "diffusion", "translate")
+    tiny = {"epochs": 1, "batch": 8, "width": 8, "ema": [0.0], "snapshots": 1, "sampler_steps": 2}
+    blocks = {n: SHIPPED.generators[n] for n in names}
+    blocks["diffusion"] = params.Generator(**(blocks["diffusion"].model_dump() | tiny))
+    space = {k: [] for k in SHIPPED.search.space.model_dump()} | {
+        "strength": [(0.1, 0.2)],
+        "band": [(0.0, 99.0)],
+        "soft": [0.5],
+        "dose": ["quarter"],
+    }
+    return SHIPPED.model_copy(update={
+        "profile": "full",
+        "generators": blocks,
+        "arms": {n: SHIPPED.arms[n] for n in ("real", "duplicate", "translate")},
+        "search": params.Search(trainings=10, seeds=2, space=space),
+        "augment": SHIPPED.augment.model_copy(update={"views_per_class": 20, "views_per_row": (2, 4)}),
+        "classifier": SHIPPED.classifier.model_copy(update={"widths": [8], "batch": 16, "steps": 3}),
+        "compute": SHIPPED.compute.model_copy(update={"accelerator": "cpu", "processes": 1}),
+    })  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory, toy, small) -> dict[str, Path]:
+    """What the stages before have written: rows, views, a baseline, a fitted model."""
+    root = tmp_path_factory.mktemp("search")
+    train, held = toy((14, 9, 4)), toy((6, 5, 4), seed=9, split="val")
+    train, held = (Samples(s.table, s.images, Facts(s.classes, s.classes[1:])) for s in (train, held))
+    train.save(root / "train")
+    held.save(root / "val")
+    write_bank(root / "views" / "standard", train, small)
+    model = generators.build(small.generators["diffusion"], small.compute, "diffusion")
+    model.fit(train, 0)
+    model.save(root / "models" / "diffusion")
+    (root / "baseline").mkdir()
+    train_baseline.main(small, *(root / n for n in ("train", "val", "views")), root / "baseline")
+    assert len(np.unique(splits.folds(train.y, train.table["group"].to_numpy(), 3, derive(0, "folds")))) == 3
+    return {n: root / n for n in ("train", "val", "views", "models", "baseline")}
+
+
+def found_in(folder: Path) -> dict[str, dict]:
+    return {file.stem: json.loads(file.read_text()) for file in folder.glob("*.json")}
+
+
+def test_a_search_writes_what_it_tried_and_found_and_leaves_nothing_else(small, places, tmp_path):
+    for name in ("one", "two"):
+        search.main(small, *places.values(), tmp_path / name)
+    found, tried = found_in(tmp_path / "one"), pd.read_csv(tmp_path / "one" / "tried.csv")
+    assert set(found) == {*small.generators, "heldback"} and not any(found[n] for n in found if n != "translate")
+    assert tried["generator"].unique().tolist() == ["translate"] and tried["key"].isna().sum() == 1
+    assert tried["key"].dropna().tolist() == ["strength", "band", "soft", "dose"], "10 trainings are 5 trials"
+    assert set(found["translate"]) == set(tried[tried["taken"]]["key"].dropna())
+    assert {p.name for p in (tmp_path / "one").iterdir()} == {"tried.csv", *(f"{n}.json" for n in found)}
+    for file in (tmp_path / "one").iterdir():
+        assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes()
+
+
+@pytest.mark.parametrize("change", [{"profile": "quick"}, {"search": None}])
+def test_without_a_budget_nothing_is_trained_and_arms_are_as_params_say(small, places, tmp_path, monkeypatch, change):
+    monkeypatch.setattr(search, "Trials", None)
+    none = {"search": small.search.model_copy(update={"trainings": 0})}
+    search.main(small.model_copy(update=none if "search" in change else change), *places.values(), tmp_path / "out")
+    assert not any(found_in(tmp_path / "out").values()) and len(pd.read_csv(tmp_path / "out" / "tried.csv")) == 0
