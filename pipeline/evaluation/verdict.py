@@ -114,8 +114,8 @@ def decide(
 
     `added` says how many synthetic rows each arm had to learn from. HELPS and HURTS need the whole interval on one side
     of zero and a sign-flip p of at most 1 - confidence, HELPS against every contender and with every guardrail whole;
-    NEUTRAL needs the whole interval within +-margin. The arm to judge was named beforehand, so its p stands as it is;
-    those of the other arms are adjusted for their number.
+    NEUTRAL needs the whole interval within +-margin. The arm to judge was named beforehand: it carries the verdict, and
+    its p stands as it is. The other arms are secondary, and their p values are adjusted for their number.
     """
     metric, arm, control = block.primary_metric, choices["chosen_arm"], choices["best_control"]
     base = {"primary_metric": metric, "best_control": control, "chosen_arm": arm}
@@ -125,7 +125,7 @@ def decide(
     pairs = [(a, control) for a in arms if a != control] + [(arm, other) for other in others if other != control]
     drawn = dict(zip(pairs, test.compare(pairs, block, seed), strict=True)) if pairs else {}
     found, small = {pair: ends(test, *pair, draws, block) for pair, draws in drawn.items()}, too_small(test)
-    base |= {"arms": every_arm(found, arms, added, control, test.seeds, block, small)}
+    base |= {"arms": every_arm(found, arms, added, choices, test.seeds, block, small)}
     base |= {"comparisons": [], "guardrails": []}
     if not arm:
         reason = "no arm has the role `candidate`, so there is nothing to judge"
@@ -144,7 +144,14 @@ def decide(
     }
     first |= {"threshold_shift": guardrails.threshold_shift(rails)}
     first |= {"single_models": single_models(test, arm, control, [choices["best_seed"][a] for a in (arm, control)])}
-    return base | first | {"verdict": word, "reason": reason}
+    return pronounced(base | first, word, reason)
+
+
+def pronounced(found: dict, word: str, reason: str) -> dict:
+    """The verdict with this word, which is also that of the arm to judge wherever arms are listed."""
+    own = {"verdict": word, "reason": reason}
+    arm = found["chosen_arm"]
+    return found | {"arms": {a: told | own if a == arm else told for a, told in found["arms"].items()}} | own
 
 
 def over_splits(found: dict, elsewhere: Sequence[Mapping], split: int, block: Evaluation) -> dict:
@@ -163,7 +170,7 @@ def over_splits(found: dict, elsewhere: Sequence[Mapping], split: int, block: Ev
     if {"HELPS": low > 0, "HURTS": high < 0}.get(found["verdict"], True):
         return found | {"repeats": told}
     reason = f"on this split it {found['verdict'].lower()}, but not surely in the mean over {len(splits)} splits"
-    return found | {"repeats": told, "verdict": "CANNOT_TELL", "reason": reason}
+    return pronounced(found | {"repeats": told}, "CANNOT_TELL", reason)
 
 
 def ends(test: Outcomes, arm: str, other: str, draws: np.ndarray, block: Evaluation) -> dict[str, float]:
@@ -182,19 +189,25 @@ def every_arm(
     found: Mapping[tuple[str, str], dict],
     arms: Mapping[str, Arm],
     added: Mapping[str, int],
-    control: str,
+    choices: Mapping,
     seeds: int,
     block: Evaluation,
     small: str,
 ) -> dict[str, dict]:
-    """Each arm but the best control against it, with p values adjusted for the number of arms that add rows (Holm).
+    """Each arm but the best control against it; those that are neither controls nor the one to judge have words of their own.
 
-    `found` has the difference and interval of pairs of arms; `small` says why the test split can tell nothing, if so.
+    These are secondary: p is adjusted for their number (Holm), and neither contenders nor guardrails are asked. `found`
+    has the difference and interval of pairs of arms; `small` says why the test split can tell nothing, if so.
     """
+    control = choices["best_control"]
     told = {a: dict(found[a, control]) for a in arms if a != control}
-    judged = [a for a in told if arms[a].role != "control"]
-    for a, p in zip(judged, holm([told[a]["p_value"] for a in judged]), strict=True):
-        word, reason = classify(told[a]["ci_low"], told[a]["ci_high"], p, seeds, added[a], block)
+    others = [a for a in told if arms[a].role != "control" and a != choices["chosen_arm"]]
+    for a, p in zip(others, holm([told[a]["p_value"] for a in others]), strict=True):
+        word, reason = classify(told[a]["ci_low"], told[a]["ci_high"], p, seeds, added[a], block, len(others))
+        if word == "HELPS":
+            reason = (
+                f"ahead of {control}; it was not chosen beforehand, and other controls and guardrails were not asked"
+            )
         if small:
             word, reason = "CANNOT_TELL", small
         told[a] |= {"p_holm": p, "verdict": word, "reason": reason}
@@ -227,12 +240,18 @@ def combine(
     return words[0]
 
 
-def classify(low: float, high: float, p: float, seeds: int, added: int, block: Evaluation) -> tuple[str, str]:
-    """The word and the reason for an interval, a p value, and how much stood behind them."""
+def least_seeds(confidence: float, among: int = 1) -> int:
+    """How many paired seeds it takes until the least sign-flip p there is, 2 / 2^n, makes one of `among` arms sure by Holm."""
+    return max(LEAST_SEEDS, math.ceil(1 + math.log2(among / (1 - confidence)) - 1e-9))
+
+
+def classify(
+    low: float, high: float, p: float, seeds: int, added: int, block: Evaluation, among: int = 1
+) -> tuple[str, str]:
+    """The word and the reason for an interval, a p value adjusted for `among` arms, and how much stood behind them."""
     if added == 0:
         return "CANNOT_TELL", "no synthetic row was added, so the arm learnt from real rows only"
-    least = max(LEAST_SEEDS, math.ceil(1 - math.log2(1 - block.confidence) - 1e-9))  # 2 / 2^n must reach 1 - confidence
-    if seeds < least:
+    if seeds < (least := least_seeds(block.confidence)):
         return "CANNOT_TELL", f"exploratory: {seeds} paired seeds, and a verdict needs at least {least}"
     sure = p <= 1 - block.confidence + 1e-12
     if sure and low > 0:
@@ -243,4 +262,9 @@ def classify(low: float, high: float, p: float, seeds: int, added: int, block: E
         return "NEUTRAL", f"the whole interval lies within {100 * block.margin:g} points of zero"
     if low <= 0 <= high:
         return "CANNOT_TELL", "the interval is too wide to tell a gain from a loss"
+    if seeds < (needed := least_seeds(block.confidence, among)):
+        return "CANNOT_TELL", (
+            f"the interval lies on one side of zero, but {seeds} paired seeds cannot make any of {among} arms that were "
+            f"not chosen beforehand sure; that takes at least {needed}"
+        )
     return "CANNOT_TELL", f"the interval lies on one side of zero, but the seeds do not make it sure (p = {p:.3g})"

@@ -80,7 +80,7 @@ def beside(verdict: Mapping, cost: Mapping[str, float], skipped: Sequence[str]) 
 
 
 def arms_table(metrics: Mapping[str, Mapping], records: Mapping[str, Mapping], verdict: Mapping) -> pd.DataFrame:
-    """One row per arm: role, rows added, the primary metric with its interval, and the difference to the best control."""
+    """One row per arm: role, rows added, the primary metric with its interval, the difference to the best control, its word."""
     metric, rows = verdict["primary_metric"], []
     title = TITLES[metric]
     for arm, values in metrics.items():
@@ -94,6 +94,7 @@ def arms_table(metrics: Mapping[str, Mapping], records: Mapping[str, Mapping], v
                 f"points against {verdict['best_control']}": "the best control" if found is None else _change(found),
                 "p": "" if found is None else chance(found["p_value"]),
                 "p (Holm)": "" if found is None or "p_holm" not in found else chance(found["p_holm"]),
+                "verdict, why": "" if found is None or "verdict" not in found else _word(found),
             }
         )
     return pd.DataFrame(rows)
@@ -113,6 +114,10 @@ def _score(values: Mapping, metric: str) -> str:
 
 def _change(found: Mapping) -> str:
     return f"{points(found['difference'])} [{points(found['ci_low'])}, {points(found['ci_high'])}]"
+
+
+def _word(found: Mapping) -> str:
+    return f"{found['verdict'].replace('_', ' ')}: {found['reason']}"
 
 
 def comparison_table(verdict: Mapping) -> pd.DataFrame:

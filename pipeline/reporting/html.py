@@ -10,6 +10,8 @@ from markupsafe import Markup, escape
 
 from pipeline.reporting.tables import markdown
 
+LONG = 48  # characters; a longer text in a table is broken into lines
+
 
 def picture(png: bytes, alt: str) -> Markup:
     data = base64.b64encode(png).decode()
@@ -18,10 +20,14 @@ def picture(png: bytes, alt: str) -> Markup:
 
 def table(frame: pd.DataFrame) -> Markup:
     head = "".join(f"<th>{escape(c)}</th>" for c in frame.columns)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{escape(str(v))}</td>" for v in row) + "</tr>" for row in frame.itertuples(index=False)
-    )
+    body = "".join("<tr>" + "".join(map(cell, row)) + "</tr>" for row in frame.itertuples(index=False))
     return Markup(f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>')
+
+
+def cell(value: object) -> str:
+    """One cell; a whole sentence may run over several lines."""
+    text = str(value)
+    return f'<td class="long">{escape(text)}</td>' if len(text) > LONG else f"<td>{escape(text)}</td>"
 
 
 def page(facts: Mapping) -> str:

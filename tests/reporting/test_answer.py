@@ -28,7 +28,23 @@ VERDICT = {
     ],
     "single_models": {"seeds": [1, 4], "only_arm_right": 19, "only_control_right": 7, "p_value": 0.029},
     "arms": {
-        "diffusion": {"difference": 0.0163, "ci_low": 0.0071, "ci_high": 0.0259, "p_value": 0.03125, "p_holm": 0.0625},
+        "diffusion": {
+            "difference": 0.0163,
+            "ci_low": 0.0071,
+            "ci_high": 0.0259,
+            "p_value": 0.03125,
+            "verdict": "HELPS",
+            "reason": "the whole interval lies above zero",
+        },
+        "cvae": {
+            "difference": 0.0112,
+            "ci_low": 0.0021,
+            "ci_high": 0.0207,
+            "p_value": 0.03125,
+            "p_holm": 0.0625,
+            "verdict": "CANNOT_TELL",
+            "reason": "6 paired seeds cannot make any of 2 arms sure",
+        },
         "classic": {"difference": -0.0004, "ci_low": -0.01, "ci_high": 0.006, "p_value": 0.5},
     },
     "test": {"fingerprint": "00ff", "rows": 800},
@@ -109,6 +125,7 @@ RECORDS = {
     "oversample": record("control"),
     "classic": record("control", "classic", use="all", added=40),
     "diffusion": record("candidate", "diffusion", added=40),
+    "cvae": record("candidate", "cvae", added=40),
     "diffusion_quarter": record("candidate", "diffusion", added=10),
     "mixture": record("candidate", "diffusion", "cgan", added=40),
 }
@@ -121,12 +138,15 @@ def scored(arms=RECORDS, metric="balanced_accuracy", half=0.02):
 
 
 def test_the_arms_table_has_a_line_for_each_arm_and_names_the_best_control():
-    arms = {a: RECORDS[a] for a in ("oversample", "classic", "diffusion")}
+    arms = {a: RECORDS[a] for a in ("oversample", "classic", "diffusion", "cvae")}
     table = answer.arms_table(scored(arms), arms, VERDICT).set_index("arm")
     assert table.loc["oversample", "points against oversample"] == "the best control"
-    assert table.loc["diffusion"].tolist()[1:] == [40, "92.0 [90.0, 94.0]", "+1.6 [+0.7, +2.6]", "0.031", "0.062"]
+    assert table.loc["diffusion"].tolist()[1:] == [40, "92.0 [90.0, 94.0]", "+1.6 [+0.7, +2.6]", "0.031", "",
+                                                      "HELPS: the whole interval lies above zero"]  # fmt: skip
     assert table.loc["classic", "points against oversample"] == "+0.0 [-1.0, +0.6]", "no negative zero"
-    assert table.loc["classic", "p (Holm)"] == "", "controls are not judged"
+    assert table.loc["cvae", "p (Holm)"] == "0.062"
+    assert table.loc["cvae", "verdict, why"] == "CANNOT TELL: 6 paired seeds cannot make any of 2 arms sure"
+    assert table.loc["classic", ["p (Holm)", "verdict, why"]].tolist() == ["", ""], "controls are not judged"
 
 
 def test_an_interval_of_a_share_stays_between_0_and_100_but_that_of_a_loss_does_not():
@@ -226,7 +246,7 @@ def test_the_digest_is_short_however_many_arms_and_warnings_there_are():
     many |= {f"arm{i}": record("candidate", "diffusion", added=i) for i in range(25)}
     classes = pd.DataFrame({"class": list("abcde"), "change": ["+25.0"] * 5})
     long = digest(many, warnings=[f"warning {i}" for i in range(40)], leaks="The splits leak.", changes=classes)
-    assert len(long.splitlines()) < 60 and "36 more warnings" in long and "without 29 more arms" in long
+    assert len(long.splitlines()) < 60 and "36 more warnings" in long and "without 30 more arms" in long
     assert "| oversample | control" in long and "| control3 |" not in long and "| classic |" not in long
     assert "<details open><summary>Arms" in digest()
 
