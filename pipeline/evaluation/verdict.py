@@ -1,12 +1,11 @@
 """The verdict: arms are chosen on validation, then compared on the test split, paired by seed."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.evaluation import guardrails
+from pipeline.evaluation import exchange, guardrails
 from pipeline.evaluation.scores import confusion, from_confusion
 from pipeline.evaluation.statistics import (
     breadth,
@@ -19,9 +18,9 @@ from pipeline.evaluation.statistics import (
     resamples,
     sign_flip,
 )
+from pipeline.evaluation.words import classify, combine
 from pipeline.params import Arm, Evaluation
 
-LEAST_SEEDS = 6  # fewer are exploratory, whatever the confidence asked for
 LEAST_GROUPS = 30  # of test rows: resamples of fewer know too little of how wrong they may be
 
 
@@ -122,11 +121,13 @@ def decide(
     base |= dict.fromkeys(("difference", "ci_low", "ci_high", "p_value"))
     base |= {"confidence": block.confidence, "margin": block.margin, "seeds": test.seeds}
     others = [control, *(c for c in choices["contenders"] if c != control)] if arm else []
-    pairs = [(a, control) for a in arms if a != control] + [(arm, other) for other in others if other != control]
+    steps = exchange.knots(arms, added, choices)
+    beside = dict.fromkeys([*others, *(a for _, a in steps)])
+    pairs = [(a, control) for a in arms if a != control] + [(arm, other) for other in beside if other != control]
     drawn = dict(zip(pairs, test.compare(pairs, block, seed), strict=True)) if pairs else {}
     found, small = {pair: ends(test, *pair, draws, block) for pair, draws in drawn.items()}, too_small(test)
     base |= {"arms": every_arm(found, arms, added, choices, test.seeds, block, small)}
-    base |= {"comparisons": [], "guardrails": []}
+    base |= {"comparisons": [], "guardrails": [], "exchange": None}
     if not arm:
         reason = "no arm has the role `candidate`, so there is nothing to judge"
         return base | {"verdict": "CANNOT_TELL", "reason": reason}
@@ -143,6 +144,7 @@ def decide(
         "guardrails": rails,
     }
     first |= {"threshold_shift": guardrails.threshold_shift(rails)}
+    first |= {"exchange": exchange.rate(steps, {a: found[arm, a] for _, a in steps}, added[arm])}
     first |= {"single_models": single_models(test, arm, control, [choices["best_seed"][a] for a in (arm, control)])}
     return pronounced(base | first, word, reason)
 
@@ -219,52 +221,3 @@ def single_models(test: Outcomes, arm: str, control: str, seeds: Sequence[int]) 
     right = [test.predicted(a)[s] == test.y for a, s in zip((arm, control), seeds, strict=True)]
     gained, lost, p = mcnemar(*right)
     return {"seeds": list(seeds), "only_arm_right": gained, "only_control_right": lost, "p_value": p}
-
-
-def combine(
-    comparisons: list[dict], validation_rows: int, seeds: int, added: int, rails: list[dict], block: Evaluation
-) -> tuple[str, str]:
-    """The word of the first comparison, the one with the best control; HELPS only if all others and the guardrails agree."""
-    words = [classify(c["ci_low"], c["ci_high"], c["p_value"], seeds, added, block) for c in comparisons]
-    doubtful = [c["control"] for c, (word, _) in zip(comparisons, words, strict=True) if word != "HELPS"]
-    control, broken = comparisons[0]["control"], [rail["name"] for rail in rails if rail["broken"]]
-    if words[0][0] != "HELPS":
-        return words[0]
-    if doubtful:
-        return "CANNOT_TELL", (
-            f"it is ahead of {control}, but not surely of {', '.join(doubtful)}, "
-            f"which {validation_rows} validation rows cannot tell from {control}"
-        )
-    if broken:
-        return "CANNOT_TELL", f"it is ahead of {control}, but gets worse in {', '.join(broken)}"
-    return words[0]
-
-
-def least_seeds(confidence: float, among: int = 1) -> int:
-    """How many paired seeds it takes until the least sign-flip p there is, 2 / 2^n, makes one of `among` arms sure by Holm."""
-    return max(LEAST_SEEDS, math.ceil(1 + math.log2(among / (1 - confidence)) - 1e-9))
-
-
-def classify(
-    low: float, high: float, p: float, seeds: int, added: int, block: Evaluation, among: int = 1
-) -> tuple[str, str]:
-    """The word and the reason for an interval, a p value adjusted for `among` arms, and how much stood behind them."""
-    if added == 0:
-        return "CANNOT_TELL", "no synthetic row was added, so the arm learnt from real rows only"
-    if seeds < (least := least_seeds(block.confidence)):
-        return "CANNOT_TELL", f"exploratory: {seeds} paired seeds, and a verdict needs at least {least}"
-    sure = p <= 1 - block.confidence + 1e-12
-    if sure and low > 0:
-        return "HELPS", "the whole interval lies above zero, and the seeds agree"
-    if sure and high < 0:
-        return "HURTS", "the whole interval lies below zero, and the seeds agree"
-    if -block.margin <= low and high <= block.margin:
-        return "NEUTRAL", f"the whole interval lies within {100 * block.margin:g} points of zero"
-    if low <= 0 <= high:
-        return "CANNOT_TELL", "the interval is too wide to tell a gain from a loss"
-    if seeds < (needed := least_seeds(block.confidence, among)):
-        return "CANNOT_TELL", (
-            f"the interval lies on one side of zero, but {seeds} paired seeds cannot make any of {among} arms that were "
-            f"not chosen beforehand sure; that takes at least {needed}"
-        )
-    return "CANNOT_TELL", f"the interval lies on one side of zero, but the seeds do not make it sure (p = {p:.3g})"

@@ -67,6 +67,8 @@ def beside(verdict: Mapping, cost: Mapping[str, float], skipped: Sequence[str]) 
             f"{one['only_arm_right']} test rows only the first has right, {one['only_control_right']} only the second "
             f"(McNemar {_p(one['p_value'])})."
         )
+    if verdict["exchange"]:
+        lines.append(exchange(verdict["exchange"], verdict["chosen_arm"], verdict["confidence"]))
     arm, control = verdict["chosen_arm"], verdict["best_control"]
     if arm in cost and control in cost:
         lines.append(
@@ -77,6 +79,19 @@ def beside(verdict: Mapping, cost: Mapping[str, float], skipped: Sequence[str]) 
     if skipped:
         lines.append(f"Not trained in this profile: {', '.join(skipped)}.")
     return lines
+
+
+def exchange(rate: Mapping, arm: str, confidence: float) -> str:
+    """What the synthetic rows are worth in real ones, in one sentence."""
+    most = rate["most_real_rows"]
+    worth, low, high = (
+        f"over {most}" if rate[k] is None else f"{rate[k]:.0f}" for k in ("real_rows", "ci_low", "ci_high")
+    )
+    return (
+        f"Exchange rate: the {rate['synthetic_rows']} synthetic rows of {arm} are worth {worth} more real rows of the "
+        f"scarce classes ({100 * confidence:.0f} % interval: {low} to {high}), by the arms that learnt from up to {most} "
+        "real rows set aside."
+    )
 
 
 def arms_table(metrics: Mapping[str, Mapping], records: Mapping[str, Mapping], verdict: Mapping) -> pd.DataFrame:

@@ -9,18 +9,8 @@ from sklearn import metrics
 
 from pipeline.evaluation import guardrails
 from pipeline.evaluation.statistics import detectable, holm, mcnemar, resampled_interval
-from pipeline.evaluation.verdict import (
-    LEAST_SEEDS,
-    Outcomes,
-    check_equal_compute,
-    choose,
-    classify,
-    combine,
-    decide,
-    least_seeds,
-    over_splits,
-    single_models,
-)
+from pipeline.evaluation.verdict import Outcomes, check_equal_compute, choose, decide, over_splits, single_models
+from pipeline.evaluation.words import LEAST_SEEDS, classify, combine, least_seeds
 from pipeline.params import Arm, load
 
 SET = {
@@ -120,8 +110,9 @@ def test_seeds_that_all_agree_are_not_said_to_disagree_when_p_is_adjusted():
 
 
 def arms(**roles):
+    """Arms by name, of these roles; one may be given by all its keys instead."""
     rest = {"rows": "x", "also": "x", "use": "kept", "dose": "full", "recipe": "plain", "quick": True}
-    return {n: Arm(role=r, **rest) for n, r in roles.items()}
+    return {n: Arm(**(r if isinstance(r, dict) else {"role": r, **rest})) for n, r in roles.items()}
 
 
 def said(y, share, seeds=6, sure=0.9):

@@ -20,6 +20,8 @@ VERDICT = {
     "seeds": 6,
     "detectable": 0.0123,
     "threshold_shift": False,
+    "exchange": None,
+    "confidence": 0.95,
     "repeats": None,
     "guardrails": [
         {"name": "macro F1", "difference": 0.01, "ci_low": 0.001, "ci_high": 0.02, "broken": False},
@@ -167,6 +169,26 @@ def test_what_stands_beside_the_sentence():
     lines = "\n".join(answer.beside(whole, {}, []))
     assert "No guardrail broke" in lines and "missed" not in lines and "Cost" not in lines
     assert answer.beside(VERDICT | {"guardrails": []}, {}, []) == []
+
+
+@pytest.mark.parametrize(
+    ("ends", "words"),
+    [
+        ((61.6, 20.2, 110.0), "are worth 62 more real rows of the scarce classes (95 % interval: 20 to 110)"),
+        ((100.0, 30.0, None), "are worth 100 more real rows of the scarce classes (95 % interval: 30 to over 120)"),
+        ((None, 90.0, None), "are worth over 120 more real rows"),
+        ((0.0, 0.0, 12.0), "are worth 0 more real rows of the scarce classes (95 % interval: 0 to 12)"),
+    ],
+)
+def test_the_exchange_rate_is_one_sentence_with_an_interval(ends, words):
+    rate = dict(zip(("real_rows", "ci_low", "ci_high"), ends, strict=True)) | {
+        "synthetic_rows": 426,
+        "most_real_rows": 120,
+    }
+    (line,) = [one for one in answer.beside(VERDICT | {"exchange": rate}, {}, []) if one.startswith("Exchange rate")]
+    assert line.startswith("Exchange rate: the 426 synthetic rows of diffusion") and words in line
+    assert "up to 120 real rows set aside." in line and line.count(". ") == 0
+    assert "Exchange" not in "\n".join(answer.beside(VERDICT, {}, []))
 
 
 def test_a_tiny_p_is_not_called_zero():
