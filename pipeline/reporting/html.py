@@ -18,10 +18,12 @@ def picture(png: bytes, alt: str) -> Markup:
     return Markup('<img src="data:image/png;base64,{}" alt="{}">').format(data, alt)
 
 
-def table(frame: pd.DataFrame) -> Markup:
-    head = "".join(f"<th>{escape(c)}</th>" for c in frame.columns)
+def table(frame: pd.DataFrame, label: str) -> Markup:
+    """A table in a box of its own, which the keyboard can reach to scroll it, and which is read out as `label`."""
+    head = "".join(f'<th scope="col">{escape(c)}</th>' for c in frame.columns)
     body = "".join("<tr>" + "".join(map(cell, row)) + "</tr>" for row in frame.itertuples(index=False))
-    return Markup(f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>')
+    box = Markup('<div class="scroll" tabindex="0" role="region" aria-label="{}">').format(label)
+    return box + Markup(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>")
 
 
 def cell(value: object) -> str:
@@ -44,7 +46,7 @@ def digest(facts: Mapping) -> str:
     )
 
 
-def render(template: str, facts: Mapping, table: Callable[[pd.DataFrame], str], escaped: bool) -> str:
+def render(template: str, facts: Mapping, table: Callable[..., str], escaped: bool) -> str:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=escaped,

@@ -133,9 +133,10 @@ def pictures(run: Run, metrics: Mapping[str, Mapping]) -> dict:
     losses = {g: curve for g, curve in run.losses.items() if curve}
     floors = [s["copy_floor"] for s in run.selections.values()]
     shade = figures.colours(arms)
+    own = {run.records[a]["arm"]["rows"]: shade[a] for a in reversed(arms)}  # a generator has its first arm's colour
     return {
         "forest": html.picture(forest(run), "each arm's difference to the best control, with its interval"),
-        "dose": dose_curves(run, metrics),
+        "dose": dose_curves(run, metrics, shade),
         "reliability": html.picture(
             figures.reliability(run.reliability, run.chosen, shade), "accuracy by confidence: " + ", ".join(run.chosen)
         ),
@@ -144,7 +145,7 @@ def pictures(run: Run, metrics: Mapping[str, Mapping]) -> dict:
         "curves": html.picture(
             figures.curves(run.curves, arms, run.chosen), "training loss and validation accuracy by step"
         ),
-        "losses": html.picture(figures.losses(losses), "loss of each generator by step") if losses else "",
+        "losses": html.picture(figures.losses(losses, own), "loss of each generator by step") if losses else "",
         "contact": contact_sheet(run),
         "near": near_duplicates(run),
         "samples": {g: sample_grids(run, rows) for g, rows in made.items()},
@@ -167,14 +168,14 @@ def forest(run: Run) -> bytes:
     return figures.forest(run.verdict["arms"], run.verdict["best_control"], metric, list(run.records), run.chosen)
 
 
-def dose_curves(run: Run, metrics: Mapping[str, Mapping]) -> Markup:
+def dose_curves(run: Run, metrics: Mapping[str, Mapping], shade: Mapping[str, str]) -> Markup:
     """The primary metric by the number of synthetic rows; nothing where no two arms differ in their dose alone."""
     metric = run.verdict["primary_metric"]
     points = answer.doses(metrics, run.records, metric)
     if points.empty:
         return Markup("")
     level = metrics[run.verdict["best_control"]][metric]
-    picture = figures.doses(points, metric, level, run.verdict["best_control"])
+    picture = figures.doses(points, metric, level, run.verdict["best_control"], shade)
     return html.picture(picture, f"{tables.TITLES[metric]} by dose: {', '.join(points['arm'])}")
 
 
