@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from pipeline.params import Arm
 from pipeline.reporting.tables import POINTS, TITLES, chance, interval, number, points
 
 ENDS = ("", "_ci_low", "_ci_high")
@@ -186,6 +187,21 @@ def cost_table(cost: Mapping[str, float], times: Sequence[Mapping]) -> pd.DataFr
     return pd.DataFrame(rows)
 
 
+def no_doses(named: Mapping[str, Arm], trained: Mapping[str, Arm]) -> str:
+    """What stands in the place of dose curves where there are none."""
+    kinds = [_kind(arm.model_dump()) for arm in trained.values()]
+    missing = [
+        a for a, arm in named.items() if a not in trained and _kind(arm.model_dump()) in kinds and arm.rows != "nothing"
+    ]
+    more = f" Not trained in this profile: {', '.join(missing)}." if missing else ""
+    return f"No curve: no two arms of this run differ in their dose alone.{more}"
+
+
+def _kind(arm: Mapping) -> tuple:
+    """What arms on one dose curve share."""
+    return arm["rows"], arm["also"], arm["use"], arm["recipe"]
+
+
 def doses(metrics: Mapping[str, Mapping], records: Mapping[str, Mapping], metric: str) -> pd.DataFrame:
     """Points of the dose curves: arms that differ in their dose alone, by the rows they learnt from; `curve` names them.
 
@@ -193,8 +209,7 @@ def doses(metrics: Mapping[str, Mapping], records: Mapping[str, Mapping], metric
     """
     kinds: dict[tuple, list[str]] = {}
     for arm, record in records.items():
-        about = record["arm"]
-        kinds.setdefault((about["rows"], about["also"], about["use"], about["recipe"]), []).append(arm)
+        kinds.setdefault(_kind(record["arm"]), []).append(arm)
     rows = []
     for (generator, also, use, _), arms in kinds.items():
         if len(arms) > 1 and generator != "nothing":

@@ -137,6 +137,7 @@ def pictures(run: Run, metrics: Mapping[str, Mapping]) -> dict:
     return {
         "forest": html.picture(forest(run), "each arm's difference to the best control, with its interval"),
         "dose": dose_curves(run, metrics, shade),
+        "no_dose": answer.no_doses(run.params.arms, run.params.compared),
         "reliability": html.picture(
             figures.reliability(run.reliability, run.chosen, shade), "accuracy by confidence: " + ", ".join(run.chosen)
         ),

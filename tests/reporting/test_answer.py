@@ -224,6 +224,14 @@ def test_a_dose_curve_joins_arms_that_differ_in_their_dose_alone():
     assert answer.doses(scored(), {a: RECORDS[a] for a in ("oversample", "mixture")}, "balanced_accuracy").empty
 
 
+def test_where_no_dose_curve_is_drawn_a_line_says_why(shipped):
+    quick = {a: arm for a, arm in shipped.arms.items() if arm.quick}
+    line = answer.no_doses(shipped.arms, quick)
+    assert line.startswith("No curve: no two arms of this run differ in their dose alone.")
+    assert "diffusion_sqrt, diffusion_quarter." in line and "oversample" not in line and "mixture" not in line
+    assert "Not trained" not in answer.no_doses(quick, quick)
+
+
 def test_tuned_thresholds_stand_beside_the_models_own():
     values = scored()
     values["classic"]["tuned_balanced_accuracy"] = 0.95

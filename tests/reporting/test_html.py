@@ -83,6 +83,7 @@ def facts(name="cat", **change):
         "floor": 3.25,
         "floor_share": 0.01,
         "show_real": True,
+        "no_dose": f"No curve of {name}.",
         "params": f"classes: [{name}]",
         **dict.fromkeys(
             ("arms", "measured", "comparisons", "repeats", "classes", "selection", "fidelity", "counts", "times"), frame
@@ -166,6 +167,11 @@ def test_what_scrolls_can_be_reached_by_keyboard_and_has_a_name(name):
     assert all(a["tabindex"] == "0" and a["role"] == "region" and a["aria-label"] for a in boxes)
     labels = [a["aria-label"] for a in boxes]
     assert len(set(labels)) == len(labels), "each is another"
+
+
+def test_a_profile_without_doses_says_so_in_their_place():
+    assert "<h3>Dose</h3>\nNo curve of cat." in html.page(facts(dose=""))
+    assert "No curve of cat." not in html.page(facts())
 
 
 def test_only_a_whole_sentence_in_a_table_is_broken_into_lines():
