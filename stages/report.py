@@ -91,7 +91,7 @@ def read_run(
         fidelity=pd.read_csv(fidelity, dtype={"class": str}, keep_default_na=False, na_values={"value": [""]}),
         train=Samples.load(train),
         synthetic={g: Samples.load(selected / g) for g in params.generators},
-        times=[t for f in sorted(times.glob("*.json")) if in_graph((t := read(f))["stage"], params)],
+        times=[t for f in sorted(times.glob("*.json")) if in_graph(t := read(f), params)],
     )
 
 
@@ -111,10 +111,13 @@ def without_folders(text: str, params: Params) -> str:
     return text
 
 
-def in_graph(stage: str, params: Params) -> bool:
-    """Whether a noted time, `evaluate` or `retrain-oversample`, is that of a stage of this run, not of a removed block."""
-    _, _, name = stage.partition("-")
-    return not name or name in params.compared or name in params.generators
+def in_graph(noted: dict, params: Params) -> bool:
+    """Whether a noted time, of `evaluate` or `retrain-oversample`, is that of a stage of this run, not of a removed block.
+
+    Nor one that a version of this project wrote which did not yet say where networks ran.
+    """
+    _, _, name = noted["stage"].partition("-")
+    return "device" in noted and (not name or name in params.compared or name in params.generators)
 
 
 def read(path: Path) -> Any:

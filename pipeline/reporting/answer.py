@@ -1,4 +1,4 @@
-"""The answer in words and tables: the sentence, what to do, every arm against the best control, guardrails, cost."""
+"""The answer in words and tables: the sentence, what to do, every arm against the best control, guardrails, doses."""
 
 from collections.abc import Mapping, Sequence
 
@@ -46,8 +46,11 @@ def advice(verdict: Mapping) -> str:
     return f"{verdict['reason'][:1].upper()}{verdict['reason'][1:]}. {what}"
 
 
-def beside(verdict: Mapping, cost: Mapping[str, float], skipped: Sequence[str]) -> list[str]:
-    """What a reader should know beside the sentence, a line each: guardrails, power, single models, cost, arms left out."""
+def beside(verdict: Mapping, price: str, skipped: Sequence[str]) -> list[str]:
+    """What a reader should know beside the sentence, a line each: guardrails, power, single models, arms left out.
+
+    `price` is what the arms cost, in a sentence; empty if it is not known.
+    """
     lines = []
     if verdict["guardrails"]:
         broken = [rail["name"] for rail in verdict["guardrails"] if rail["broken"]]
@@ -70,11 +73,7 @@ def beside(verdict: Mapping, cost: Mapping[str, float], skipped: Sequence[str]) 
         )
     if verdict["exchange"]:
         lines.append(exchange(verdict["exchange"], verdict["chosen_arm"], verdict["confidence"]))
-    arm, control = verdict["chosen_arm"], verdict["best_control"]
-    if arm in cost and control in cost:
-        lines.append(
-            f"Cost: {cost[arm]:.0f} s for {arm} with its generator, {cost[control]:.0f} s for {control} (wall time)."
-        )
+    lines += [price] if price else []
     if again := verdict["repeats"]:
         lines.append(f"In the mean over {len(again['splits'])} splits of the rows: {_change(again)} points.")
     if skipped:
@@ -166,25 +165,6 @@ def guardrail_table(verdict: Mapping) -> pd.DataFrame:
             {"guardrail": rail["name"], "change": f"{mean} [{low}, {high}]", "holds": "no" if rail["broken"] else "yes"}
         )
     return pd.DataFrame(rows, columns=["guardrail", "change", "holds"])
-
-
-def costs(times: Sequence[Mapping], arms: Mapping[str, Mapping]) -> dict[str, float]:
-    """Wall seconds of each arm: its training, and what its generators took to be fitted, asked and judged."""
-    seconds = {t["stage"]: t["seconds"] for t in times}
-    steps = ("fit_generator", "generate", "pseudo_label")
-    return {
-        arm: seconds[f"retrain-{arm}"]
-        + sum(seconds.get(f"{step}-{g}", 0.0) for step in steps for g in {record["arm"]["rows"], record["arm"]["also"]})
-        for arm, record in arms.items()
-        if f"retrain-{arm}" in seconds
-    }
-
-
-def cost_table(cost: Mapping[str, float], times: Sequence[Mapping]) -> pd.DataFrame:
-    """Wall seconds by arm, with its generators, and of all stages added up."""
-    rows = [{"arm": arm, "seconds": f"{s:.1f}"} for arm, s in cost.items()]
-    rows.append({"arm": "all stages", "seconds": f"{sum(t['seconds'] for t in times):.1f}"})
-    return pd.DataFrame(rows)
 
 
 def no_doses(named: Mapping[str, Arm], trained: Mapping[str, Arm]) -> str:

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from pipeline.evaluation.openings import settings_hash
 from pipeline.evaluation.scores import confusion
 from pipeline.params import Params
-from pipeline.reporting import answer, data, figures, html, tables
+from pipeline.reporting import answer, cost, data, figures, html, tables
 from pipeline.samples import Samples
 from pipeline.selection import copies
 from pipeline.selection.rules import REASONS
@@ -63,13 +63,14 @@ def facts(run: Run) -> dict:
     found, about, block = run.verdict, run.about, run.params.evaluation
     metrics = tables.summarise(run.scores, block.confidence)
     settings = next(iter(run.records.values()))["settings"]
-    cost, skipped = answer.costs(run.times, run.records), [a for a in run.params.arms if a not in run.records]
+    skipped = [a for a in run.params.arms if a not in run.records]
+    price = cost.sentence(run.times, run.records, found["chosen_arm"], found["best_control"])
     classes = tables.class_table(run.scores, about["counts"], about["scarce"], *run.chosen)
     return {
         "verdict": found,
         "sentence": answer.sentence(found, about["scarce"]),
         "advice": answer.advice(found),
-        "beside": answer.beside(found, cost, skipped),
+        "beside": answer.beside(found, price, skipped),
         "about": about,
         "warnings": warnings(run),
         "leaks": data.leak_sentence(about),
@@ -96,8 +97,8 @@ def facts(run: Run) -> dict:
         "counts": data.counts_table(about),
         "drift": data.drift_table(about),
         "checks": data.checks_table(about),
-        "costs": answer.cost_table(cost, run.times),
-        "times": tables.times_table(run.times),
+        "costs": cost.cost_table(run.times, run.records),
+        "times": cost.times_table(run.times),
         "hashes": hashes(run),
         "automatic": tables.automatic_table(
             about, settings, next(iter(run.records.values()))["policy"], run.generators

@@ -142,15 +142,6 @@ def automatic_table(
     return pd.DataFrame(list(rows.items()), columns=["key", "value"])
 
 
-def times_table(times: Sequence[Mapping]) -> pd.DataFrame:
-    """Wall seconds of each stage, longest first, and their sum."""
-    rows = sorted(times, key=lambda t: -t["seconds"])
-    rows += [{"stage": "all stages", "seconds": sum(t["seconds"] for t in times)}] if times else []
-    return pd.DataFrame(
-        [{"stage": t["stage"], "seconds": f"{t['seconds']:.1f}"} for t in rows], columns=["stage", "seconds"]
-    )
-
-
 def mean_curves(curves: pd.DataFrame) -> pd.DataFrame:
     """Means over seeds by arm and step."""
     mean = curves.groupby(["arm", "step"], sort=False).mean(numeric_only=True)

@@ -114,8 +114,8 @@ def test_other_splits_have_a_line_each_and_their_mean():
     table = answer.repeats_table(again)
     assert table["split"].tolist() == [0, 1, 2, "mean"] and table["best control"].tolist() == ["smote"] * 3 + [""]
     assert table["difference in points"].tolist() == ["+1.0 [-1.0, +3.0]"] * 3 + ["+1.1 [+0.2, +2.0]"]
-    assert "mean over 3 splits of the rows: +1.1 [+0.2, +2.0] points." in "\n".join(answer.beside(again, {}, []))
-    assert len(answer.repeats_table(VERDICT)) == 0 and "splits" not in "\n".join(answer.beside(VERDICT, {}, []))
+    assert "mean over 3 splits of the rows: +1.1 [+0.2, +2.0] points." in "\n".join(answer.beside(again, "", []))
+    assert len(answer.repeats_table(VERDICT)) == 0 and "splits" not in "\n".join(answer.beside(VERDICT, "", []))
 
 
 def record(role, rows="nothing", also="nothing", use="kept", recipe="plain", added=0):
@@ -158,17 +158,17 @@ def test_an_interval_of_a_share_stays_between_0_and_100_but_that_of_a_loss_does_
 
 
 def test_what_stands_beside_the_sentence():
-    lines = "\n".join(answer.beside(VERDICT, {"diffusion": 90.4, "oversample": 20.0}, ["mixup", "cutmix"]))
+    lines = "\n".join(answer.beside(VERDICT, "Cost: 90 s for diffusion.", ["mixup", "cutmix"]))
     for fact in ("recall of cat", "below 1.2 points", "diffusion (seed 1) against oversample (seed 4)",
                  "19 test rows only the first", "7 only the second", "p = 0.029",
-                 "90 s for diffusion", "20 s for oversample", "Not trained in this profile: mixup, cutmix"):  # fmt: skip
+                 "Cost: 90 s for diffusion.", "Not trained in this profile: mixup, cutmix"):  # fmt: skip
         assert fact in lines, fact
     assert "threshold" not in lines
-    assert "shifted threshold" in "\n".join(answer.beside(VERDICT | {"threshold_shift": True}, {}, []))
+    assert "shifted threshold" in "\n".join(answer.beside(VERDICT | {"threshold_shift": True}, "", []))
     whole = VERDICT | {"guardrails": [g for g in VERDICT["guardrails"] if not g["broken"]], "detectable": 0.0}
-    lines = "\n".join(answer.beside(whole, {}, []))
+    lines = "\n".join(answer.beside(whole, "", []))
     assert "No guardrail broke" in lines and "missed" not in lines and "Cost" not in lines
-    assert answer.beside(VERDICT | {"guardrails": []}, {}, []) == []
+    assert answer.beside(VERDICT | {"guardrails": []}, "", []) == []
 
 
 @pytest.mark.parametrize(
@@ -185,15 +185,15 @@ def test_the_exchange_rate_is_one_sentence_with_an_interval(ends, words):
         "synthetic_rows": 426,
         "most_real_rows": 120,
     }
-    (line,) = [one for one in answer.beside(VERDICT | {"exchange": rate}, {}, []) if one.startswith("Exchange rate")]
+    (line,) = [one for one in answer.beside(VERDICT | {"exchange": rate}, "", []) if one.startswith("Exchange rate")]
     assert line.startswith("Exchange rate: the 426 synthetic rows of diffusion") and words in line
     assert "up to 120 real rows set aside." in line and line.count(". ") == 0
-    assert "Exchange" not in "\n".join(answer.beside(VERDICT, {}, []))
+    assert "Exchange" not in "\n".join(answer.beside(VERDICT, "", []))
 
 
 def test_a_tiny_p_is_not_called_zero():
     tiny = VERDICT | {"p_value": 1e-5, "single_models": VERDICT["single_models"] | {"p_value": 0.0}}
-    assert "p < 0.001" in answer.sentence(tiny, ["NA"]) and "McNemar p < 0.001" in "".join(answer.beside(tiny, {}, []))
+    assert "p < 0.001" in answer.sentence(tiny, ["NA"]) and "McNemar p < 0.001" in "".join(answer.beside(tiny, "", []))
     assert (
         answer.comparison_table({"comparisons": [VERDICT["comparisons"][0] | {"p_value": 1e-9}]}).loc[0, "p"]
         == "<0.001"
@@ -206,15 +206,6 @@ def test_the_guardrail_table_says_which_hold():
     assert table.loc["AUPRC", "change"] == "-0.004 [-0.008, +0.001]"
     assert table.loc["recall of cat", "change"] == "-5.0 [-7.0, -3.0]"
     assert len(answer.guardrail_table({"guardrails": []})) == 0
-
-
-def test_an_arm_costs_its_training_and_its_generators():
-    seconds = {"retrain-mixture": 20.0, "retrain-oversample": 10.0, "fit_generator-diffusion": 60.0, "evaluate": 5.0}
-    seconds |= {"generate-diffusion": 4.0, "pseudo_label-diffusion": 2.0, "fit_generator-cgan": 100.0}
-    times = [{"stage": stage, "seconds": s} for stage, s in (seconds | {"pseudo_label-nothing": 1.0}).items()]
-    cost = answer.costs(times, RECORDS)
-    assert cost == {"oversample": 11.0, "mixture": 186.0}, "arms that were restored from the cache have no time"
-    assert answer.cost_table(cost, times)["seconds"].tolist() == ["11.0", "186.0", "202.0"]
 
 
 def test_a_dose_curve_joins_arms_that_differ_in_their_dose_alone():
@@ -248,7 +239,7 @@ def digest(arms=RECORDS, **change):
             "verdict": VERDICT,
             "sentence": answer.sentence(VERDICT, ["NA"]),
             "advice": answer.advice(VERDICT),
-            "beside": answer.beside(VERDICT, {"diffusion": 90.4, "oversample": 20.0}, ["mixup"]),
+            "beside": answer.beside(VERDICT, "Cost: 90 s for diffusion.", ["mixup"]),
             "warnings": ["class NA has 4 rows in test: its figures there mean little"],
             "about": {"source": "photos", "image_size": 32},
             "leaks": "",

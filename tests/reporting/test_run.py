@@ -143,7 +143,7 @@ def finished(shipped, **change) -> runs.Run:
         "fidelity": pd.DataFrame(fidelity, columns=["generator", "class", "metric", "value"]),
         "train": real,
         "synthetic": {g: made[g] for g in ("nothing", "cvae")},
-        "times": [{"stage": f"retrain-{n}", "seconds": 10.0} for n in SHARES],
+        "times": [{"stage": f"retrain-{n}", "seconds": 10.0, "device": "cuda"} for n in SHARES],
     }
     return runs.Run(**(done | change))
 
