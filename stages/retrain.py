@@ -59,6 +59,7 @@ def main(
         "arm": arm.model_dump(mode="json"),
         "recipe": params.recipes[arm.recipe].model_dump(mode="json"),
         "synthetic_rows": dict(zip(real.classes, counts, strict=True)),
+        "machine": devices.describe(params.compute),
     }
     (out / "record.json").write_text(json.dumps(record, indent=1))
 

@@ -181,6 +181,10 @@ def test_reports_hold_what_they_promise(project: Path) -> None:
         assert words in page, words
     assert "http" not in page.replace("http-equiv", "") and page.count("<img ") == page.count('alt="')
     assert len(text.splitlines()) < 60 and "| real | control |" in text
+    assert f"commit {run(project, 'git', 'rev-parse', 'HEAD').strip()}</td>" in page, "and nothing has changed since"
+    assert all(
+        print_of in page for print_of in json.loads((reports / "data.json").read_text())["fingerprints"].values()
+    )
     assert not list(project.rglob("owned")), "a class name reached a shell"
     assert not any(str(project) in f.read_text() for f in reports.rglob("*.*") if f.suffix != ".png")
 

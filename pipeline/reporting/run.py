@@ -36,6 +36,7 @@ class Run:
     text: str  # params.yaml as it stands
     about: dict  # of the dataset
     verdict: dict
+    code: Mapping[str, str]  # versions of the project's code, and of what it needs
     openings: Mapping[str, list[str]]  # by fingerprint of a test split, under which settings it was evaluated
     choices: dict
     scores: pd.DataFrame  # arm, seed, class, metric, value on the test split
@@ -195,16 +196,18 @@ def plots(run: Run, metrics: Mapping[str, Mapping]) -> dict[str, pd.DataFrame]:
 
 
 def hashes(run: Run) -> pd.DataFrame:
-    """What tells this run from another: splits, settings, initial weights, and the weights that came of them."""
-    first = next(iter(run.records.values()))
+    """What tells this run from another: splits, settings, code, machine, initial weights, and the weights that came of them."""
+    first, machines = next(iter(run.records.values())), [r["machine"] for r in run.records.values()]
+    words = {"train": "training", "val": "validation", "test": "test", "heldback": "set aside"}
     rows = {
-        "training rows": run.train.fingerprint(),
-        "test rows": run.verdict["test"]["fingerprint"],
+        **{f"{words[split]} rows": found for split, found in run.about["fingerprints"].items()},
         "settings": settings_hash(run.params),
+        **run.code,
+        **{f"arms: {key}": "; ".join(dict.fromkeys(m[key] for m in machines)) for key in machines[0]},
         "initial weights by seed": ", ".join(first["initial_weights"]),
         **{f"weights of generator {name}": g["weights"] for name, g in run.generators.items() if "weights" in g},
     }
-    return pd.DataFrame(list(rows.items()), columns=["what", "hash"])
+    return pd.DataFrame(list(rows.items()), columns=["what", "version or hash"])
 
 
 def sample_grids(run: Run, rows: Samples) -> list[tuple[str, Markup]]:

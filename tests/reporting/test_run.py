@@ -1,5 +1,7 @@
 """A finished run, made up on toy data, becomes the two reports. Run: python -m pytest tests/reporting/test_run.py"""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -79,6 +81,7 @@ def record(params, name, real, made):
         "policy": {"policy": "glyph", "flips": []},
         "arm": arm.model_dump(mode="json"),
         "synthetic_rows": dict(zip(real.classes, learnt, strict=True)),
+        "machine": {"python": "3.12.1", "torch": "2.9.0", "device": "cuda, Toy 1", "precision": "bf16-mixed"},
     }
 
 
@@ -87,6 +90,7 @@ def about(real):
     names = {"source": "toys", "image_size": 8, "channels": 1, "classes": list(real.classes), "scarce": ["c"]}
     numbers = {"imbalance_ratio": 10.0, "quarantined": 3, "leaking_groups": 0, "leaking_rows": 0, "heldback": 20}
     lists = {"near_examples": [], "warnings": [], "not_checked": ["wrong labels"]}
+    names |= {"fingerprints": {split: f"print of {split}" for split in ("train", "val", "test", "heldback")}}
     return ABOUT | names | numbers | lists | {"counts": counts | {"test": dict.fromkeys("abc", 60)}}
 
 
@@ -129,6 +133,7 @@ def finished(shipped, **change) -> runs.Run:
         "text": "seed: 0",
         "about": about(real),
         "verdict": found,
+        "code": {"code": "commit 123abc, changed since in stages/report.py", "requirements.lock": "456def"},
         "openings": {"00ff": ["aa"]},
         "choices": choices,
         "scores": measured(test),
@@ -172,3 +177,14 @@ def test_the_reports_name_the_arm_that_carries_the_verdict_and_those_that_do_not
     words = facts["arms"].set_index("arm")["verdict, why"]
     assert run.verdict["verdict"] == "HELPS" and words["cvae"].startswith("HELPS: ") and words["real"] == ""
     assert "takes at least 7" in words["cvae_quarter"] and "takes at least 7" in html.digest(facts)
+
+
+def test_everything_that_a_repetition_needs_stands_in_the_page(run):
+    other = run.records["cvae"] | {"machine": run.records["cvae"]["machine"] | {"device": "cpu, x86_64"}}
+    told = runs.hashes(replace(run, records=run.records | {"cvae": other})).set_index("what")["version or hash"]
+    assert [told[f"{split} rows"] for split in ("training", "validation", "test")] == [
+        f"print of {s}" for s in ("train", "val", "test")
+    ]
+    assert told["code"].startswith("commit 123abc") and told["requirements.lock"] == "456def"
+    assert told["arms: python"] == "3.12.1" and told["arms: precision"] == "bf16-mixed"
+    assert told["arms: device"] == "cuda, Toy 1; cpu, x86_64", "arms from a cache may come from another machine"
