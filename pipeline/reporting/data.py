@@ -4,6 +4,8 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+COLUMNS = {"mean": "brightness", "spread": "contrast"}  # what statistics of grey levels are called
+
 
 def counts_table(about: Mapping) -> pd.DataFrame:
     """Rows per class and split, and which classes are scarce."""
@@ -61,13 +63,23 @@ def checks_table(about: Mapping) -> pd.DataFrame:
     return pd.DataFrame(list(rows.items()), columns=["check", "found"])
 
 
+def statistics_table(about: Mapping) -> pd.DataFrame:
+    """Brightness, contrast and size of the pictures of each split: mean, and from least to most."""
+    return pd.DataFrame(
+        [
+            {"split": split}
+            | {COLUMNS.get(n, n): f"{v['mean']:.1f} ({v['min']:.0f} to {v['max']:.0f})" for n, v in found.items()}
+            for split, found in about["statistics"].items()
+        ]
+    )
+
+
 def drift_table(about: Mapping) -> pd.DataFrame:
     """Brightness, contrast and size of validation and test beside train."""
-    words = {"mean": "brightness", "spread": "contrast"}
     return pd.DataFrame(
         [
             {
-                "what": words.get(d["what"], d["what"]),
+                "what": COLUMNS.get(d["what"], d["what"]),
                 "split": d["split"],
                 "mean in train": f"{d['train_mean']:.1f}",
                 "mean in the split": f"{d['split_mean']:.1f}",

@@ -96,6 +96,7 @@ def facts(run: Run) -> dict:
         "selection": tables.selection_table(run.selections),
         "fidelity": tables.fidelity_table(run.fidelity),
         "counts": data.counts_table(about),
+        "statistics": data.statistics_table(about),
         "drift": data.drift_table(about),
         "checks": data.checks_table(about),
         "costs": cost.cost_table(run.times, run.records),

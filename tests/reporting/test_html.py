@@ -88,7 +88,9 @@ def facts(name="cat", **change):
         **dict.fromkeys(
             ("arms", "measured", "comparisons", "repeats", "classes", "selection", "fidelity", "counts", "times"), frame
         ),
-        **dict.fromkeys(("automatic", "drift", "checks", "guardrails", "tuned", "costs", "hashes"), frame),
+        **dict.fromkeys(
+            ("automatic", "statistics", "drift", "checks", "guardrails", "tuned", "costs", "hashes"), frame
+        ),
         **dict.fromkeys(("forest", "recall", "confusion", "curves", "losses", "dose", "reliability"), picture),
     } | change
 
