@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.params import Arm
-from pipeline.reporting.tables import POINTS, TITLES, chance, interval, number, points
+from pipeline.reporting.tables import POINTS, TITLES, chance, change, interval, number, points, share
 
 ENDS = ("", "_ci_low", "_ci_high")
 
@@ -18,15 +18,16 @@ def sentence(verdict: Mapping, scarce: Sequence[str]) -> str:
     if verdict["difference"] is None:
         return "Cannot tell whether generative augmentation helps."
     metric = TITLES[verdict["primary_metric"]]
-    change = f"{points(verdict['difference'])} points [{points(verdict['ci_low'])}, {points(verdict['ci_high'])}] of {metric}"
+    ends = f"[{points(verdict['ci_low'])}, {points(verdict['ci_high'])}]"
+    gain = f"{points(verdict['difference'])} points {ends} of {metric}"
     doubt = f"{verdict['seeds']} paired seeds, {_p(verdict['p_value'])}"
     against = f"against the best control on validation, {verdict['best_control']} ({doubt})"
     arm = verdict["chosen_arm"]
     return {
-        "HELPS": f"Generative augmentation with {arm} helps: {change} {against}.",
-        "HURTS": f"Generative augmentation with {arm} hurts: {change} {against}.",
-        "NEUTRAL": f"Generative augmentation with {arm} makes no difference worth having: {change} {against}.",
-        "CANNOT_TELL": f"Cannot tell whether generative augmentation with {arm} helps: {change} {against}.",
+        "HELPS": f"Generative augmentation with {arm} helps: {gain} {against}.",
+        "HURTS": f"Generative augmentation with {arm} hurts: {gain} {against}.",
+        "NEUTRAL": f"Generative augmentation with {arm} makes no difference worth having: {gain} {against}.",
+        "CANNOT_TELL": f"Cannot tell whether generative augmentation with {arm} helps: {gain} {against}.",
     }[verdict["verdict"]]
 
 
@@ -75,7 +76,7 @@ def beside(verdict: Mapping, price: str, skipped: Sequence[str]) -> list[str]:
         lines.append(exchange(verdict["exchange"], verdict["chosen_arm"], verdict["confidence"]))
     lines += [price] if price else []
     if again := verdict["repeats"]:
-        lines.append(f"In the mean over {len(again['splits'])} splits of the rows: {_change(again)} points.")
+        lines.append(f"In the mean over {len(again['splits'])} splits of the rows: {change(again)} points.")
     if skipped:
         lines.append(f"Not trained in this profile: {', '.join(skipped)}.")
     return lines
@@ -106,7 +107,7 @@ def arms_table(metrics: Mapping[str, Mapping], records: Mapping[str, Mapping], v
                 "role": records[arm]["arm"]["role"],
                 "rows added": sum(records[arm]["synthetic_rows"].values()),
                 title: _score(values, metric),
-                f"points against {verdict['best_control']}": "the best control" if found is None else _change(found),
+                f"points against {verdict['best_control']}": "the best control" if found is None else change(found),
                 "p": "" if found is None else chance(found["p_value"]),
                 "p (Holm)": "" if found is None or "p_holm" not in found else chance(found["p_holm"]),
                 "verdict, why": "" if found is None or "verdict" not in found else _word(found),
@@ -123,12 +124,10 @@ def metrics_table(metrics: Mapping[str, Mapping], names: Sequence[str]) -> pd.Da
 
 def _score(values: Mapping, metric: str) -> str:
     """Mean and interval; Student's interval of a share may leave [0, 1], where it is cut off."""
-    mean, low, high = (np.nan if values[f"{metric}{end}"] is None else values[f"{metric}{end}"] for end in ENDS)
-    return interval(mean, low, high, metric) if metric == "nll" else interval(mean, max(low, 0), min(high, 1), metric)
-
-
-def _change(found: Mapping) -> str:
-    return f"{points(found['difference'])} [{points(found['ci_low'])}, {points(found['ci_high'])}]"
+    ends = [values[f"{metric}{end}"] for end in ENDS]
+    if metric != "nll":
+        return share(*ends, metric)
+    return interval(*(np.nan if v is None else v for v in ends), metric)
 
 
 def _word(found: Mapping) -> str:
@@ -139,7 +138,7 @@ def comparison_table(verdict: Mapping) -> pd.DataFrame:
     """The chosen arm against the best control and every control that validation cannot tell from it."""
     return pd.DataFrame(
         [
-            {"control": c["control"], "difference in points": _change(c), "p": chance(c["p_value"])}
+            {"control": c["control"], "difference in points": change(c), "p": chance(c["p_value"])}
             for c in verdict["comparisons"]
         ]
     )
@@ -149,8 +148,8 @@ def repeats_table(verdict: Mapping) -> pd.DataFrame:
     """What the whole run says on each split of the rows, and in the mean."""
     again = verdict["repeats"] or {"splits": []}
     names = {"split": "split", "best_control": "best control", "chosen_arm": "arm to judge", "verdict": "verdict"}
-    rows = [{names[k]: s[k] for k in names} | {"difference in points": _change(s)} for s in again["splits"]]
-    mean = [{"split": "mean", "difference in points": _change(again)}] if rows else []
+    rows = [{names[k]: s[k] for k in names} | {"difference in points": change(s)} for s in again["splits"]]
+    mean = [{"split": "mean", "difference in points": change(again)}] if rows else []
     return pd.DataFrame(rows + mean).fillna("")
 
 
@@ -209,13 +208,13 @@ def tuned_table(metrics: Mapping[str, Mapping], metric: str) -> pd.DataFrame:
     name = f"tuned_{metric}"
     rows = []
     for arm, values in metrics.items():
-        change = None if values[metric] is None or values[name] is None else values[name] - values[metric]
+        gain = None if values[metric] is None or values[name] is None else values[name] - values[metric]
         rows.append(
             {
                 "arm": arm,
                 TITLES[metric]: _score(values, metric),
                 "with tuned thresholds": _score(values, name),
-                "change": "n/a" if change is None else points(change) if metric in POINTS else number(change),
+                "change": "n/a" if gain is None else points(gain) if metric in POINTS else number(gain),
             }
         )
     return pd.DataFrame(rows)

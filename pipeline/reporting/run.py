@@ -66,7 +66,7 @@ def facts(run: Run) -> dict:
     settings = next(iter(run.records.values()))["settings"]
     skipped = [a for a in run.params.arms if a not in run.records]
     price = cost.sentence(run.times, run.records, found["chosen_arm"], found["best_control"])
-    classes = tables.class_table(run.scores, about["counts"], about["scarce"], *run.chosen)
+    classes = tables.class_table(found, metrics, about["counts"], about["scarce"])
     return {
         "verdict": found,
         "sentence": answer.sentence(found, about["scarce"]),
@@ -92,7 +92,7 @@ def facts(run: Run) -> dict:
         "guardrails": answer.guardrail_table(found),
         "tuned": answer.tuned_table(metrics, found["primary_metric"]),
         "classes": classes,
-        "changes": tables.largest_changes(classes),
+        "changes": tables.largest_changes(classes, found),
         "selection": tables.selection_table(run.selections),
         "fidelity": tables.fidelity_table(run.fidelity),
         "counts": data.counts_table(about),
