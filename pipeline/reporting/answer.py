@@ -8,6 +8,7 @@ import pandas as pd
 from pipeline.params import Arm
 from pipeline.reporting.tables import POINTS, TITLES, chance, change, interval, number, points, share
 
+RAILS = {"macro F1": "macro_f1", "AUPRC": "macro_auprc", "ECE": "tempered_ece"}  # the scores that guardrails compare
 ENDS = ("", "_ci_low", "_ci_high")
 
 
@@ -164,6 +165,30 @@ def guardrail_table(verdict: Mapping) -> pd.DataFrame:
             {"guardrail": rail["name"], "change": f"{mean} [{low}, {high}]", "holds": "no" if rail["broken"] else "yes"}
         )
     return pd.DataFrame(rows, columns=["guardrail", "change", "holds"])
+
+
+def rails_table(
+    verdict: Mapping, metrics: Mapping[str, Mapping], rows: Mapping[str, int], most: int = 5
+) -> pd.DataFrame:
+    """Guardrails of ranking and calibration, and the broken ones of recall with those that change most, in their order.
+
+    `rows` counts the training rows of each class. Beside the change stand the scores of both arms.
+    """
+    control, arm = verdict["best_control"], verdict["chosen_arm"]
+    holds = guardrail_table(verdict).set_index("guardrail")
+    size = {r["name"]: (not r["broken"], -abs(r["difference"])) for r in verdict["guardrails"] if "arm" in r}
+    shown, lines = sorted(size, key=size.get)[:most], []
+    for rail in verdict["guardrails"]:
+        name = rail["name"]
+        if name in size:
+            scores = [share(*rail[who], "accuracy") for who in ("control", "arm")]
+            label = name.removeprefix("recall of ")
+            title = f"{name} ({rows[label]} training rows)"
+        else:
+            title, scores = name, [_score(metrics[a], RAILS[name]) for a in (control, arm)]
+        if name in shown or name not in size:
+            lines.append([title, *scores, *holds.loc[name, ["change", "holds"]]])
+    return pd.DataFrame(lines, columns=["guardrail", control, arm, "change", "holds"])
 
 
 def no_doses(named: Mapping[str, Arm], trained: Mapping[str, Arm]) -> str:

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from pipeline.reporting.tables import chance
+
 COLUMNS = {"mean": "brightness", "spread": "contrast"}  # what statistics of grey levels are called
 
 
@@ -36,6 +38,20 @@ def openings_sentence(times: int) -> str:
     return (
         f"This test split has now been evaluated under {times} different sets of params; each further one makes its "
         "figures less blind, so confirm a gain on rows that were never looked at."
+    )
+
+
+def audit_sentence(about: Mapping) -> str:
+    """The audit in one line."""
+    near = (
+        "near duplicates not looked for"
+        if about["near_bound"] is None
+        else f"{about['near_pairs']} near duplicate pairs"
+    )
+    drift = min((d["p"] for d in about["drift"]), default=1.0)
+    return (
+        f"Audit: {about['quarantined']} rows left out, {about['exact_duplicates']} exact duplicates, {near}, "
+        f"{about['leaking_groups']} groups in more than one split, least p of drift {chance(drift)} in {len(about['drift'])} tests."
     )
 
 

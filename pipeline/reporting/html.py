@@ -4,12 +4,14 @@ import base64
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from pipeline.reporting.tables import markdown
 
+MOST_LINES = 59  # of the digest
 LONG = 48  # characters; a longer text in a table is broken into lines
 
 
@@ -38,12 +40,18 @@ def page(facts: Mapping) -> str:
 
 
 def digest(facts: Mapping) -> str:
-    """The report for a pull request, in under 60 lines of markdown; of many arms the controls but the best are left out."""
-    arms, best = facts["arms"], facts["verdict"]["best_control"]
-    short = arms if len(arms) <= 16 else arms[(arms["role"] != "control") | (arms["arm"] == best)][:16]
-    return render(
-        "report.md.jinja", {**facts, "arms": short, "left_out": len(arms) - len(short)}, markdown, escaped=False
+    """The report for a pull request, in under 60 lines of markdown; of many arms those that fit, controls going first."""
+    arms, verdict = facts["arms"], facts["verdict"]
+
+    def written(some: pd.DataFrame) -> str:
+        told = {**facts, "arms": some, "left_out": len(arms) - len(some)}
+        return render("report.md.jinja", told, markdown, escaped=False)
+
+    room = max(MOST_LINES - len(written(arms[:0]).splitlines()), 2)
+    last = np.where(
+        arms["arm"].isin([verdict["best_control"], verdict["chosen_arm"]]), 0, 1 + (arms["role"] == "control")
     )
+    return written(arms.iloc[np.sort(np.argsort(last, kind="stable")[:room])])
 
 
 def render(template: str, facts: Mapping, table: Callable[..., str], escaped: bool) -> str:

@@ -66,7 +66,6 @@ def facts(run: Run) -> dict:
     settings = next(iter(run.records.values()))["settings"]
     skipped = [a for a in run.params.arms if a not in run.records]
     price = cost.sentence(run.times, run.records, found["chosen_arm"], found["best_control"])
-    classes = tables.class_table(found, metrics, about["counts"], about["scarce"])
     return {
         "verdict": found,
         "sentence": answer.sentence(found, about["scarce"]),
@@ -91,11 +90,13 @@ def facts(run: Run) -> dict:
         "repeats": answer.repeats_table(found),
         "guardrails": answer.guardrail_table(found),
         "tuned": answer.tuned_table(metrics, found["primary_metric"]),
-        "classes": classes,
-        "changes": tables.largest_changes(classes, found),
+        "classes": tables.class_table(found, metrics, about["counts"], about["scarce"]),
+        "rails": answer.rails_table(found, metrics, about["counts"]["train"]),
+        "kept": tables.kept_table({g: s for g, s in run.selections.items() if g in selected_from(run.params)}),
         "selection": tables.selection_table(run.selections),
         "fidelity": tables.fidelity_table(run.fidelity),
         "counts": data.counts_table(about),
+        "audit": data.audit_sentence(about),
         "statistics": data.statistics_table(about),
         "drift": data.drift_table(about),
         "checks": data.checks_table(about),
@@ -112,8 +113,7 @@ def facts(run: Run) -> dict:
 
 def warnings(run: Run) -> list[str]:
     """What a reader must know before believing a number."""
-    used = {g for arm in run.params.compared.values() if arm.use != "all" for g in (arm.rows, arm.also)}
-    found = [f"{g}: {w}" for g, s in run.selections.items() if g in used for w in s["warnings"]]
+    found = [f"{g}: {w}" for g, s in run.selections.items() if g in selected_from(run.params) for w in s["warnings"]]
     if not run.about["scarce"]:
         found.append(
             "no class is scarce by the rule in data.scarce: nothing was generated, and arms with synthetic rows "
@@ -125,6 +125,11 @@ def warnings(run: Run) -> list[str]:
             f"only {judged} of {len(run.about['classes'])} classes have test rows: every mean over classes is over those"
         )
     return run.about["warnings"] + found
+
+
+def selected_from(params: Params) -> set[str]:
+    """The generators of whose rows an arm uses those alone that selection kept."""
+    return {g for arm in params.compared.values() if arm.use != "all" for g in (arm.rows, arm.also)}
 
 
 def pictures(run: Run, metrics: Mapping[str, Mapping]) -> dict:

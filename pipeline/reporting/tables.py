@@ -94,14 +94,6 @@ def class_table(
     return pd.DataFrame(rows)
 
 
-def largest_changes(classes: pd.DataFrame, verdict: Mapping, most: int = 5) -> pd.DataFrame:
-    """The lines of a class table whose recall changes most, in the table's order."""
-    found = {rail["name"]: abs(rail["difference"]) for rail in verdict["guardrails"]}
-    size = (f"recall of {classes['class'][i]}" for i in classes.index)
-    order = sorted(zip(classes.index, size, strict=True), key=lambda line: -found.get(line[1], 0.0))
-    return classes.loc[sorted(i for i, _ in order[:most])]
-
-
 def arm_points(verdict: Mapping, metrics: Mapping[str, Mapping]) -> pd.DataFrame:
     """One row per arm: the primary metric, and the difference to the best control with its interval (empty for that one)."""
     rows = [
@@ -129,6 +121,18 @@ def selection_table(summaries: Mapping[str, Mapping]) -> pd.DataFrame:
             for c, v in s["classes"].items()
         ]
     )
+
+
+def kept_table(summaries: Mapping[str, Mapping], most: int = 6) -> pd.DataFrame:
+    """Per generator: rows generated, kept and dropped by each rule; of many generators the first."""
+    rows = []
+    for name, summary in summaries.items():
+        classes = summary["classes"].values()
+        dropped = {r: sum(c["dropped"][r] for c in classes) for c in classes for r in c["dropped"]}
+        why = ", ".join(f"{r.replace('_', ' ')} {n}" for r, n in dropped.items() if n)
+        counts = {k: sum(c[k] for c in classes) for k in ("generated", "kept")}
+        rows.append({"generator": name} | counts | {"dropped, by rule": why or "none"})
+    return pd.DataFrame([r for r in rows if r["generated"]][:most])
 
 
 def fidelity_table(fidelity: pd.DataFrame) -> pd.DataFrame:

@@ -1,5 +1,6 @@
 """The answer in words and tables, and the digest for a pull request. Run: python -m pytest tests/reporting/test_answer.py"""
 
+import re
 from itertools import pairwise
 
 import pandas as pd
@@ -26,7 +27,15 @@ VERDICT = {
     "guardrails": [
         {"name": "macro F1", "difference": 0.01, "ci_low": 0.001, "ci_high": 0.02, "broken": False},
         {"name": "AUPRC", "difference": -0.004, "ci_low": -0.008, "ci_high": 0.001, "broken": False},
-        {"name": "recall of cat", "difference": -0.05, "ci_low": -0.07, "ci_high": -0.03, "broken": True},
+        {
+            "name": "recall of cat",
+            "difference": -0.05,
+            "ci_low": -0.07,
+            "ci_high": -0.03,
+            "broken": True,
+            "control": [0.9, 0.85, 0.94],
+            "arm": [0.85, 0.8, 0.9],
+        },
     ],
     "single_models": {"seeds": [1, 4], "only_arm_right": 19, "only_control_right": 7, "p_value": 0.029},
     "arms": {
@@ -215,6 +224,37 @@ def test_a_dose_curve_joins_arms_that_differ_in_their_dose_alone():
     assert answer.doses(scored(), {a: RECORDS[a] for a in ("oversample", "mixture")}, "balanced_accuracy").empty
 
 
+def wide(classes=10, broken=()):
+    """A verdict with guardrails of so many classes, whose recall changes the more the higher their number."""
+    ends = {"ci_low": -0.2, "ci_high": 0.2, "control": [0.5, 0.4, 0.6], "arm": [0.6, 0.5, 0.7]}
+    recall = [{"name": f"recall of {c}", "difference": 0.01 * c, "broken": c in broken} | ends for c in range(classes)]
+    ece = {"name": "ECE", "difference": 0.0, "ci_low": -0.001, "ci_high": 0.002, "broken": False}
+    return VERDICT | {"guardrails": [*VERDICT["guardrails"][:2], ece, *recall]}
+
+
+def measured(arms=RECORDS):
+    rest = {
+        f"{m}{e}": 0.8 + d
+        for m in ("macro_f1", "macro_auprc", "tempered_ece")
+        for e, d in (("", 0), ("_ci_low", -0.01), ("_ci_high", 0.01))
+    }
+    return {a: values | rest for a, values in scored(arms).items()}
+
+
+def test_the_digest_shows_guardrails_with_broken_recalls_and_those_that_change_most():
+    table = answer.rails_table(wide(broken=[1]), measured(), {str(c): 9 - c for c in range(10)}).set_index("guardrail")
+    assert list(table.index[:3]) == ["macro F1", "AUPRC", "ECE"]
+    assert [name.split()[2] for name in table.index[3:]] == ["1", "6", "7", "8", "9"]
+    assert table.loc["recall of 1 (8 training rows)"].tolist() == [
+        "50.0 [40.0, 60.0]",
+        "60.0 [50.0, 70.0]",
+        "+1.0 [-20.0, +20.0]",
+        "no",
+    ]
+    assert table.loc["AUPRC"].tolist() == ["0.800 [0.790, 0.810]"] * 2 + ["-0.004 [-0.008, +0.001]", "yes"]
+    assert answer.rails_table(VERDICT | {"guardrails": []}, measured(), {}).empty
+
+
 def test_where_no_dose_curve_is_drawn_a_line_says_why(shipped):
     quick = {a: arm for a, arm in shipped.arms.items() if arm.quick}
     line = answer.no_doses(shipped.arms, quick)
@@ -232,23 +272,29 @@ def test_tuned_thresholds_stand_beside_the_models_own():
     assert answer.tuned_table(values, "balanced_accuracy").set_index("arm").loc["classic", "change"] == "n/a"
 
 
-def digest(arms=RECORDS, **change):
-    classes = pd.DataFrame({"class": ["cat", "NA"], "change": ["+25.0", "n/a"]})
+KEPT = pd.DataFrame(
+    {"generator": list("abcd"), "generated": [20] * 4, "kept": [10] * 4, "dropped, by rule": ["copy 10"] * 4}
+)
+
+
+def digest(arms=RECORDS, verdict=VERDICT, **change):
     return html.digest(
         {
-            "verdict": VERDICT,
-            "sentence": answer.sentence(VERDICT, ["NA"]),
-            "advice": answer.advice(VERDICT),
-            "beside": answer.beside(VERDICT, "Cost: 90 s for diffusion.", ["mixup"]),
+            "verdict": verdict,
+            "sentence": answer.sentence(verdict, ["NA"]),
+            "advice": answer.advice(verdict),
+            "beside": answer.beside(verdict, "Cost: 90 s for diffusion.", ["mixup"]),
             "warnings": ["class NA has 4 rows in test: its figures there mean little"],
             "about": {"source": "photos", "image_size": 32},
+            "audit": "Audit: 0 rows left out.",
             "leaks": "",
             "openings": "Evaluated under one set of params only.",
             "validation_rows": 150,
             "seeds": 6,
             "confidence": 0.95,
-            "arms": answer.arms_table(scored(arms), arms, VERDICT),
-            "changes": classes,
+            "arms": answer.arms_table(scored(arms), arms, verdict),
+            "rails": answer.rails_table(verdict, measured(arms), {"cat": 12} | {str(c): 9 for c in range(10)}),
+            "kept": KEPT,
         }
         | change
     )
@@ -258,17 +304,35 @@ def test_the_digest_holds_every_fact():
     text = digest()
     facts = ["# HELPS", answer.sentence(VERDICT, ["NA"]), answer.advice(VERDICT), "**Warning:** class NA has 4 rows"]
     facts += ["photos, 32 px", "800 test rows", "150 validation rows", "6 paired seeds", "95 %", "`00ff`", "mixup"]
-    facts += ["| oversample | control | 0 |", "| diffusion | candidate | 40 |", "| cat | +25.0 |"]
+    facts += ["| oversample | control | 0 |", "| diffusion | candidate | 40 |", "| recall of cat (12 training rows) |"]
+    facts += [
+        "\nAudit: 0 rows left out.\n",
+        "<summary>Synthetic rows: 40 of 80 kept</summary>",
+        "| a | 20 | 10 | copy 10 |",
+    ]
     assert [f for f in facts if f not in text] == []
+    assert text.count("<details>") == 2 and text.count("<details open>") == text.count("</details>") - 2 == 1
+
+
+def test_the_digest_of_a_full_profile_is_short_and_shows_every_arm_that_is_no_control(shipped):
+    arms = {a: {"arm": one.model_dump(), "synthetic_rows": {"cat": 9}} for a, one in shipped.arms.items()}
+    busy = wide() | {
+        "exchange": {"synthetic_rows": 9, "real_rows": 3.0, "ci_low": 1.0, "ci_high": None, "most_real_rows": 5}
+    }
+    text = digest(arms, busy, warnings=["first", "second"])
+    assert len(arms) == 22 and len(text.splitlines()) < 60
+    for name, one in shipped.arms.items():
+        assert f"| {name} | {one.role} |" in text or one.role == "control", name
+    assert "| oversample | control" in text, "the best control"
 
 
 def test_the_digest_is_short_however_many_arms_and_warnings_there_are():
-    many = RECORDS | {f"control{i}": record("control") for i in range(15)}
-    many |= {f"arm{i}": record("candidate", "diffusion", added=i) for i in range(25)}
-    classes = pd.DataFrame({"class": list("abcde"), "change": ["+25.0"] * 5})
-    long = digest(many, warnings=[f"warning {i}" for i in range(40)], leaks="The splits leak.", changes=classes)
-    assert len(long.splitlines()) < 60 and "36 more warnings" in long and "without 30 more arms" in long
-    assert "| oversample | control" in long and "| control3 |" not in long and "| classic |" not in long
+    many = {f"arm{i}": record("candidate", "diffusion", added=i) for i in range(25)}
+    many |= RECORDS | {f"control{i}": record("control") for i in range(15)}
+    long = digest(many, wide(), warnings=[f"warning {i}" for i in range(40)], leaks="The splits leak.")
+    assert len(long.splitlines()) < 60 and "36 more warnings" in long and re.search(r"without \d\d more arms", long)
+    assert "| oversample | control" in long and "| diffusion | candidate" in long, "those of the verdict, though last"
+    assert "| control3 |" not in long and "| classic |" not in long
     assert "<details open><summary>Arms" in digest()
 
 

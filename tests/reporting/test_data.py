@@ -51,6 +51,15 @@ def test_the_checks_say_what_was_found():
         assert found.str.contains(words, regex=False).any(), words
 
 
+def test_the_audit_fits_in_one_line():
+    line = data.audit_sentence(ABOUT | {"quarantined": 3})
+    assert line == (
+        "Audit: 3 rows left out, 3 exact duplicates, 7 near duplicate pairs, 2 groups in more than one split, "
+        "least p of drift <0.001 in 1 tests."
+    )
+    assert "not looked for" in data.audit_sentence(ABOUT | {"quarantined": 3, "near_bound": None, "drift": []})
+
+
 def test_checks_that_were_not_made_are_not_said_to_have_found_nothing():
     found = (
         data.checks_table(ABOUT | {"near_bound": None, "group_column": True}).set_index("check")["found"].astype(str)

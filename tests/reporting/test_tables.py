@@ -123,13 +123,15 @@ def test_the_selection_table_counts_each_reason():
     assert len(tables.selection_table({"nothing": {"classes": {}}})) == 0
 
 
-def test_the_largest_changes_are_kept_in_the_order_of_the_classes():
-    found = {
-        "guardrails": [rail(c, d) for c, d in zip("abdefg", (0.01, -0.09, 0.002, 0.03, -0.02, 0.001), strict=True)]
-    }
-    frame = pd.DataFrame({"class": list("abcdefg")})
-    assert tables.largest_changes(frame, found, 3)["class"].tolist() == ["b", "e", "f"]
-    assert tables.largest_changes(frame, found, 99)["class"].tolist() == list("abcdefg")
+def test_kept_and_dropped_rows_are_counted_for_each_generator():
+    one = {"generated": 20, "kept": 12, "dropped": {"copy": 1, "too_far": 7, "quota": 0}}
+    clean = {"generated": 5, "kept": 5, "dropped": {"copy": 0, "too_far": 0, "quota": 0}}
+    table = tables.kept_table(
+        {"cvae": {"classes": {"a": one, "b": one}}, "cgan": {"classes": {"a": clean}}, "nothing": {"classes": {}}}
+    )
+    assert table.to_numpy().tolist() == [["cvae", 40, 24, "copy 2, too far 14"], ["cgan", 5, 5, "none"]]
+    assert len(tables.kept_table({str(i): {"classes": {"a": one}} for i in range(20)})) == 6
+    assert len(tables.kept_table({"nothing": {"classes": {}}})) == 0
 
 
 def test_the_points_of_the_arms_leave_the_best_control_without_a_difference():
