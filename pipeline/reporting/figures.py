@@ -87,7 +87,7 @@ def forest(
 
 
 def doses(points: pd.DataFrame, metric: str, level: float, control: str, shade: Mapping[str, str]) -> bytes:
-    """The metric by the number of synthetic rows, a line with intervals per curve, and the best control as a level.
+    """The metric by the number of rows added, a line with intervals per curve, and the best control as a level.
 
     A curve has the colour of its arm with the most rows.
     """
@@ -105,7 +105,7 @@ def doses(points: pd.DataFrame, metric: str, level: float, control: str, shade: 
             capsize=3,
             label=name,
         )
-    axes.set(xlabel="synthetic rows learnt from", ylabel=metric.replace("_", " "))
+    axes.set(xlabel="rows added to the training rows", ylabel=metric.replace("_", " "))
     axes.legend(fontsize=7, frameon=False)
     return png(figure)
 
