@@ -1,5 +1,6 @@
 """Where networks run: device, precision and threads, from the `compute` block."""
 
+import platform
 import random
 
 import numpy as np
@@ -29,6 +30,18 @@ def precision(compute: Compute) -> str:
     if compute.precision != "auto":
         return compute.precision
     return "bf16-mixed" if device(compute).type == "cuda" else "32-true"
+
+
+def describe(compute: Compute) -> dict[str, str]:
+    """What numbers depend on beside settings and data: versions of Python and torch, the device by name, the precision."""
+    where = device(compute)
+    name = torch.cuda.get_device_name(where) if where.type == "cuda" else platform.machine()
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "device": f"{where.type}, {name}",
+        "precision": precision(compute),
+    }
 
 
 def set_threads(compute: Compute) -> None:

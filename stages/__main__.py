@@ -72,7 +72,8 @@ def execute(stage: str, given: list[str]) -> None:
             publish(drafts[name], path)
         seconds = time.monotonic() - begun
     if outputs:
-        note_time("-".join([stage, *(v for v in values.values() if isinstance(v, str))]), seconds)
+        key = "-".join([stage, *(v for v in values.values() if isinstance(v, str))])
+        note_time(key, seconds, ran_on(params.compute))
         log.info("done in %.1f s", seconds)
 
 
@@ -119,11 +120,18 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def note_time(key: str, seconds: float) -> None:
-    """Wall time for the report; kept out of the stages' outputs, which must be equal from run to run."""
+def note_time(key: str, seconds: float, device: str) -> None:
+    """Wall time and device for the report; kept out of the stages' outputs, which must be equal from run to run."""
     folder = SIDE / "times"
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{key}.json").write_text(json.dumps({"stage": key, "seconds": round(seconds, 2), "ended": time.time()}))
+    noted = {"stage": key, "seconds": round(seconds, 2), "device": device, "ended": time.time()}
+    (folder / f"{key}.json").write_text(json.dumps(noted))
+
+
+def ran_on(compute: parameters.Compute) -> str:
+    """The kind of device that the networks of this stage ran on; empty if it asked for none, for nothing is imported here."""
+    devices = sys.modules.get(f"{parameters.__package__}.devices")
+    return devices.device(compute).type if devices else ""
 
 
 def end(number: int, _: FrameType | None) -> None:

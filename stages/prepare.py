@@ -48,7 +48,8 @@ def main(
         rows, leaked = split(rows, data, derive(params.seed, "splits", *other))
         form = chosen_form(rows, seen, data)
         samples = written(rows, source, form, scratch / "squares.npy", params)
-        for name, out in (("train", train), ("val", val), ("test", test), ("heldback", heldback)):
+        outs = {"train": train, "val": val, "test": test, "heldback": heldback}
+        for name, out in outs.items():
             samples.save(out, rows["split"].to_numpy() == name)
         spare, held = left_over(spare, rows)
         images = intake.write(extra, spare["place"].to_numpy(), scratch / "pool.npy", form)
@@ -56,6 +57,7 @@ def main(
         lost += leaked + broken + held
         about.mkdir(parents=True)
         record = describe(samples, rows, source, data) | {"near_pairs": len(among), "unlabelled": len(spare)}
+        record["fingerprints"] = {name: Samples.load(out).fingerprint() for name, out in outs.items()}
         record["heldback"] = int((rows["split"] == "heldback").sum())
         record["near_bound"] = None if data.near_duplicates == "ignore" else near.bound
         record["near_examples"] = examples(near, paths, samples)

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import logging
+import os
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,11 @@ def main(
     times: Path,
     noted: Path,
     openings: Path,
+    graph: Path,
+    library: Path,
+    scripts: Path,
+    sets: Path,
+    lock: Path,
     metrics: Output,
     verdict: Output,
     scores: Output,
@@ -41,7 +48,8 @@ def main(
     test_opened: Output,
 ) -> None:
     before = read(openings) if openings.exists() else {}
-    run = read_run(params, train, about, selected, models, results, times, noted, before)
+    code = {"code": code_version([graph, library, scripts, sets]), lock.name: digest(lock)}
+    run = read_run(params, train, about, selected, models, results, times, noted, before, code)
     facts = runs.facts(run)
     metrics.write_text(json.dumps(facts["metrics"], indent=1))
     verdict.write_text(json.dumps(run.verdict | {"sentence": facts["sentence"]}, indent=1))
@@ -67,8 +75,12 @@ def read_run(
     times: Path,
     noted: Path,
     before: dict[str, list[str]],
+    code: dict[str, str],
 ) -> runs.Run:
-    """Everything that the stages before wrote; `before` and `noted` say how the test splits were opened until now."""
+    """Everything that the stages before wrote; `before` and `noted` say how the test splits were opened until now.
+
+    `code` names the versions of this project and of what it needs.
+    """
     with np.load(results / "evaluation" / "predictions.npz", allow_pickle=False) as file:
         y, predicted = file["y"], {a: file[f"arm_{a}"] for a in params.compared}
     fidelity, verdict = results / "fidelity.csv", read(results / "evaluation" / "verdict.json")
@@ -77,6 +89,7 @@ def read_run(
         text=without_folders(Path("params.yaml").read_text(), params),
         about=read(about / "audit.json"),
         verdict=verdict,
+        code=code,
         openings=opened(before, noted, verdict["test"]["fingerprint"], settings_hash(params)),
         choices=read(results / "evaluation" / "choices.json"),
         scores=read_scores(results / "evaluation" / "scores.csv"),
@@ -91,7 +104,7 @@ def read_run(
         fidelity=pd.read_csv(fidelity, dtype={"class": str}, keep_default_na=False, na_values={"value": [""]}),
         train=Samples.load(train),
         synthetic={g: Samples.load(selected / g) for g in params.generators},
-        times=[t for f in sorted(times.glob("*.json")) if in_graph((t := read(f))["stage"], params)],
+        times=[t for f in sorted(times.glob("*.json")) if in_graph(t := read(f), params)],
     )
 
 
@@ -100,6 +113,28 @@ def fitted(folder: Path) -> dict[str, Any]:
     files = sorted(folder.glob("*.safetensors"))
     hashes = {"weights": hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()[:16]} if files else {}
     return read(folder / "generator.json") | hashes
+
+
+def code_version(parts: list[Path]) -> str:
+    """The commit at which these files of the project stand, and whether they have changed since."""
+    from dulwich import porcelain
+    from dulwich.errors import NotGitRepository
+    from dulwich.repo import Repo
+
+    try:
+        with Repo(".") as repo:
+            commit, status = repo.head().decode(), porcelain.status(repo, untracked_files="normal")
+    except NotGitRepository:
+        return "not in a git repository of its own"
+    except KeyError:
+        return "not committed"
+    files = {os.fsdecode(f) for f in chain(*status.staged.values(), status.unstaged, status.untracked)}
+    touched = sorted(f for f in files if any(Path(f).is_relative_to(part) for part in parts))
+    return f"commit {commit}" + (f", changed since in {', '.join(touched)}" if touched else "")
+
+
+def digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file.exists() else "no such file here"
 
 
 def without_folders(text: str, params: Params) -> str:
@@ -111,10 +146,13 @@ def without_folders(text: str, params: Params) -> str:
     return text
 
 
-def in_graph(stage: str, params: Params) -> bool:
-    """Whether a noted time, `evaluate` or `retrain-oversample`, is that of a stage of this run, not of a removed block."""
-    _, _, name = stage.partition("-")
-    return not name or name in params.compared or name in params.generators
+def in_graph(noted: dict, params: Params) -> bool:
+    """Whether a noted time, of `evaluate` or `retrain-oversample`, is that of a stage of this run, not of a removed block.
+
+    Nor one that a version of this project wrote which did not yet say where networks ran.
+    """
+    _, _, name = noted["stage"].partition("-")
+    return "device" in noted and (not name or name in params.compared or name in params.generators)
 
 
 def read(path: Path) -> Any:

@@ -68,6 +68,7 @@ def main(
         "arm": arm.model_dump(mode="json"),
         "recipe": recipe.model_dump(mode="json"),
         "synthetic_rows": dict(zip(real.classes, counts, strict=True)),
+        "machine": devices.describe(params.compute),
     }
     (out / "record.json").write_text(json.dumps(record, indent=1))
 

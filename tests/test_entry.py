@@ -49,6 +49,8 @@ def main(params, act: str, source: Path, out: Output):
     if act == "diverged":
         from pipeline.training import Diverged
         raise Diverged("the loss of the toy is nan")
+    if act == "device":
+        from pipeline import devices
     if act == "wait":
         Path("ready0").touch()
         time.sleep(60)
@@ -169,6 +171,13 @@ def test_success_publishes_and_leaves_no_draft(run):
     assert drafts() == []
     time_taken = json.loads(Path(".work/times/toy-good.json").read_text())
     assert time_taken["stage"] == "toy-good" and time_taken["seconds"] >= 0
+    assert time_taken["device"] == "", "it has no networks"
+
+
+def test_where_networks_ran_is_noted_beside_the_time(run):
+    settings(compute__accelerator="cpu")
+    assert run("toy", "device", "in", "out").returncode == 0
+    assert json.loads(Path(".work/times/toy-device.json").read_text())["device"] == "cpu"
 
 
 def test_an_output_may_lie_deep_in_folders_that_do_not_exist_yet(run):

@@ -118,6 +118,7 @@ def shrink(params: dict) -> None:
         band=[0.0, 1e6], third_class=1.0
     )  # hardly trained generators would have every row dropped
     params["retraining"]["seeds"] = 2
+    params["search"]["trainings"] = 12
     params["evaluation"]["bootstrap"] = 200
     params["generators"] = {
         k: v for k, v in params["generators"].items() if k in ("nothing", "duplicate", "cvae", "diffusion")
@@ -181,6 +182,10 @@ def test_reports_hold_what_they_promise(project: Path) -> None:
         assert words in page, words
     assert "http" not in page.replace("http-equiv", "") and page.count("<img ") == page.count('alt="')
     assert len(text.splitlines()) < 60 and "| real | control |" in text
+    assert f"commit {run(project, 'git', 'rev-parse', 'HEAD').strip()}</td>" in page, "and nothing has changed since"
+    assert all(
+        print_of in page for print_of in json.loads((reports / "data.json").read_text())["fingerprints"].values()
+    )
     assert not list(project.rglob("owned")), "a class name reached a shell"
     assert not any(str(project) in f.read_text() for f in reports.rglob("*.*") if f.suffix != ".png")
 
@@ -250,10 +255,10 @@ def test_nothing_runs_again_when_nothing_changed(project: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (lambda p: p["arms"]["cvae"].update(dose="quarter"), {"retrain@cvae", "evaluate", "report"}),
+        (lambda p: p["arms"]["cvae"].update(dose="quarter"), {"search", "retrain@cvae", "evaluate", "report"}),
         (
             lambda p: p["generators"]["cvae"].update(lr=0.004),
-            {"fit_generator@cvae", "generate@cvae", "report", "measure_fidelity"},
+            {"fit_generator@cvae", "search", "generate@cvae", "report", "measure_fidelity"},
         ),
         (lambda p: p["evaluation"].update(margin=0.02), {"evaluate", "report"}),
         (lambda p: p["report"].update(examples=3), {"report"}),

@@ -261,6 +261,12 @@ def test_the_audit_counts_what_was_found(whole):
     assert about["source"] == "rows.csv"
 
 
+def test_the_audit_holds_a_hash_of_the_content_of_every_split(whole):
+    splits = (*SPLITS, "heldback")
+    assert whole.one.audit["fingerprints"] == {split: getattr(whole.one, split).fingerprint() for split in splits}
+    assert len(set(whole.one.audit["fingerprints"].values())) >= 3
+
+
 def test_examples_of_near_duplicates_are_pairs_of_training_rows_from_the_least_alike_on(whole):
     found, train = whole.one.audit["near_examples"], whole.one.train.table.set_index("id")
     group, scores = train["group"], [s for *_, s in found]

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from pipeline import params, processes
 from pipeline.classifier import model
@@ -297,6 +298,8 @@ def test_a_record_says_what_an_arm_was_made_of(data, settled, tmp_path, one_by_o
     assert record["synthetic_rows"] == {"a": 0, "b": 5, "c": 9}
     assert record["seeds"] == [0, 1] and len(set(record["initial_weights"])) == 2
     assert record["settings"]["steps"] == 3
+    assert record["machine"]["torch"] == torch.__version__ and record["machine"]["precision"] == "32-true"
+    assert record["machine"]["device"].startswith("cpu, ") and record["machine"]["python"]
     with np.load(tmp_path / "out" / "validation.npz", allow_pickle=False) as file:
         assert file["probabilities"].shape == (2, 9, 3) and np.allclose(file["probabilities"].sum(axis=2), 1)
         assert file["y"].tolist() == [0] * 4 + [1] * 3 + [2] * 2 and len(np.unique(file["groups"])) == 5

@@ -2,6 +2,8 @@
 
 import logging
 import os
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -88,6 +90,48 @@ def test_paths_above_the_data_do_not_reach_the_report(shipped):
     assert cut == "source: scans\nunlabelled: more\ndownloads: d\nimage_size: auto"
 
 
+@pytest.fixture
+def committed(tmp_path, monkeypatch):
+    """A git repository with some code in it, which is also where we are; `git` runs git there."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pipeline").mkdir()
+    for name in ("pipeline/a.py", "dvc.yaml", "params.yaml"):
+        (tmp_path / name).write_text("1")
+
+    def git(*words):
+        named = ("-c", "user.name=t", "-c", "user.email=t@example.org")
+        done = subprocess.run(["git", *named, *words], cwd=tmp_path, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    git("init", "-q")
+    git("add", "-A")
+    return git
+
+
+def test_the_code_has_the_version_of_its_commit_and_says_what_has_changed_since(committed, tmp_path):
+    from stages.report import code_version
+
+    parts = [Path("pipeline"), Path("dvc.yaml")]
+    assert code_version(parts) == "not committed"
+    committed("commit", "-qm", "start")
+    whole = f"commit {committed('rev-parse', 'HEAD')}"
+    (tmp_path / "params.yaml").write_text("2")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "b.py").write_text("1")
+    assert code_version(parts) == whole, "params and data have hashes of their own"
+    (tmp_path / "dvc.yaml").write_text("22")
+    (tmp_path / "pipeline" / "new.py").write_text("1")
+    (tmp_path / "pipeline" / "a.py").unlink()
+    assert code_version(parts) == f"{whole}, changed since in dvc.yaml, pipeline/a.py, pipeline/new.py"
+
+
+def test_code_that_is_in_no_repository_has_no_version(tmp_path, monkeypatch):
+    from stages.report import code_version
+
+    monkeypatch.chdir(tmp_path)
+    assert code_version([Path("pipeline")]) == "not in a git repository of its own"
+
+
 def test_a_class_called_na_keeps_its_name_in_scores(tmp_path):
     from stages.evaluate import read_scores
 
@@ -115,7 +159,8 @@ def test_control_characters_do_not_reach_the_terminal():
 
 def test_times_of_removed_arms_and_generators_are_left_out(shipped):
     names = ["prepare", "retrain-cvae", "retrain-gone", "fit_generator-cvae", "generate-gone", "train_baseline"]
-    assert [n for n in names if in_graph(n, shipped)] == [
+    assert not in_graph({"stage": "prepare"}, shipped), "of a version that did not tell the device"
+    assert [n for n in names if in_graph({"stage": n, "device": ""}, shipped)] == [
         "prepare",
         "retrain-cvae",
         "fit_generator-cvae",

@@ -155,6 +155,18 @@ def drift(seen: pd.DataFrame, split: np.ndarray) -> list[dict[str, Any]]:
     return out
 
 
+def statistics(seen: pd.DataFrame, split: np.ndarray) -> dict[str, dict[str, dict[str, float]]]:
+    """Least, mean and most of brightness, contrast, height and width of the pictures of every split that has some."""
+    return {
+        s: {
+            n: {q: float(v) for q, v in seen[n][split == s].agg(["min", "mean", "max"]).items()}
+            for n in ("mean", "spread", "height", "width")
+        }
+        for s in (*SPLITS, "heldback")
+        if (split == s).any()
+    }
+
+
 def account(
     table: pd.DataFrame,
     seen: pd.DataFrame,
@@ -184,10 +196,7 @@ def account(
         "leaking_groups": len(found),
         "leaking_rows": int(found["rows"].sum()),
         "notes": seen["notes"].str.split().explode().value_counts().sort_index().to_dict(),
-        "statistics": {
-            n: {q: float(v) for q, v in seen[n].describe()[["min", "mean", "max"]].items()}
-            for n in ("mean", "spread", "height", "width")
-        },
+        "statistics": statistics(seen, table["split"].to_numpy()),
         "drift": drift(seen, table["split"].to_numpy()),
         "near_duplicates": data.near_duplicates,
         "not_checked": list(NOT_CHECKED),

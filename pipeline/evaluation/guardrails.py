@@ -25,7 +25,8 @@ def check(
     `arm` and `control` are probabilities (S, N, K), `calibrated` both after a temperature fitted on validation, for the
     ECE: without one a better model that was trained with smoothed labels looks worse calibrated. Broken means that the
     whole interval lies on the wrong side: below zero for AUPRC, above zero for ECE, below -max_class_loss for a class.
-    Macro F1 is there to be read beside AUPRC.
+    Macro F1 is there to be read beside AUPRC. For each class the recalls themselves are told too, with intervals from the
+    same resamples: mean and ends of the arm's and the control's.
     """
     tail, both = (1 - block.confidence) / 2, (arm, control)
     guess = [p.argmax(axis=2) for p in both]
@@ -33,26 +34,37 @@ def check(
         tuple(by_confusion(g, y, len(labels), "macro_f1") for g in guess),
         tuple(by_auprc(p, y) for p in both),
         tuple(by_ece(p, y) for p in calibrated or both),
-        tuple(by_confusion(g, y, len(labels), "recall") for g in guess),
+        (recalls := tuple(by_confusion(g, y, len(labels), "recall") for g in guess)),
+        *((one, nothing) for one in recalls),
     ]
     stretch = breadth(y, groups, block.confidence)
     drawn = differences(pairs, resamples(y, groups, min(block.bootstrap, DRAWS), seed), seed, stretch)
     whole = np.ones((1, len(y)))
     means = [(a(whole) - b(whole)).mean(axis=1)[0] for a, b in pairs]
 
+    def ends(draws: np.ndarray) -> list[float]:
+        return [float(q) for q in np.quantile(draws, [tail, 1 - tail])]
+
     def rail(name: str, mean: float, draws: np.ndarray, worst: float, sign: int = 1) -> dict:
-        low, high = (float(q) for q in np.quantile(draws, [tail, 1 - tail]))
+        low, high = ends(draws)
         kindest = high if sign > 0 else -low
         return {"name": name, "difference": float(mean), "ci_low": low, "ci_high": high, "broken": kindest < worst}
+
+    def recall(c: int) -> dict:
+        own = {who: [float(means[i][c]), *ends(drawn[i][:, c])] for i, who in ((4, "arm"), (5, "control"))}
+        return rail(f"recall of {labels[c]}", means[3][c], drawn[3][:, c], -block.max_class_loss) | own
 
     rails = [
         rail("macro F1", means[0], drawn[0], -np.inf),
         rail("AUPRC", means[1], drawn[1], 0.0),
         rail("ECE", means[2], drawn[2], 0.0, sign=-1),
     ]
-    return rails + [
-        rail(f"recall of {labels[c]}", means[3][c], drawn[3][:, c], -block.max_class_loss) for c in np.unique(y)
-    ]
+    return rails + [recall(c) for c in np.unique(y)]
+
+
+def nothing(rows: np.ndarray) -> np.ndarray:
+    """The statistic that is zero, to compare another with."""
+    return np.zeros((len(rows), 1, 1))
 
 
 def threshold_shift(rails: Sequence[dict]) -> bool:

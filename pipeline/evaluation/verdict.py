@@ -1,12 +1,11 @@
 """The verdict: arms are chosen on validation, then compared on the test split, paired by seed."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.evaluation import guardrails
+from pipeline.evaluation import exchange, guardrails
 from pipeline.evaluation.scores import confusion, from_confusion
 from pipeline.evaluation.statistics import (
     breadth,
@@ -19,9 +18,9 @@ from pipeline.evaluation.statistics import (
     resamples,
     sign_flip,
 )
+from pipeline.evaluation.words import classify, combine
 from pipeline.params import Arm, Evaluation
 
-LEAST_SEEDS = 6  # fewer are exploratory, whatever the confidence asked for
 LEAST_GROUPS = 30  # of test rows: resamples of fewer know too little of how wrong they may be
 
 
@@ -114,19 +113,21 @@ def decide(
 
     `added` says how many synthetic rows each arm had to learn from. HELPS and HURTS need the whole interval on one side
     of zero and a sign-flip p of at most 1 - confidence, HELPS against every contender and with every guardrail whole;
-    NEUTRAL needs the whole interval within +-margin. The arm to judge was named beforehand, so its p stands as it is;
-    those of the other arms are adjusted for their number.
+    NEUTRAL needs the whole interval within +-margin. The arm to judge was named beforehand: it carries the verdict, and
+    its p stands as it is. The other arms are secondary, and their p values are adjusted for their number.
     """
     metric, arm, control = block.primary_metric, choices["chosen_arm"], choices["best_control"]
     base = {"primary_metric": metric, "best_control": control, "chosen_arm": arm}
     base |= dict.fromkeys(("difference", "ci_low", "ci_high", "p_value"))
     base |= {"confidence": block.confidence, "margin": block.margin, "seeds": test.seeds}
     others = [control, *(c for c in choices["contenders"] if c != control)] if arm else []
-    pairs = [(a, control) for a in arms if a != control] + [(arm, other) for other in others if other != control]
+    steps = exchange.knots(arms, added, choices)
+    beside = dict.fromkeys([*others, *(a for _, a in steps)])
+    pairs = [(a, control) for a in arms if a != control] + [(arm, other) for other in beside if other != control]
     drawn = dict(zip(pairs, test.compare(pairs, block, seed), strict=True)) if pairs else {}
     found, small = {pair: ends(test, *pair, draws, block) for pair, draws in drawn.items()}, too_small(test)
-    base |= {"arms": every_arm(found, arms, added, control, test.seeds, block, small)}
-    base |= {"comparisons": [], "guardrails": []}
+    base |= {"arms": every_arm(found, arms, added, choices, test.seeds, block, small)}
+    base |= {"comparisons": [], "guardrails": [], "exchange": None}
     if not arm:
         reason = "no arm has the role `candidate`, so there is nothing to judge"
         return base | {"verdict": "CANNOT_TELL", "reason": reason}
@@ -143,8 +144,16 @@ def decide(
         "guardrails": rails,
     }
     first |= {"threshold_shift": guardrails.threshold_shift(rails)}
+    first |= {"exchange": exchange.rate(steps, {a: found[arm, a] for _, a in steps}, added[arm])}
     first |= {"single_models": single_models(test, arm, control, [choices["best_seed"][a] for a in (arm, control)])}
-    return base | first | {"verdict": word, "reason": reason}
+    return pronounced(base | first, word, reason)
+
+
+def pronounced(found: dict, word: str, reason: str) -> dict:
+    """The verdict with this word, which is also that of the arm to judge wherever arms are listed."""
+    own = {"verdict": word, "reason": reason}
+    arm = found["chosen_arm"]
+    return found | {"arms": {a: told | own if a == arm else told for a, told in found["arms"].items()}} | own
 
 
 def over_splits(found: dict, elsewhere: Sequence[Mapping], split: int, block: Evaluation) -> dict:
@@ -163,7 +172,7 @@ def over_splits(found: dict, elsewhere: Sequence[Mapping], split: int, block: Ev
     if {"HELPS": low > 0, "HURTS": high < 0}.get(found["verdict"], True):
         return found | {"repeats": told}
     reason = f"on this split it {found['verdict'].lower()}, but not surely in the mean over {len(splits)} splits"
-    return found | {"repeats": told, "verdict": "CANNOT_TELL", "reason": reason}
+    return pronounced(found | {"repeats": told}, "CANNOT_TELL", reason)
 
 
 def ends(test: Outcomes, arm: str, other: str, draws: np.ndarray, block: Evaluation) -> dict[str, float]:
@@ -182,19 +191,25 @@ def every_arm(
     found: Mapping[tuple[str, str], dict],
     arms: Mapping[str, Arm],
     added: Mapping[str, int],
-    control: str,
+    choices: Mapping,
     seeds: int,
     block: Evaluation,
     small: str,
 ) -> dict[str, dict]:
-    """Each arm but the best control against it, with p values adjusted for the number of arms that add rows (Holm).
+    """Each arm but the best control against it; those that are neither controls nor the one to judge have words of their own.
 
-    `found` has the difference and interval of pairs of arms; `small` says why the test split can tell nothing, if so.
+    These are secondary: p is adjusted for their number (Holm), and neither contenders nor guardrails are asked. `found`
+    has the difference and interval of pairs of arms; `small` says why the test split can tell nothing, if so.
     """
+    control = choices["best_control"]
     told = {a: dict(found[a, control]) for a in arms if a != control}
-    judged = [a for a in told if arms[a].role != "control"]
-    for a, p in zip(judged, holm([told[a]["p_value"] for a in judged]), strict=True):
-        word, reason = classify(told[a]["ci_low"], told[a]["ci_high"], p, seeds, added[a], block)
+    others = [a for a in told if arms[a].role != "control" and a != choices["chosen_arm"]]
+    for a, p in zip(others, holm([told[a]["p_value"] for a in others]), strict=True):
+        word, reason = classify(told[a]["ci_low"], told[a]["ci_high"], p, seeds, added[a], block, len(others))
+        if word == "HELPS":
+            reason = (
+                f"ahead of {control}; it was not chosen beforehand, and other controls and guardrails were not asked"
+            )
         if small:
             word, reason = "CANNOT_TELL", small
         told[a] |= {"p_holm": p, "verdict": word, "reason": reason}
@@ -206,41 +221,3 @@ def single_models(test: Outcomes, arm: str, control: str, seeds: Sequence[int]) 
     right = [test.predicted(a)[s] == test.y for a, s in zip((arm, control), seeds, strict=True)]
     gained, lost, p = mcnemar(*right)
     return {"seeds": list(seeds), "only_arm_right": gained, "only_control_right": lost, "p_value": p}
-
-
-def combine(
-    comparisons: list[dict], validation_rows: int, seeds: int, added: int, rails: list[dict], block: Evaluation
-) -> tuple[str, str]:
-    """The word of the first comparison, the one with the best control; HELPS only if all others and the guardrails agree."""
-    words = [classify(c["ci_low"], c["ci_high"], c["p_value"], seeds, added, block) for c in comparisons]
-    doubtful = [c["control"] for c, (word, _) in zip(comparisons, words, strict=True) if word != "HELPS"]
-    control, broken = comparisons[0]["control"], [rail["name"] for rail in rails if rail["broken"]]
-    if words[0][0] != "HELPS":
-        return words[0]
-    if doubtful:
-        return "CANNOT_TELL", (
-            f"it is ahead of {control}, but not surely of {', '.join(doubtful)}, "
-            f"which {validation_rows} validation rows cannot tell from {control}"
-        )
-    if broken:
-        return "CANNOT_TELL", f"it is ahead of {control}, but gets worse in {', '.join(broken)}"
-    return words[0]
-
-
-def classify(low: float, high: float, p: float, seeds: int, added: int, block: Evaluation) -> tuple[str, str]:
-    """The word and the reason for an interval, a p value, and how much stood behind them."""
-    if added == 0:
-        return "CANNOT_TELL", "no synthetic row was added, so the arm learnt from real rows only"
-    least = max(LEAST_SEEDS, math.ceil(1 - math.log2(1 - block.confidence) - 1e-9))  # 2 / 2^n must reach 1 - confidence
-    if seeds < least:
-        return "CANNOT_TELL", f"exploratory: {seeds} paired seeds, and a verdict needs at least {least}"
-    sure = p <= 1 - block.confidence + 1e-12
-    if sure and low > 0:
-        return "HELPS", "the whole interval lies above zero, and the seeds agree"
-    if sure and high < 0:
-        return "HURTS", "the whole interval lies below zero, and the seeds agree"
-    if -block.margin <= low and high <= block.margin:
-        return "NEUTRAL", f"the whole interval lies within {100 * block.margin:g} points of zero"
-    if low <= 0 <= high:
-        return "CANNOT_TELL", "the interval is too wide to tell a gain from a loss"
-    return "CANNOT_TELL", f"the interval lies on one side of zero, but the seeds do not make it sure (p = {p:.3g})"

@@ -1,12 +1,14 @@
-"""The answer in words and tables: the sentence, what to do, every arm against the best control, guardrails, cost."""
+"""The answer in words and tables: the sentence, what to do, every arm against the best control, guardrails, doses."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
-from pipeline.reporting.tables import POINTS, TITLES, chance, interval, number, points
+from pipeline.params import Arm
+from pipeline.reporting.tables import POINTS, TITLES, chance, change, interval, number, points, share
 
+RAILS = {"macro F1": "macro_f1", "AUPRC": "macro_auprc", "ECE": "tempered_ece"}  # the scores that guardrails compare
 ENDS = ("", "_ci_low", "_ci_high")
 
 
@@ -17,15 +19,16 @@ def sentence(verdict: Mapping, scarce: Sequence[str]) -> str:
     if verdict["difference"] is None:
         return "Cannot tell whether generative augmentation helps."
     metric = TITLES[verdict["primary_metric"]]
-    change = f"{points(verdict['difference'])} points [{points(verdict['ci_low'])}, {points(verdict['ci_high'])}] of {metric}"
+    ends = f"[{points(verdict['ci_low'])}, {points(verdict['ci_high'])}]"
+    gain = f"{points(verdict['difference'])} points {ends} of {metric}"
     doubt = f"{verdict['seeds']} paired seeds, {_p(verdict['p_value'])}"
     against = f"against the best control on validation, {verdict['best_control']} ({doubt})"
     arm = verdict["chosen_arm"]
     return {
-        "HELPS": f"Generative augmentation with {arm} helps: {change} {against}.",
-        "HURTS": f"Generative augmentation with {arm} hurts: {change} {against}.",
-        "NEUTRAL": f"Generative augmentation with {arm} makes no difference worth having: {change} {against}.",
-        "CANNOT_TELL": f"Cannot tell whether generative augmentation with {arm} helps: {change} {against}.",
+        "HELPS": f"Generative augmentation with {arm} helps: {gain} {against}.",
+        "HURTS": f"Generative augmentation with {arm} hurts: {gain} {against}.",
+        "NEUTRAL": f"Generative augmentation with {arm} makes no difference worth having: {gain} {against}.",
+        "CANNOT_TELL": f"Cannot tell whether generative augmentation with {arm} helps: {gain} {against}.",
     }[verdict["verdict"]]
 
 
@@ -45,8 +48,11 @@ def advice(verdict: Mapping) -> str:
     return f"{verdict['reason'][:1].upper()}{verdict['reason'][1:]}. {what}"
 
 
-def beside(verdict: Mapping, cost: Mapping[str, float], skipped: Sequence[str]) -> list[str]:
-    """What a reader should know beside the sentence, a line each: guardrails, power, single models, cost, arms left out."""
+def beside(verdict: Mapping, price: str, skipped: Sequence[str]) -> list[str]:
+    """What a reader should know beside the sentence, a line each: guardrails, power, single models, arms left out.
+
+    `price` is what the arms cost, in a sentence; empty if it is not known.
+    """
     lines = []
     if verdict["guardrails"]:
         broken = [rail["name"] for rail in verdict["guardrails"] if rail["broken"]]
@@ -67,20 +73,31 @@ def beside(verdict: Mapping, cost: Mapping[str, float], skipped: Sequence[str]) 
             f"{one['only_arm_right']} test rows only the first has right, {one['only_control_right']} only the second "
             f"(McNemar {_p(one['p_value'])})."
         )
-    arm, control = verdict["chosen_arm"], verdict["best_control"]
-    if arm in cost and control in cost:
-        lines.append(
-            f"Cost: {cost[arm]:.0f} s for {arm} with its generator, {cost[control]:.0f} s for {control} (wall time)."
-        )
+    if verdict["exchange"]:
+        lines.append(exchange(verdict["exchange"], verdict["chosen_arm"], verdict["confidence"]))
+    lines += [price] if price else []
     if again := verdict["repeats"]:
-        lines.append(f"In the mean over {len(again['splits'])} splits of the rows: {_change(again)} points.")
+        lines.append(f"In the mean over {len(again['splits'])} splits of the rows: {change(again)} points.")
     if skipped:
         lines.append(f"Not trained in this profile: {', '.join(skipped)}.")
     return lines
 
 
+def exchange(rate: Mapping, arm: str, confidence: float) -> str:
+    """What the synthetic rows are worth in real ones, in one sentence."""
+    most = rate["most_real_rows"]
+    worth, low, high = (
+        f"over {most}" if rate[k] is None else f"{rate[k]:.0f}" for k in ("real_rows", "ci_low", "ci_high")
+    )
+    return (
+        f"Exchange rate: the {rate['synthetic_rows']} synthetic rows of {arm} are worth {worth} more real rows of the "
+        f"scarce classes ({100 * confidence:.0f} % interval: {low} to {high}), by the arms that learnt from up to {most} "
+        "real rows set aside."
+    )
+
+
 def arms_table(metrics: Mapping[str, Mapping], records: Mapping[str, Mapping], verdict: Mapping) -> pd.DataFrame:
-    """One row per arm: role, rows added, the primary metric with its interval, and the difference to the best control."""
+    """One row per arm: role, rows added, the primary metric with its interval, the difference to the best control, its word."""
     metric, rows = verdict["primary_metric"], []
     title = TITLES[metric]
     for arm, values in metrics.items():
@@ -91,9 +108,10 @@ def arms_table(metrics: Mapping[str, Mapping], records: Mapping[str, Mapping], v
                 "role": records[arm]["arm"]["role"],
                 "rows added": sum(records[arm]["synthetic_rows"].values()),
                 title: _score(values, metric),
-                f"points against {verdict['best_control']}": "the best control" if found is None else _change(found),
+                f"points against {verdict['best_control']}": "the best control" if found is None else change(found),
                 "p": "" if found is None else chance(found["p_value"]),
                 "p (Holm)": "" if found is None or "p_holm" not in found else chance(found["p_holm"]),
+                "verdict, why": "" if found is None or "verdict" not in found else _word(found),
             }
         )
     return pd.DataFrame(rows)
@@ -107,19 +125,21 @@ def metrics_table(metrics: Mapping[str, Mapping], names: Sequence[str]) -> pd.Da
 
 def _score(values: Mapping, metric: str) -> str:
     """Mean and interval; Student's interval of a share may leave [0, 1], where it is cut off."""
-    mean, low, high = (np.nan if values[f"{metric}{end}"] is None else values[f"{metric}{end}"] for end in ENDS)
-    return interval(mean, low, high, metric) if metric == "nll" else interval(mean, max(low, 0), min(high, 1), metric)
+    ends = [values[f"{metric}{end}"] for end in ENDS]
+    if metric != "nll":
+        return share(*ends, metric)
+    return interval(*(np.nan if v is None else v for v in ends), metric)
 
 
-def _change(found: Mapping) -> str:
-    return f"{points(found['difference'])} [{points(found['ci_low'])}, {points(found['ci_high'])}]"
+def _word(found: Mapping) -> str:
+    return f"{found['verdict'].replace('_', ' ')}: {found['reason']}"
 
 
 def comparison_table(verdict: Mapping) -> pd.DataFrame:
     """The chosen arm against the best control and every control that validation cannot tell from it."""
     return pd.DataFrame(
         [
-            {"control": c["control"], "difference in points": _change(c), "p": chance(c["p_value"])}
+            {"control": c["control"], "difference in points": change(c), "p": chance(c["p_value"])}
             for c in verdict["comparisons"]
         ]
     )
@@ -129,8 +149,8 @@ def repeats_table(verdict: Mapping) -> pd.DataFrame:
     """What the whole run says on each split of the rows, and in the mean."""
     again = verdict["repeats"] or {"splits": []}
     names = {"split": "split", "best_control": "best control", "chosen_arm": "arm to judge", "verdict": "verdict"}
-    rows = [{names[k]: s[k] for k in names} | {"difference in points": _change(s)} for s in again["splits"]]
-    mean = [{"split": "mean", "difference in points": _change(again)}] if rows else []
+    rows = [{names[k]: s[k] for k in names} | {"difference in points": change(s)} for s in again["splits"]]
+    mean = [{"split": "mean", "difference in points": change(again)}] if rows else []
     return pd.DataFrame(rows + mean).fillna("")
 
 
@@ -147,23 +167,43 @@ def guardrail_table(verdict: Mapping) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["guardrail", "change", "holds"])
 
 
-def costs(times: Sequence[Mapping], arms: Mapping[str, Mapping]) -> dict[str, float]:
-    """Wall seconds of each arm: its training, and what its generators took to be fitted, asked and judged."""
-    seconds = {t["stage"]: t["seconds"] for t in times}
-    steps = ("fit_generator", "generate", "pseudo_label")
-    return {
-        arm: seconds[f"retrain-{arm}"]
-        + sum(seconds.get(f"{step}-{g}", 0.0) for step in steps for g in {record["arm"]["rows"], record["arm"]["also"]})
-        for arm, record in arms.items()
-        if f"retrain-{arm}" in seconds
-    }
+def rails_table(
+    verdict: Mapping, metrics: Mapping[str, Mapping], rows: Mapping[str, int], most: int = 5
+) -> pd.DataFrame:
+    """Guardrails of ranking and calibration, and the broken ones of recall with those that change most, in their order.
+
+    `rows` counts the training rows of each class. Beside the change stand the scores of both arms.
+    """
+    control, arm = verdict["best_control"], verdict["chosen_arm"]
+    holds = guardrail_table(verdict).set_index("guardrail")
+    size = {r["name"]: (not r["broken"], -abs(r["difference"])) for r in verdict["guardrails"] if "arm" in r}
+    shown, lines = sorted(size, key=size.get)[:most], []
+    for rail in verdict["guardrails"]:
+        name = rail["name"]
+        if name in size:
+            scores = [share(*rail[who], "accuracy") for who in ("control", "arm")]
+            label = name.removeprefix("recall of ")
+            title = f"{name} ({rows[label]} training rows)"
+        else:
+            title, scores = name, [_score(metrics[a], RAILS[name]) for a in (control, arm)]
+        if name in shown or name not in size:
+            lines.append([title, *scores, *holds.loc[name, ["change", "holds"]]])
+    return pd.DataFrame(lines, columns=["guardrail", control, arm, "change", "holds"])
 
 
-def cost_table(cost: Mapping[str, float], times: Sequence[Mapping]) -> pd.DataFrame:
-    """Wall seconds by arm, with its generators, and of all stages added up."""
-    rows = [{"arm": arm, "seconds": f"{s:.1f}"} for arm, s in cost.items()]
-    rows.append({"arm": "all stages", "seconds": f"{sum(t['seconds'] for t in times):.1f}"})
-    return pd.DataFrame(rows)
+def no_doses(named: Mapping[str, Arm], trained: Mapping[str, Arm]) -> str:
+    """What stands in the place of dose curves where there are none."""
+    kinds = [_kind(arm.model_dump()) for arm in trained.values()]
+    missing = [
+        a for a, arm in named.items() if a not in trained and _kind(arm.model_dump()) in kinds and arm.rows != "nothing"
+    ]
+    more = f" Not trained in this profile: {', '.join(missing)}." if missing else ""
+    return f"No curve: no two arms of this run differ in their dose alone.{more}"
+
+
+def _kind(arm: Mapping) -> tuple:
+    """What arms on one dose curve share."""
+    return arm["rows"], arm["also"], arm["use"], arm["recipe"], arm["tuned"]
 
 
 def doses(metrics: Mapping[str, Mapping], records: Mapping[str, Mapping], metric: str) -> pd.DataFrame:
@@ -173,10 +213,9 @@ def doses(metrics: Mapping[str, Mapping], records: Mapping[str, Mapping], metric
     """
     kinds: dict[tuple, list[str]] = {}
     for arm, record in records.items():
-        about = record["arm"]
-        kinds.setdefault((about["rows"], about["also"], about["use"], str(record["recipe"])), []).append(arm)
+        kinds.setdefault(_kind(record["arm"]), []).append(arm)
     rows = []
-    for (generator, also, use, _), arms in kinds.items():
+    for (generator, also, use, *_), arms in kinds.items():
         if len(arms) > 1 and generator != "nothing":
             name = " + ".join([generator, *([also] if also != "nothing" else [])]) + (
                 f", {use}" if use != "kept" else ""
@@ -194,13 +233,13 @@ def tuned_table(metrics: Mapping[str, Mapping], metric: str) -> pd.DataFrame:
     name = f"tuned_{metric}"
     rows = []
     for arm, values in metrics.items():
-        change = None if values[metric] is None or values[name] is None else values[name] - values[metric]
+        gain = None if values[metric] is None or values[name] is None else values[name] - values[metric]
         rows.append(
             {
                 "arm": arm,
                 TITLES[metric]: _score(values, metric),
                 "with tuned thresholds": _score(values, name),
-                "change": "n/a" if change is None else points(change) if metric in POINTS else number(change),
+                "change": "n/a" if gain is None else points(gain) if metric in POINTS else number(gain),
             }
         )
     return pd.DataFrame(rows)

@@ -4,6 +4,10 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from pipeline.reporting.tables import chance
+
+COLUMNS = {"mean": "brightness", "spread": "contrast"}  # what statistics of grey levels are called
+
 
 def counts_table(about: Mapping) -> pd.DataFrame:
     """Rows per class and split, and which classes are scarce."""
@@ -37,6 +41,20 @@ def openings_sentence(times: int) -> str:
     )
 
 
+def audit_sentence(about: Mapping) -> str:
+    """The audit in one line."""
+    near = (
+        "near duplicates not looked for"
+        if about["near_bound"] is None
+        else f"{about['near_pairs']} near duplicate pairs"
+    )
+    drift = min((d["p"] for d in about["drift"]), default=1.0)
+    return (
+        f"Audit: {about['quarantined']} rows left out, {about['exact_duplicates']} exact duplicates, {near}, "
+        f"{about['leaking_groups']} groups in more than one split, least p of drift {chance(drift)} in {len(about['drift'])} tests."
+    )
+
+
 def checks_table(about: Mapping) -> pd.DataFrame:
     """What the audit looked for and what it found."""
     quarantine = ", ".join(f"{code} {n}" for code, n in about["quarantine"].items()) or "none"
@@ -61,13 +79,23 @@ def checks_table(about: Mapping) -> pd.DataFrame:
     return pd.DataFrame(list(rows.items()), columns=["check", "found"])
 
 
+def statistics_table(about: Mapping) -> pd.DataFrame:
+    """Brightness, contrast and size of the pictures of each split: mean, and from least to most."""
+    return pd.DataFrame(
+        [
+            {"split": split}
+            | {COLUMNS.get(n, n): f"{v['mean']:.1f} ({v['min']:.0f} to {v['max']:.0f})" for n, v in found.items()}
+            for split, found in about["statistics"].items()
+        ]
+    )
+
+
 def drift_table(about: Mapping) -> pd.DataFrame:
     """Brightness, contrast and size of validation and test beside train."""
-    words = {"mean": "brightness", "spread": "contrast"}
     return pd.DataFrame(
         [
             {
-                "what": words.get(d["what"], d["what"]),
+                "what": COLUMNS.get(d["what"], d["what"]),
                 "split": d["split"],
                 "mean in train": f"{d['train_mean']:.1f}",
                 "mean in the split": f"{d['split_mean']:.1f}",

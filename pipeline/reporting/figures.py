@@ -9,31 +9,33 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+INK = "#555555"  # of what belongs to no arm
+# Each 3 : 1 or more on white and on the dark page (WCAG 2.1, 1.4.11), and far from all others: a search over sRGB.
 PALETTE = (
-    "#4477AA",
-    "#EE6677",
-    "#228833",
-    "#CCBB44",
-    "#66CCEE",
-    "#AA3377",
-    "#BBBBBB",
-    "#997700",
-    "#EE7733",
-    "#009988",
-    "#7a5195",
-    "#555555",
-    "#1F3A5F",
-    "#F4A6B0",
-    "#84C47C",
-    "#8A7A1F",
-    "#2A8FB3",
-    "#E39AD0",
-    "#3D3D3D",
-    "#D9B26F",
-    "#9C3F00",
-    "#5FD0BD",
-    "#B9A0D6",
-    "#A0522D",
+    "#4078A8",
+    "#F86010",
+    "#30A810",
+    "#A830A8",
+    "#886000",
+    "#E860C0",
+    "#889878",
+    "#8088F8",
+    "#007830",
+    "#C83000",
+    "#7850D8",
+    "#C88080",
+    "#C08000",
+    "#E84068",
+    "#10A0C8",
+    "#A868C0",
+    "#3070F0",
+    "#A06060",
+    "#009870",
+    "#9090B8",
+    "#808800",
+    "#B83068",
+    "#587060",
+    "#785898",
 )
 STYLE = {
     "font.size": 9,
@@ -67,7 +69,7 @@ def forest(
     """Each arm's difference to the best control in points with its interval; the arms named in `chosen` are drawn bold."""
     shade = colours(arms)
     figure, ((axes,),) = subplots(1, 1, 7, 0.3 * len(arms) + 0.9)
-    axes.axvline(0, color="#555555", lw=1)
+    axes.axvline(0, color=INK, lw=1)
     for i, arm in enumerate(arms):
         if arm in found:
             mean, low, high = (100 * found[arm][k] for k in ("difference", "ci_low", "ci_high"))
@@ -84,14 +86,26 @@ def forest(
     return png(figure)
 
 
-def doses(points: pd.DataFrame, metric: str, level: float, control: str) -> bytes:
-    """The metric by the number of synthetic rows, a line with intervals per curve, and the best control as a level."""
+def doses(points: pd.DataFrame, metric: str, level: float, control: str, shade: Mapping[str, str]) -> bytes:
+    """The metric by the number of rows added, a line with intervals per curve, and the best control as a level.
+
+    A curve has the colour of its arm with the most rows.
+    """
     figure, ((axes,),) = subplots(1, 1, 6, 3)
-    axes.axhline(level, color="#555555", lw=1, ls="--", label=f"{control} (best control)")
-    for (name, line), shade in zip(points.groupby("curve", sort=False), PALETTE, strict=False):
+    axes.axhline(level, color=INK, lw=1, ls="--", label=f"{control} (best control)")
+    for name, line in points.groupby("curve", sort=False):
         ends = np.abs(line[["ci_low", "ci_high"]].to_numpy().T - line[metric].to_numpy())
-        axes.errorbar(line["rows"], line[metric], ends, color=shade, marker="o", lw=1.3, capsize=3, label=name)
-    axes.set(xlabel="synthetic rows learnt from", ylabel=metric.replace("_", " "))
+        axes.errorbar(
+            line["rows"],
+            line[metric],
+            ends,
+            color=shade[line["arm"].iloc[-1]],
+            marker="o",
+            lw=1.3,
+            capsize=3,
+            label=name,
+        )
+    axes.set(xlabel="rows added to the training rows", ylabel=metric.replace("_", " "))
     axes.legend(fontsize=7, frameon=False)
     return png(figure)
 
@@ -99,7 +113,7 @@ def doses(points: pd.DataFrame, metric: str, level: float, control: str) -> byte
 def reliability(frame: pd.DataFrame, arms: Sequence[str], shade: Mapping[str, str]) -> bytes:
     """Accuracy by confidence; points on the diagonal are well calibrated, their area is the share of the rows."""
     figure, ((axes,),) = subplots(1, 1, 3.8, 3.6)
-    axes.plot([0, 1], [0, 1], color="#555555", lw=1, ls="--")
+    axes.plot([0, 1], [0, 1], color=INK, lw=1, ls="--")
     for arm in arms:
         line = frame[frame["arm"] == arm]
         axes.plot(line["confidence"], line["accuracy"], color=shade[arm], lw=1.3, label=arm)
@@ -173,11 +187,11 @@ def curves(frame: pd.DataFrame, arms: Sequence[str], chosen: Sequence[str]) -> b
     return png(figure)
 
 
-def losses(generators: Mapping[str, Sequence[Mapping]]) -> bytes:
-    """The loss of each trained generator by step, each on its own scale."""
+def losses(generators: Mapping[str, Sequence[Mapping]], shade: Mapping[str, str]) -> bytes:
+    """The loss of each trained generator by step, each on its own scale; `shade` is by generator."""
     figure, all_axes = subplots(1, len(generators), 3.3 * len(generators), 2.4)
     for axes, (name, curve) in zip(all_axes[0], generators.items(), strict=True):
-        axes.plot([p["step"] for p in curve], [p["loss"] for p in curve], color="#4477AA", lw=1.3)
+        axes.plot([p["step"] for p in curve], [p["loss"] for p in curve], color=shade.get(name, INK), lw=1.3)
         axes.set(xlabel="step", title=name)
     return png(figure)
 

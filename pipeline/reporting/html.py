@@ -4,11 +4,15 @@ import base64
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from pipeline.reporting.tables import markdown
+
+MOST_LINES = 59  # of the digest
+LONG = 48  # characters; a longer text in a table is broken into lines
 
 
 def picture(png: bytes, alt: str) -> Markup:
@@ -16,12 +20,18 @@ def picture(png: bytes, alt: str) -> Markup:
     return Markup('<img src="data:image/png;base64,{}" alt="{}">').format(data, alt)
 
 
-def table(frame: pd.DataFrame) -> Markup:
-    head = "".join(f"<th>{escape(c)}</th>" for c in frame.columns)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{escape(str(v))}</td>" for v in row) + "</tr>" for row in frame.itertuples(index=False)
-    )
-    return Markup(f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>')
+def table(frame: pd.DataFrame, label: str) -> Markup:
+    """A table in a box of its own, which the keyboard can reach to scroll it, and which is read out as `label`."""
+    head = "".join(f'<th scope="col">{escape(c)}</th>' for c in frame.columns)
+    body = "".join("<tr>" + "".join(map(cell, row)) + "</tr>" for row in frame.itertuples(index=False))
+    box = Markup('<div class="scroll" tabindex="0" role="region" aria-label="{}">').format(label)
+    return box + Markup(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>")
+
+
+def cell(value: object) -> str:
+    """One cell; a whole sentence may run over several lines."""
+    text = str(value)
+    return f'<td class="long">{escape(text)}</td>' if len(text) > LONG else f"<td>{escape(text)}</td>"
 
 
 def page(facts: Mapping) -> str:
@@ -30,15 +40,21 @@ def page(facts: Mapping) -> str:
 
 
 def digest(facts: Mapping) -> str:
-    """The report for a pull request, in under 60 lines of markdown; of many arms the controls but the best are left out."""
-    arms, best = facts["arms"], facts["verdict"]["best_control"]
-    short = arms if len(arms) <= 16 else arms[(arms["role"] != "control") | (arms["arm"] == best)][:16]
-    return render(
-        "report.md.jinja", {**facts, "arms": short, "left_out": len(arms) - len(short)}, markdown, escaped=False
+    """The report for a pull request, in under 60 lines of markdown; of many arms those that fit, controls going first."""
+    arms, verdict = facts["arms"], facts["verdict"]
+
+    def written(some: pd.DataFrame) -> str:
+        told = {**facts, "arms": some, "left_out": len(arms) - len(some)}
+        return render("report.md.jinja", told, markdown, escaped=False)
+
+    room = max(MOST_LINES - len(written(arms[:0]).splitlines()), 2)
+    last = np.where(
+        arms["arm"].isin([verdict["best_control"], verdict["chosen_arm"]]), 0, 1 + (arms["role"] == "control")
     )
+    return written(arms.iloc[np.sort(np.argsort(last, kind="stable")[:room])])
 
 
-def render(template: str, facts: Mapping, table: Callable[[pd.DataFrame], str], escaped: bool) -> str:
+def render(template: str, facts: Mapping, table: Callable[..., str], escaped: bool) -> str:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=escaped,

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from pipeline.evaluation.openings import settings_hash
 from pipeline.evaluation.scores import confusion
 from pipeline.params import Params
-from pipeline.reporting import answer, data, figures, html, tables
+from pipeline.reporting import answer, cost, data, figures, html, tables
 from pipeline.samples import Samples
 from pipeline.selection import copies
 from pipeline.selection.rules import REASONS
@@ -36,6 +36,7 @@ class Run:
     text: str  # params.yaml as it stands
     about: dict  # of the dataset
     verdict: dict
+    code: Mapping[str, str]  # versions of the project's code, and of what it needs
     openings: Mapping[str, list[str]]  # by fingerprint of a test split, under which settings it was evaluated
     choices: dict
     scores: pd.DataFrame  # arm, seed, class, metric, value on the test split
@@ -63,13 +64,13 @@ def facts(run: Run) -> dict:
     found, about, block = run.verdict, run.about, run.params.evaluation
     metrics = tables.summarise(run.scores, block.confidence)
     settings = next(iter(run.records.values()))["settings"]
-    cost, skipped = answer.costs(run.times, run.records), [a for a in run.params.arms if a not in run.records]
-    classes = tables.class_table(run.scores, about["counts"], about["scarce"], *run.chosen)
+    skipped = [a for a in run.params.arms if a not in run.records]
+    price = cost.sentence(run.times, run.records, found["chosen_arm"], found["best_control"])
     return {
         "verdict": found,
         "sentence": answer.sentence(found, about["scarce"]),
         "advice": answer.advice(found),
-        "beside": answer.beside(found, cost, skipped),
+        "beside": answer.beside(found, price, skipped),
         "about": about,
         "warnings": warnings(run),
         "leaks": data.leak_sentence(about),
@@ -89,15 +90,18 @@ def facts(run: Run) -> dict:
         "repeats": answer.repeats_table(found),
         "guardrails": answer.guardrail_table(found),
         "tuned": answer.tuned_table(metrics, found["primary_metric"]),
-        "classes": classes,
-        "changes": tables.largest_changes(classes),
+        "classes": tables.class_table(found, metrics, about["counts"], about["scarce"]),
+        "rails": answer.rails_table(found, metrics, about["counts"]["train"]),
+        "kept": tables.kept_table({g: s for g, s in run.selections.items() if g in selected_from(run.params)}),
         "selection": tables.selection_table(run.selections),
         "fidelity": tables.fidelity_table(run.fidelity),
         "counts": data.counts_table(about),
+        "audit": data.audit_sentence(about),
+        "statistics": data.statistics_table(about),
         "drift": data.drift_table(about),
         "checks": data.checks_table(about),
-        "costs": answer.cost_table(cost, run.times),
-        "times": tables.times_table(run.times),
+        "costs": cost.cost_table(run.times, run.records),
+        "times": cost.times_table(run.times),
         "hashes": hashes(run),
         "automatic": tables.automatic_table(
             about, settings, next(iter(run.records.values()))["policy"], run.generators
@@ -109,8 +113,7 @@ def facts(run: Run) -> dict:
 
 def warnings(run: Run) -> list[str]:
     """What a reader must know before believing a number."""
-    used = {g for arm in run.params.compared.values() if arm.use != "all" for g in (arm.rows, arm.also)}
-    found = [f"{g}: {w}" for g, s in run.selections.items() if g in used for w in s["warnings"]]
+    found = [f"{g}: {w}" for g, s in run.selections.items() if g in selected_from(run.params) for w in s["warnings"]]
     if not run.about["scarce"]:
         found.append(
             "no class is scarce by the rule in data.scarce: nothing was generated, and arms with synthetic rows "
@@ -124,6 +127,11 @@ def warnings(run: Run) -> list[str]:
     return run.about["warnings"] + found
 
 
+def selected_from(params: Params) -> set[str]:
+    """The generators of whose rows an arm uses those alone that selection kept."""
+    return {g for arm in params.compared.values() if arm.use != "all" for g in (arm.rows, arm.also)}
+
+
 def pictures(run: Run, metrics: Mapping[str, Mapping]) -> dict:
     """Every figure of the page, as markup."""
     arms, classes = list(run.records), run.about["classes"]
@@ -133,9 +141,11 @@ def pictures(run: Run, metrics: Mapping[str, Mapping]) -> dict:
     losses = {g: curve for g, curve in run.losses.items() if curve}
     floors = [s["copy_floor"] for s in run.selections.values()]
     shade = figures.colours(arms)
+    own = {run.records[a]["arm"]["rows"]: shade[a] for a in reversed(arms)}  # a generator has its first arm's colour
     return {
         "forest": html.picture(forest(run), "each arm's difference to the best control, with its interval"),
-        "dose": dose_curves(run, metrics),
+        "dose": dose_curves(run, metrics, shade),
+        "no_dose": answer.no_doses(run.params.arms, run.params.compared),
         "reliability": html.picture(
             figures.reliability(run.reliability, run.chosen, shade), "accuracy by confidence: " + ", ".join(run.chosen)
         ),
@@ -144,7 +154,7 @@ def pictures(run: Run, metrics: Mapping[str, Mapping]) -> dict:
         "curves": html.picture(
             figures.curves(run.curves, arms, run.chosen), "training loss and validation accuracy by step"
         ),
-        "losses": html.picture(figures.losses(losses), "loss of each generator by step") if losses else "",
+        "losses": html.picture(figures.losses(losses, own), "loss of each generator by step") if losses else "",
         "contact": contact_sheet(run),
         "near": near_duplicates(run),
         "samples": {g: sample_grids(run, rows) for g, rows in made.items()},
@@ -167,14 +177,14 @@ def forest(run: Run) -> bytes:
     return figures.forest(run.verdict["arms"], run.verdict["best_control"], metric, list(run.records), run.chosen)
 
 
-def dose_curves(run: Run, metrics: Mapping[str, Mapping]) -> Markup:
+def dose_curves(run: Run, metrics: Mapping[str, Mapping], shade: Mapping[str, str]) -> Markup:
     """The primary metric by the number of synthetic rows; nothing where no two arms differ in their dose alone."""
     metric = run.verdict["primary_metric"]
     points = answer.doses(metrics, run.records, metric)
     if points.empty:
         return Markup("")
     level = metrics[run.verdict["best_control"]][metric]
-    picture = figures.doses(points, metric, level, run.verdict["best_control"])
+    picture = figures.doses(points, metric, level, run.verdict["best_control"], shade)
     return html.picture(picture, f"{tables.TITLES[metric]} by dose: {', '.join(points['arm'])}")
 
 
@@ -192,16 +202,18 @@ def plots(run: Run, metrics: Mapping[str, Mapping]) -> dict[str, pd.DataFrame]:
 
 
 def hashes(run: Run) -> pd.DataFrame:
-    """What tells this run from another: splits, settings, initial weights, and the weights that came of them."""
-    first = next(iter(run.records.values()))
+    """What tells this run from another: splits, settings, code, machine, initial weights, and the weights that came of them."""
+    first, machines = next(iter(run.records.values())), [r["machine"] for r in run.records.values()]
+    words = {"train": "training", "val": "validation", "test": "test", "heldback": "set aside"}
     rows = {
-        "training rows": run.train.fingerprint(),
-        "test rows": run.verdict["test"]["fingerprint"],
+        **{f"{words[split]} rows": found for split, found in run.about["fingerprints"].items()},
         "settings": settings_hash(run.params),
+        **run.code,
+        **{f"arms: {key}": "; ".join(dict.fromkeys(m[key] for m in machines)) for key in machines[0]},
         "initial weights by seed": ", ".join(first["initial_weights"]),
         **{f"weights of generator {name}": g["weights"] for name, g in run.generators.items() if "weights" in g},
     }
-    return pd.DataFrame(list(rows.items()), columns=["what", "hash"])
+    return pd.DataFrame(list(rows.items()), columns=["what", "version or hash"])
 
 
 def sample_grids(run: Run, rows: Samples) -> list[tuple[str, Markup]]:

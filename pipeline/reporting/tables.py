@@ -33,6 +33,17 @@ def interval(mean: float, low: float, high: float, metric: str = "") -> str:
     return number(mean, metric) + ends
 
 
+def share(mean: float | None, low: float | None, high: float | None, metric: str) -> str:
+    """Mean and interval of what lies between 0 and 1, where the interval is cut off; an end that is not known is None."""
+    mean, low, high = (np.nan if v is None else v for v in (mean, low, high))
+    return interval(mean, max(low, 0), min(high, 1), metric)
+
+
+def change(found: Mapping) -> str:
+    """A difference and its interval, in points."""
+    return f"{points(found['difference'])} [{points(found['ci_low'])}, {points(found['ci_high'])}]"
+
+
 def points(value: float) -> str:
     return f"{round(100 * value, 1) + 0.0:+.1f}"  # + 0.0: no negative zero
 
@@ -57,31 +68,30 @@ def summarise(scores: pd.DataFrame, confidence: float) -> dict[str, dict[str, fl
 
 
 def class_table(
-    scores: pd.DataFrame, counts: Mapping[str, Mapping[str, int]], scarce: Sequence[str], control: str, arm: str = ""
+    verdict: Mapping, metrics: Mapping[str, Mapping], counts: Mapping[str, Mapping[str, int]], scarce: Sequence[str]
 ) -> pd.DataFrame:
-    """Per class: rows in train and test, recall under the control and the chosen arm, and the change in points."""
-    recall = scores[scores["metric"] == "recall"].groupby(["arm", "class"])["value"].mean()
+    """Per class: rows in train and test, recall under the control and the chosen arm, and the change in points.
+
+    With the intervals of the guardrails, which carry seeds and test rows; where no arm was chosen, over seeds alone.
+    """
+    control, arm = verdict["best_control"], verdict["chosen_arm"]
+    rails = {rail["name"]: rail for rail in verdict["guardrails"]}
     rows = []
     for label, n in counts["train"].items():
-        a, b = recall[control, label], recall[arm, label] if arm else float("nan")
+        rail = rails.get(f"recall of {label}")
+        alone = [metrics[control][f"recall_{label}{end}"] for end in ("", "_ci_low", "_ci_high")]
         rows.append(
             {
                 "class": label,
                 "scarce": "yes" if label in scarce else "",
                 "train rows": n,
                 "test rows": counts["test"][label],
-                f"recall, {control}": number(a, "accuracy"),
-                f"recall, {arm or 'no arm'}": number(b, "accuracy"),
-                "change": "n/a" if pd.isna(b - a) else points(b - a),
+                f"recall, {control}": share(*(rail["control"] if rail else alone), "accuracy"),
+                f"recall, {arm or 'no arm'}": share(*rail["arm"], "accuracy") if rail else "n/a",
+                "change": change(rail) if rail else "n/a",
             }
         )
     return pd.DataFrame(rows)
-
-
-def largest_changes(classes: pd.DataFrame, most: int = 5) -> pd.DataFrame:
-    """The lines of a class table whose recall changes most, in the table's order."""
-    size = pd.to_numeric(classes["change"], errors="coerce").abs().fillna(0)
-    return classes.loc[sorted(size.sort_values(ascending=False, kind="stable").index[:most])]
 
 
 def arm_points(verdict: Mapping, metrics: Mapping[str, Mapping]) -> pd.DataFrame:
@@ -113,6 +123,18 @@ def selection_table(summaries: Mapping[str, Mapping]) -> pd.DataFrame:
     )
 
 
+def kept_table(summaries: Mapping[str, Mapping], most: int = 6) -> pd.DataFrame:
+    """Per generator: rows generated, kept and dropped by each rule; of many generators the first."""
+    rows = []
+    for name, summary in summaries.items():
+        classes = summary["classes"].values()
+        dropped = {r: sum(c["dropped"][r] for c in classes) for c in classes for r in c["dropped"]}
+        why = ", ".join(f"{r.replace('_', ' ')} {n}" for r, n in dropped.items() if n)
+        counts = {k: sum(c[k] for c in classes) for k in ("generated", "kept")}
+        rows.append({"generator": name} | counts | {"dropped, by rule": why or "none"})
+    return pd.DataFrame([r for r in rows if r["generated"]][:most])
+
+
 def fidelity_table(fidelity: pd.DataFrame) -> pd.DataFrame:
     """Per generator, over the scarce classes together; `fidelity` has columns generator, class, metric, value."""
     wide = fidelity[fidelity["class"] == ""].pivot(index="generator", columns="metric", values="value")
@@ -140,15 +162,6 @@ def automatic_table(
         if "steps" in s
     }
     return pd.DataFrame(list(rows.items()), columns=["key", "value"])
-
-
-def times_table(times: Sequence[Mapping]) -> pd.DataFrame:
-    """Wall seconds of each stage, longest first, and their sum."""
-    rows = sorted(times, key=lambda t: -t["seconds"])
-    rows += [{"stage": "all stages", "seconds": sum(t["seconds"] for t in times)}] if times else []
-    return pd.DataFrame(
-        [{"stage": t["stage"], "seconds": f"{t['seconds']:.1f}"} for t in rows], columns=["stage", "seconds"]
-    )
 
 
 def mean_curves(curves: pd.DataFrame) -> pd.DataFrame:

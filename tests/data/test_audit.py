@@ -20,6 +20,7 @@ from pipeline.data.audit import (
     leaks,
     refuse_leaks,
     resolution,
+    statistics,
 )
 from pipeline.data.sources.base import Problem
 from pipeline.params.sections import Scarce
@@ -277,8 +278,16 @@ def test_the_account_counts_and_says_nothing_where_all_is_well(shipped):
     assert (told["leaking_groups"], told["leaking_rows"], told["rows_in_groups"], told["largest_group"]) == (0, 0, 0, 1)
     assert told["notes"] == {"alpha": 2, "deep": 1} and told["exact_duplicates"] == 1
     assert not told["group_column"] and told["groups"] == 33 and told["not_checked"]
-    assert told["statistics"]["height"] == {"min": 1, "mean": 1, "max": 1}
+    assert set(told["statistics"]) == {"train", "val", "test"}, "none was set aside"
+    assert told["statistics"]["test"]["height"] == {"min": 1, "mean": 1, "max": 1}
     assert told["test_resolution"] == resolution({"a": 6, "b": 5})
+
+
+def test_statistics_are_those_of_the_pictures_of_each_split():
+    seen = facts(mean=[10.0, 20.0, 60.0, 5.0])
+    found = statistics(seen, np.array(["train", "train", "test", "train"]))
+    assert found["train"]["mean"] == {"min": 5, "mean": pytest.approx(35 / 3), "max": 20}
+    assert found["test"]["mean"] == {"min": 60, "mean": 60, "max": 60} and list(found) == ["train", "test"]
 
 
 def test_the_account_finds_leaks_and_groups(shipped):

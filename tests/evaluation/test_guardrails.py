@@ -173,6 +173,18 @@ def test_only_classes_with_rows_have_a_recall():
     assert list(checked(p[:, y != 1], p[:, y != 1], y[y != 1])) == [n for n in ALL if n != "recall of bee"]
 
 
+def test_the_recalls_of_both_are_those_of_scikit_learn_with_intervals_around_them():
+    (arm, y), (control, _) = case(1, rows=90), case(2, rows=90)
+    rails = checked(arm, control, y)
+    for c, name in enumerate(NAMES):
+        for who, p in (("arm", arm), ("control", control)):
+            mean, low, high = rails[f"recall of {name}"][who]
+            expected = np.mean([metrics.recall_score(y, one.argmax(1), average=None)[c] for one in p])
+            assert mean == pytest.approx(expected) and low < mean < high
+            assert high - low == pytest.approx(2 * 1.96 * np.sqrt(mean * (1 - mean) / 30), rel=0.5), "they carry rows"
+    assert "arm" not in rails["AUPRC"]
+
+
 def test_rows_of_a_group_do_not_make_a_loss_sure():
     """One patient of six lost is a sixth of the rows, but a single patient."""
     y, patient = np.repeat([0, 1], 120), np.repeat(np.arange(12), 20)

@@ -9,17 +9,8 @@ from sklearn import metrics
 
 from pipeline.evaluation import guardrails
 from pipeline.evaluation.statistics import detectable, holm, mcnemar, resampled_interval
-from pipeline.evaluation.verdict import (
-    LEAST_SEEDS,
-    Outcomes,
-    check_equal_compute,
-    choose,
-    classify,
-    combine,
-    decide,
-    over_splits,
-    single_models,
-)
+from pipeline.evaluation.verdict import Outcomes, check_equal_compute, choose, decide, over_splits, single_models
+from pipeline.evaluation.words import LEAST_SEEDS, classify, combine, least_seeds
 from pipeline.params import Arm, load
 
 SET = {
@@ -119,8 +110,9 @@ def test_seeds_that_all_agree_are_not_said_to_disagree_when_p_is_adjusted():
 
 
 def arms(**roles):
+    """Arms by name, of these roles; one may be given by all its keys instead."""
     rest = {"rows": "x", "also": "x", "use": "kept", "dose": "full", "recipe": "plain", "quick": True}
-    return {n: Arm(role=r, **rest) for n, r in roles.items()}
+    return {n: Arm(**(r if isinstance(r, dict) else {"role": r, **rest})) for n, r in roles.items()}
 
 
 def said(y, share, seeds=6, sure=0.9):
@@ -379,20 +371,66 @@ def test_every_arm_but_the_best_control_is_compared_with_it():
             assert one["ci_low"] <= one["difference"] <= one["ci_high"]
 
 
-def test_only_arms_that_are_not_controls_are_adjusted_and_have_a_word():
+def test_arms_that_are_neither_controls_nor_chosen_are_adjusted_for_their_number():
     found = compared()
     assert set(found["b"]) == {"difference", "ci_low", "ci_high", "p_value"}
-    judged = ["new", "other", "wild"]
-    expected = holm([found[a]["p_value"] for a in judged])
-    assert [found[a]["p_holm"] for a in judged] == expected
-    assert found["new"]["p_holm"] == pytest.approx(3 * found["new"]["p_value"]), "b does not count"
-    assert [found[a]["verdict"] for a in judged] == ["HELPS", "CANNOT_TELL", "HURTS"]
+    others = ["other", "wild"]
+    assert [found[a]["p_holm"] for a in others] == holm([found[a]["p_value"] for a in others])
+    assert found["wild"]["p_holm"] == pytest.approx(2 * found["wild"]["p_value"]), "neither b nor new counts"
+    assert "p_holm" not in found["new"], "it was named beforehand"
+    assert [found[a]["verdict"] for a in ("new", *others)] == ["HELPS", "CANNOT_TELL", "HURTS"]
 
 
-def test_six_seeds_cannot_make_several_arms_sure_and_the_reason_says_why():
-    found = compared(seeds=6)["new"]
-    assert found["p_value"] == SURE and found["p_holm"] == pytest.approx(3 * SURE)
-    assert found["verdict"] == "CANNOT_TELL" and "0.0938" in found["reason"] and "disagree" not in found["reason"]
+@pytest.mark.parametrize(
+    ("new", "sure", "expected"),
+    [(0.8, 0.9, "HELPS"), (0.6, 0.9, "HURTS"), (0.7, 0.9, "NEUTRAL"), (0.8, 0.999, "CANNOT_TELL")],
+)
+def test_the_word_of_the_chosen_arm_is_the_verdict_however_few_the_seeds(new, sure, expected):
+    """With six seeds and three judged arms Holm could never say HELPS, whatever the verdict said."""
+    shares = {"a": 0.7, "new": new, "other": 0.9, "wild": 0.3}
+    found = decided(shares, roles={n: ROLES[n] for n in shares}, sure={"a": 0.7, "new": sure} if sure > 0.9 else {})
+    assert found["verdict"] == expected
+    assert {k: found["arms"]["new"][k] for k in ("verdict", "reason")} == {k: found[k] for k in ("verdict", "reason")}
+
+
+def test_doubt_between_controls_and_doubt_of_other_splits_reach_the_table_of_arms():
+    found = decided({"a": 0.7, "b": 0.8, "new": 0.8}, contenders=["a", "b"])
+    assert "not surely of b" in found["arms"]["new"]["reason"] and found["arms"]["new"]["verdict"] == "CANNOT_TELL"
+    found = decided({"a": 0.7, "new": 0.8})
+    other = {
+        "split": 1,
+        "train_rows": 60,
+        "test_rows": 20,
+        "best_control": "a",
+        "chosen_arm": "new",
+        "verdict": "HURTS",
+    }
+    again = over_splits(found, [other | {"difference": -0.2, "ci_low": -0.3, "ci_high": -0.1}], 0, BLOCK)
+    assert found["arms"]["new"]["verdict"] == "HELPS", "what was given stays as it was"
+    assert again["verdict"] == again["arms"]["new"]["verdict"] == "CANNOT_TELL"
+    assert again["reason"] == again["arms"]["new"]["reason"]
+
+
+def test_an_arm_that_was_not_chosen_may_help_but_is_said_not_to_have_been_asked_all():
+    shares = {"a": 0.7, "new": 0.7, "other": 0.9}
+    found = decided(shares, roles={n: ROLES[n] for n in shares})["arms"]["other"]
+    assert found["verdict"] == "HELPS" and found["p_holm"] == SURE, "one arm needs no adjustment"
+    assert "ahead of a" in found["reason"] and "guardrails were not asked" in found["reason"]
+
+
+def test_seeds_that_cannot_make_one_of_several_arms_sure_are_counted():
+    found = compared(seeds=6)["wild"]
+    assert found["p_value"] == SURE and found["p_holm"] == pytest.approx(2 * SURE)
+    assert found["verdict"] == "CANNOT_TELL" and "disagree" not in found["reason"]
+    assert "6 paired seeds cannot make any of 2 arms" in found["reason"] and "at least 7" in found["reason"]
+
+
+@pytest.mark.parametrize("among", [1, 2, 3, 8, 12, 100])
+@pytest.mark.parametrize("confidence", [0.9, 0.95, 0.99])
+def test_the_seeds_asked_for_are_the_least_at_which_holm_can_be_sure(among, confidence):
+    n = least_seeds(confidence, among)
+    sure = [min(holm([2 / 2**seeds] * among)) <= 1 - confidence + 1e-12 for seeds in (n - 1, n)]
+    assert sure[1] and (n == LEAST_SEEDS or not sure[0])
 
 
 @pytest.mark.parametrize("without", [("new",), ("new", "other", "wild")])
@@ -405,7 +443,7 @@ def test_arms_without_added_rows_have_no_word_for_or_against(without):
 def test_the_arm_named_beforehand_keeps_its_own_p_and_agrees_with_the_table():
     found = decided(uneven(), seeds=8, roles=ROLES)
     table = found["arms"]["new"]
-    assert found["p_value"] == table["p_value"] < table["p_holm"]
+    assert found["p_value"] == table["p_value"] and "p_holm" not in table
     assert (found["difference"], found["ci_low"], found["ci_high"]) == pytest.approx(
         (table["difference"], table["ci_low"], table["ci_high"])
     )
@@ -430,7 +468,7 @@ def told(differences, word="HELPS", split=0):
     keys = {"best_control": "a", "chosen_arm": "new", "ci_low": 0.0, "ci_high": 0.1}
     first, *others = [{"difference": d, "verdict": word, **keys} for d in differences]
     elsewhere = [{"split": split + i, "train_rows": 60, "test_rows": 20, **one} for i, one in enumerate(others, 1)]
-    return over_splits({**first, "reason": "why"}, elsewhere, split, BLOCK)
+    return over_splits({**first, "reason": "why", "arms": {}}, elsewhere, split, BLOCK)
 
 
 @pytest.mark.parametrize(("word", "sign"), [("HELPS", 1), ("HURTS", -1)])

@@ -1,5 +1,6 @@
 """The answer in words and tables, and the digest for a pull request. Run: python -m pytest tests/reporting/test_answer.py"""
 
+import re
 from itertools import pairwise
 
 import pandas as pd
@@ -20,15 +21,41 @@ VERDICT = {
     "seeds": 6,
     "detectable": 0.0123,
     "threshold_shift": False,
+    "exchange": None,
+    "confidence": 0.95,
     "repeats": None,
     "guardrails": [
         {"name": "macro F1", "difference": 0.01, "ci_low": 0.001, "ci_high": 0.02, "broken": False},
         {"name": "AUPRC", "difference": -0.004, "ci_low": -0.008, "ci_high": 0.001, "broken": False},
-        {"name": "recall of cat", "difference": -0.05, "ci_low": -0.07, "ci_high": -0.03, "broken": True},
+        {
+            "name": "recall of cat",
+            "difference": -0.05,
+            "ci_low": -0.07,
+            "ci_high": -0.03,
+            "broken": True,
+            "control": [0.9, 0.85, 0.94],
+            "arm": [0.85, 0.8, 0.9],
+        },
     ],
     "single_models": {"seeds": [1, 4], "only_arm_right": 19, "only_control_right": 7, "p_value": 0.029},
     "arms": {
-        "diffusion": {"difference": 0.0163, "ci_low": 0.0071, "ci_high": 0.0259, "p_value": 0.03125, "p_holm": 0.0625},
+        "diffusion": {
+            "difference": 0.0163,
+            "ci_low": 0.0071,
+            "ci_high": 0.0259,
+            "p_value": 0.03125,
+            "verdict": "HELPS",
+            "reason": "the whole interval lies above zero",
+        },
+        "cvae": {
+            "difference": 0.0112,
+            "ci_low": 0.0021,
+            "ci_high": 0.0207,
+            "p_value": 0.03125,
+            "p_holm": 0.0625,
+            "verdict": "CANNOT_TELL",
+            "reason": "6 paired seeds cannot make any of 2 arms sure",
+        },
         "classic": {"difference": -0.0004, "ci_low": -0.01, "ci_high": 0.006, "p_value": 0.5},
     },
     "test": {"fingerprint": "00ff", "rows": 800},
@@ -96,8 +123,8 @@ def test_other_splits_have_a_line_each_and_their_mean():
     table = answer.repeats_table(again)
     assert table["split"].tolist() == [0, 1, 2, "mean"] and table["best control"].tolist() == ["smote"] * 3 + [""]
     assert table["difference in points"].tolist() == ["+1.0 [-1.0, +3.0]"] * 3 + ["+1.1 [+0.2, +2.0]"]
-    assert "mean over 3 splits of the rows: +1.1 [+0.2, +2.0] points." in "\n".join(answer.beside(again, {}, []))
-    assert len(answer.repeats_table(VERDICT)) == 0 and "splits" not in "\n".join(answer.beside(VERDICT, {}, []))
+    assert "mean over 3 splits of the rows: +1.1 [+0.2, +2.0] points." in "\n".join(answer.beside(again, "", []))
+    assert len(answer.repeats_table(VERDICT)) == 0 and "splits" not in "\n".join(answer.beside(VERDICT, "", []))
 
 
 def record(role, rows="nothing", also="nothing", use="kept", recipe="plain", added=0):
@@ -109,6 +136,7 @@ RECORDS = {
     "oversample": record("control"),
     "classic": record("control", "classic", use="all", added=40),
     "diffusion": record("candidate", "diffusion", added=40),
+    "cvae": record("candidate", "cvae", added=40),
     "diffusion_quarter": record("candidate", "diffusion", added=10),
     "mixture": record("candidate", "diffusion", "cgan", added=40),
 }
@@ -121,12 +149,15 @@ def scored(arms=RECORDS, metric="balanced_accuracy", half=0.02):
 
 
 def test_the_arms_table_has_a_line_for_each_arm_and_names_the_best_control():
-    arms = {a: RECORDS[a] for a in ("oversample", "classic", "diffusion")}
+    arms = {a: RECORDS[a] for a in ("oversample", "classic", "diffusion", "cvae")}
     table = answer.arms_table(scored(arms), arms, VERDICT).set_index("arm")
     assert table.loc["oversample", "points against oversample"] == "the best control"
-    assert table.loc["diffusion"].tolist()[1:] == [40, "92.0 [90.0, 94.0]", "+1.6 [+0.7, +2.6]", "0.031", "0.062"]
+    assert table.loc["diffusion"].tolist()[1:] == [40, "92.0 [90.0, 94.0]", "+1.6 [+0.7, +2.6]", "0.031", "",
+                                                      "HELPS: the whole interval lies above zero"]  # fmt: skip
     assert table.loc["classic", "points against oversample"] == "+0.0 [-1.0, +0.6]", "no negative zero"
-    assert table.loc["classic", "p (Holm)"] == "", "controls are not judged"
+    assert table.loc["cvae", "p (Holm)"] == "0.062"
+    assert table.loc["cvae", "verdict, why"] == "CANNOT TELL: 6 paired seeds cannot make any of 2 arms sure"
+    assert table.loc["classic", ["p (Holm)", "verdict, why"]].tolist() == ["", ""], "controls are not judged"
 
 
 def test_an_interval_of_a_share_stays_between_0_and_100_but_that_of_a_loss_does_not():
@@ -136,22 +167,42 @@ def test_an_interval_of_a_share_stays_between_0_and_100_but_that_of_a_loss_does_
 
 
 def test_what_stands_beside_the_sentence():
-    lines = "\n".join(answer.beside(VERDICT, {"diffusion": 90.4, "oversample": 20.0}, ["mixup", "cutmix"]))
+    lines = "\n".join(answer.beside(VERDICT, "Cost: 90 s for diffusion.", ["mixup", "cutmix"]))
     for fact in ("recall of cat", "below 1.2 points", "diffusion (seed 1) against oversample (seed 4)",
                  "19 test rows only the first", "7 only the second", "p = 0.029",
-                 "90 s for diffusion", "20 s for oversample", "Not trained in this profile: mixup, cutmix"):  # fmt: skip
+                 "Cost: 90 s for diffusion.", "Not trained in this profile: mixup, cutmix"):  # fmt: skip
         assert fact in lines, fact
     assert "threshold" not in lines
-    assert "shifted threshold" in "\n".join(answer.beside(VERDICT | {"threshold_shift": True}, {}, []))
+    assert "shifted threshold" in "\n".join(answer.beside(VERDICT | {"threshold_shift": True}, "", []))
     whole = VERDICT | {"guardrails": [g for g in VERDICT["guardrails"] if not g["broken"]], "detectable": 0.0}
-    lines = "\n".join(answer.beside(whole, {}, []))
+    lines = "\n".join(answer.beside(whole, "", []))
     assert "No guardrail broke" in lines and "missed" not in lines and "Cost" not in lines
-    assert answer.beside(VERDICT | {"guardrails": []}, {}, []) == []
+    assert answer.beside(VERDICT | {"guardrails": []}, "", []) == []
+
+
+@pytest.mark.parametrize(
+    ("ends", "words"),
+    [
+        ((61.6, 20.2, 110.0), "are worth 62 more real rows of the scarce classes (95 % interval: 20 to 110)"),
+        ((100.0, 30.0, None), "are worth 100 more real rows of the scarce classes (95 % interval: 30 to over 120)"),
+        ((None, 90.0, None), "are worth over 120 more real rows"),
+        ((0.0, 0.0, 12.0), "are worth 0 more real rows of the scarce classes (95 % interval: 0 to 12)"),
+    ],
+)
+def test_the_exchange_rate_is_one_sentence_with_an_interval(ends, words):
+    rate = dict(zip(("real_rows", "ci_low", "ci_high"), ends, strict=True)) | {
+        "synthetic_rows": 426,
+        "most_real_rows": 120,
+    }
+    (line,) = [one for one in answer.beside(VERDICT | {"exchange": rate}, "", []) if one.startswith("Exchange rate")]
+    assert line.startswith("Exchange rate: the 426 synthetic rows of diffusion") and words in line
+    assert "up to 120 real rows set aside." in line and line.count(". ") == 0
+    assert "Exchange" not in "\n".join(answer.beside(VERDICT, "", []))
 
 
 def test_a_tiny_p_is_not_called_zero():
     tiny = VERDICT | {"p_value": 1e-5, "single_models": VERDICT["single_models"] | {"p_value": 0.0}}
-    assert "p < 0.001" in answer.sentence(tiny, ["NA"]) and "McNemar p < 0.001" in "".join(answer.beside(tiny, {}, []))
+    assert "p < 0.001" in answer.sentence(tiny, ["NA"]) and "McNemar p < 0.001" in "".join(answer.beside(tiny, "", []))
     assert (
         answer.comparison_table({"comparisons": [VERDICT["comparisons"][0] | {"p_value": 1e-9}]}).loc[0, "p"]
         == "<0.001"
@@ -166,20 +217,50 @@ def test_the_guardrail_table_says_which_hold():
     assert len(answer.guardrail_table({"guardrails": []})) == 0
 
 
-def test_an_arm_costs_its_training_and_its_generators():
-    seconds = {"retrain-mixture": 20.0, "retrain-oversample": 10.0, "fit_generator-diffusion": 60.0, "evaluate": 5.0}
-    seconds |= {"generate-diffusion": 4.0, "pseudo_label-diffusion": 2.0, "fit_generator-cgan": 100.0}
-    times = [{"stage": stage, "seconds": s} for stage, s in (seconds | {"pseudo_label-nothing": 1.0}).items()]
-    cost = answer.costs(times, RECORDS)
-    assert cost == {"oversample": 11.0, "mixture": 186.0}, "arms that were restored from the cache have no time"
-    assert answer.cost_table(cost, times)["seconds"].tolist() == ["11.0", "186.0", "202.0"]
-
-
 def test_a_dose_curve_joins_arms_that_differ_in_their_dose_alone():
     points = answer.doses(scored(), RECORDS, "balanced_accuracy")
     assert points["arm"].tolist() == ["diffusion_quarter", "diffusion"] and points["rows"].tolist() == [10, 40]
     assert set(points["curve"]) == {"diffusion"}
     assert answer.doses(scored(), {a: RECORDS[a] for a in ("oversample", "mixture")}, "balanced_accuracy").empty
+
+
+def wide(classes=10, broken=()):
+    """A verdict with guardrails of so many classes, whose recall changes the more the higher their number."""
+    ends = {"ci_low": -0.2, "ci_high": 0.2, "control": [0.5, 0.4, 0.6], "arm": [0.6, 0.5, 0.7]}
+    recall = [{"name": f"recall of {c}", "difference": 0.01 * c, "broken": c in broken} | ends for c in range(classes)]
+    ece = {"name": "ECE", "difference": 0.0, "ci_low": -0.001, "ci_high": 0.002, "broken": False}
+    return VERDICT | {"guardrails": [*VERDICT["guardrails"][:2], ece, *recall]}
+
+
+def measured(arms=RECORDS):
+    rest = {
+        f"{m}{e}": 0.8 + d
+        for m in ("macro_f1", "macro_auprc", "tempered_ece")
+        for e, d in (("", 0), ("_ci_low", -0.01), ("_ci_high", 0.01))
+    }
+    return {a: values | rest for a, values in scored(arms).items()}
+
+
+def test_the_digest_shows_guardrails_with_broken_recalls_and_those_that_change_most():
+    table = answer.rails_table(wide(broken=[1]), measured(), {str(c): 9 - c for c in range(10)}).set_index("guardrail")
+    assert list(table.index[:3]) == ["macro F1", "AUPRC", "ECE"]
+    assert [name.split()[2] for name in table.index[3:]] == ["1", "6", "7", "8", "9"]
+    assert table.loc["recall of 1 (8 training rows)"].tolist() == [
+        "50.0 [40.0, 60.0]",
+        "60.0 [50.0, 70.0]",
+        "+1.0 [-20.0, +20.0]",
+        "no",
+    ]
+    assert table.loc["AUPRC"].tolist() == ["0.800 [0.790, 0.810]"] * 2 + ["-0.004 [-0.008, +0.001]", "yes"]
+    assert answer.rails_table(VERDICT | {"guardrails": []}, measured(), {}).empty
+
+
+def test_where_no_dose_curve_is_drawn_a_line_says_why(shipped):
+    quick = {a: arm for a, arm in shipped.arms.items() if arm.quick}
+    line = answer.no_doses(shipped.arms, quick)
+    assert line.startswith("No curve: no two arms of this run differ in their dose alone.")
+    assert "diffusion_sqrt, diffusion_quarter." in line and "oversample" not in line and "mixture" not in line
+    assert "Not trained" not in answer.no_doses(quick, quick)
 
 
 def test_tuned_thresholds_stand_beside_the_models_own():
@@ -191,23 +272,29 @@ def test_tuned_thresholds_stand_beside_the_models_own():
     assert answer.tuned_table(values, "balanced_accuracy").set_index("arm").loc["classic", "change"] == "n/a"
 
 
-def digest(arms=RECORDS, **change):
-    classes = pd.DataFrame({"class": ["cat", "NA"], "change": ["+25.0", "n/a"]})
+KEPT = pd.DataFrame(
+    {"generator": list("abcd"), "generated": [20] * 4, "kept": [10] * 4, "dropped, by rule": ["copy 10"] * 4}
+)
+
+
+def digest(arms=RECORDS, verdict=VERDICT, **change):
     return html.digest(
         {
-            "verdict": VERDICT,
-            "sentence": answer.sentence(VERDICT, ["NA"]),
-            "advice": answer.advice(VERDICT),
-            "beside": answer.beside(VERDICT, {"diffusion": 90.4, "oversample": 20.0}, ["mixup"]),
+            "verdict": verdict,
+            "sentence": answer.sentence(verdict, ["NA"]),
+            "advice": answer.advice(verdict),
+            "beside": answer.beside(verdict, "Cost: 90 s for diffusion.", ["mixup"]),
             "warnings": ["class NA has 4 rows in test: its figures there mean little"],
             "about": {"source": "photos", "image_size": 32},
+            "audit": "Audit: 0 rows left out.",
             "leaks": "",
             "openings": "Evaluated under one set of params only.",
             "validation_rows": 150,
             "seeds": 6,
             "confidence": 0.95,
-            "arms": answer.arms_table(scored(arms), arms, VERDICT),
-            "changes": classes,
+            "arms": answer.arms_table(scored(arms), arms, verdict),
+            "rails": answer.rails_table(verdict, measured(arms), {"cat": 12} | {str(c): 9 for c in range(10)}),
+            "kept": KEPT,
         }
         | change
     )
@@ -217,17 +304,35 @@ def test_the_digest_holds_every_fact():
     text = digest()
     facts = ["# HELPS", answer.sentence(VERDICT, ["NA"]), answer.advice(VERDICT), "**Warning:** class NA has 4 rows"]
     facts += ["photos, 32 px", "800 test rows", "150 validation rows", "6 paired seeds", "95 %", "`00ff`", "mixup"]
-    facts += ["| oversample | control | 0 |", "| diffusion | candidate | 40 |", "| cat | +25.0 |"]
+    facts += ["| oversample | control | 0 |", "| diffusion | candidate | 40 |", "| recall of cat (12 training rows) |"]
+    facts += [
+        "\nAudit: 0 rows left out.\n",
+        "<summary>Synthetic rows: 40 of 80 kept</summary>",
+        "| a | 20 | 10 | copy 10 |",
+    ]
     assert [f for f in facts if f not in text] == []
+    assert text.count("<details>") == 2 and text.count("<details open>") == text.count("</details>") - 2 == 1
+
+
+def test_the_digest_of_a_full_profile_is_short_and_shows_every_arm_that_is_no_control(shipped):
+    arms = {a: {"arm": one.model_dump(), "synthetic_rows": {"cat": 9}} for a, one in shipped.arms.items()}
+    busy = wide() | {
+        "exchange": {"synthetic_rows": 9, "real_rows": 3.0, "ci_low": 1.0, "ci_high": None, "most_real_rows": 5}
+    }
+    text = digest(arms, busy, warnings=["first", "second"])
+    assert len(arms) == 22 and len(text.splitlines()) < 60
+    for name, one in shipped.arms.items():
+        assert f"| {name} | {one.role} |" in text or one.role == "control", name
+    assert "| oversample | control" in text, "the best control"
 
 
 def test_the_digest_is_short_however_many_arms_and_warnings_there_are():
-    many = RECORDS | {f"control{i}": record("control") for i in range(15)}
-    many |= {f"arm{i}": record("candidate", "diffusion", added=i) for i in range(25)}
-    classes = pd.DataFrame({"class": list("abcde"), "change": ["+25.0"] * 5})
-    long = digest(many, warnings=[f"warning {i}" for i in range(40)], leaks="The splits leak.", changes=classes)
-    assert len(long.splitlines()) < 60 and "36 more warnings" in long and "without 29 more arms" in long
-    assert "| oversample | control" in long and "| control3 |" not in long and "| classic |" not in long
+    many = {f"arm{i}": record("candidate", "diffusion", added=i) for i in range(25)}
+    many |= RECORDS | {f"control{i}": record("control") for i in range(15)}
+    long = digest(many, wide(), warnings=[f"warning {i}" for i in range(40)], leaks="The splits leak.")
+    assert len(long.splitlines()) < 60 and "36 more warnings" in long and re.search(r"without \d\d more arms", long)
+    assert "| oversample | control" in long and "| diffusion | candidate" in long, "those of the verdict, though last"
+    assert "| control3 |" not in long and "| classic |" not in long
     assert "<details open><summary>Arms" in digest()
 
 

@@ -93,3 +93,25 @@ def test_ink_can_be_read_on_paper_by_day_and_by_night():
     for ink, paper, soft in schemes:
         assert contrast(ink, paper) >= 7 and contrast(ink, soft) >= 7
     assert contrast("#fff", re.search(r"\.leak {{? ?background: (#\w+)", STYLE)[1]) >= 4.5
+
+
+def oklab(colour: str) -> np.ndarray:
+    """Lightness and two opponent colours, in which equal steps look alike (Ottosson, 2020)."""
+    parts = np.array(list(bytes.fromhex(colour[1:]))) / 255
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    cones = [[0.41222, 0.53633, 0.05145], [0.21190, 0.68070, 0.10740], [0.08830, 0.28172, 0.62998]]
+    mixed = [[0.21045, 0.79362, -0.00407], [1.97800, -2.42859, 0.45059], [0.02590, 0.78277, -0.80868]]
+    return np.array(mixed) @ np.cbrt(np.array(cones) @ linear)
+
+
+@pytest.mark.parametrize("colour", figures.PALETTE)
+def test_the_colours_of_arms_stand_out_from_white_and_from_the_dark_page(colour):
+    dark = re.findall(r"--paper: (#\w+)", STYLE)[1]
+    assert contrast(colour, "#fff") >= 3 and contrast(colour, dark) >= 3
+
+
+def test_the_colours_of_arms_can_be_told_from_one_another():
+    """A step of 0.02 is just seen; a full profile has 22 arms."""
+    places = np.array([oklab(c) for c in figures.PALETTE])
+    apart = np.linalg.norm(places[:, None] - places[None], axis=2)[np.triu_indices(len(places), 1)]
+    assert len(places) >= 22 and apart.min() > 0.09

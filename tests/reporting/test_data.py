@@ -23,6 +23,10 @@ ABOUT = {
     "unlabelled": 11,
     "heldback": 3,
     "test_resolution": 0.0554,
+    "statistics": {
+        split: {n: {"min": 4.0, "mean": 8.04, "max": 32.0} for n in ("mean", "spread", "height", "width")}
+        for split in ("train", "val", "test")
+    },
     "drift": [
         {"what": "mean", "split": "val", "train_mean": 100.04, "split_mean": 90.0, "distance": 0.25, "p": 0.0004}
     ],
@@ -47,6 +51,15 @@ def test_the_checks_say_what_was_found():
         assert found.str.contains(words, regex=False).any(), words
 
 
+def test_the_audit_fits_in_one_line():
+    line = data.audit_sentence(ABOUT | {"quarantined": 3})
+    assert line == (
+        "Audit: 3 rows left out, 3 exact duplicates, 7 near duplicate pairs, 2 groups in more than one split, "
+        "least p of drift <0.001 in 1 tests."
+    )
+    assert "not looked for" in data.audit_sentence(ABOUT | {"quarantined": 3, "near_bound": None, "drift": []})
+
+
 def test_checks_that_were_not_made_are_not_said_to_have_found_nothing():
     found = (
         data.checks_table(ABOUT | {"near_bound": None, "group_column": True}).set_index("check")["found"].astype(str)
@@ -67,3 +80,9 @@ def test_repeated_looks_at_the_test_split_are_counted(times, words):
 def test_drift_is_shown_in_words_and_numbers():
     row = data.drift_table(ABOUT).to_dict("records")[0]
     assert row["what"] == "brightness" and row["mean in train"] == "100.0" and row["p"] == "0.000"
+
+
+def test_statistics_of_the_pictures_have_a_line_for_each_split():
+    table = data.statistics_table(ABOUT)
+    assert list(table.columns) == ["split", "brightness", "contrast", "height", "width"]
+    assert table.iloc[2].tolist() == ["test", *["8.0 (4 to 32)"] * 4]

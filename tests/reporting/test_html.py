@@ -1,11 +1,13 @@
 """The page and its figures. Run: python -m pytest tests/reporting/test_html.py"""
 
+import io
 import re
 from html.parser import HTMLParser
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from pipeline.reporting import figures, html
 
@@ -81,11 +83,14 @@ def facts(name="cat", **change):
         "floor": 3.25,
         "floor_share": 0.01,
         "show_real": True,
+        "no_dose": f"No curve of {name}.",
         "params": f"classes: [{name}]",
         **dict.fromkeys(
             ("arms", "measured", "comparisons", "repeats", "classes", "selection", "fidelity", "counts", "times"), frame
         ),
-        **dict.fromkeys(("automatic", "drift", "checks", "guardrails", "tuned", "costs", "hashes"), frame),
+        **dict.fromkeys(
+            ("automatic", "statistics", "drift", "checks", "guardrails", "tuned", "costs", "hashes"), frame
+        ),
         **dict.fromkeys(("forest", "recall", "confusion", "curves", "losses", "dose", "reliability"), picture),
     } | change
 
@@ -156,6 +161,28 @@ def test_every_link_of_the_contents_leads_somewhere():
     assert links and links <= ids
 
 
+@pytest.mark.parametrize("name", ["cat", NASTY])
+def test_what_scrolls_can_be_reached_by_keyboard_and_has_a_name(name):
+    tags = Reader(html.page(facts(name))).tags
+    boxes = [a for t, a in tags if a.get("class") == "scroll" or t == "pre"]
+    assert len(boxes) == sum(t in ("table", "pre") for t, _ in tags) > 10
+    assert all(a["tabindex"] == "0" and a["role"] == "region" and a["aria-label"] for a in boxes)
+    labels = [a["aria-label"] for a in boxes]
+    assert len(set(labels)) == len(labels), "each is another"
+
+
+def test_a_profile_without_doses_says_so_in_their_place():
+    assert "<h3>Dose</h3>\nNo curve of cat." in html.page(facts(dose=""))
+    assert "No curve of cat." not in html.page(facts())
+
+
+def test_only_a_whole_sentence_in_a_table_is_broken_into_lines():
+    text = html.table(
+        pd.DataFrame({"arm": ["cvae"], "why": ["the interval is too wide to tell a gain from a loss"]}), "x"
+    )
+    assert "<td>cvae</td>" in text and '<td class="long">the interval' in text
+
+
 def test_hidden_real_images_are_said_to_be_hidden():
     assert "hidden by report.show_real_images" in html.page(facts(show_real=False))
     assert "hidden by" not in html.page(facts(show_real=True))
@@ -184,12 +211,14 @@ def every_figure(names=("cat", "dog"), channels=1):
     steps = [{"arm": a, "step": s, "loss": 1 / s, "val_balanced_accuracy": s / 30} for a in names for s in (10, 20)]
     return {
         "forest": lambda: figures.forest({names[0]: ENDS}, names[1], "balanced accuracy", names, names[:1]),
-        "doses": lambda: figures.doses(dose_points(names), "balanced_accuracy", 0.9, names[0]),
+        "doses": lambda: figures.doses(dose_points(names), "balanced_accuracy", 0.9, names[0], figures.colours(names)),
         "reliability": lambda: figures.reliability(bins(names), names, figures.colours(names)),
         "recall_bars": lambda: figures.recall_bars(metrics(names, names), names, names, figures.colours(names)),
         "confusions": lambda: figures.confusions({n: rng.permutation(np.eye(2)) * 9 for n in names}, names),
         "curves": lambda: figures.curves(pd.DataFrame(steps), names, names[:1]),
-        "losses": lambda: figures.losses({n: [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}] for n in names}),
+        "losses": lambda: figures.losses(
+            {n: [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}] for n in names}, figures.colours(names)
+        ),
         "grid": lambda: figures.grid(pixels(5, channels), [[0, 1, 2], [4]], names, 2),
         "pairs": lambda: figures.pairs(pixels(2, channels), pixels(2, channels, 1), names),
         "pairs_hidden": lambda: figures.pairs(pixels(2, channels), None, names),
@@ -230,6 +259,26 @@ def test_the_legend_names_the_arms_even_if_the_first_class_has_no_recall():
         values[name] |= dict.fromkeys(("recall_cat", "recall_cat_ci_low", "recall_cat_ci_high"))
         drawn.append(figures.recall_bars(values, ["cat", "dog"], [name], figures.colours([name])))
     assert drawn[0] != drawn[1]
+
+
+def pixels_of(png: bytes) -> set[tuple[int, ...]]:
+    return {tuple(c) for c in np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).reshape(-1, 3).tolist()}
+
+
+def rgb(colour: str) -> tuple[int, ...]:
+    return tuple(bytes.fromhex(colour[1:]))
+
+
+def test_curves_have_the_colours_of_their_arms_and_generators():
+    """They began with the first colour of the palette, which is another arm's."""
+    shade = figures.colours(["real", "oversample", "cvae", "cvae_half"])
+    points = dose_points(["cvae"]).assign(arm=["cvae_half", "cvae"])
+    drawn = pixels_of(figures.doses(points, "balanced_accuracy", 0.9, "real", shade))
+    assert rgb(shade["cvae"]) in drawn and not {rgb(shade[a]) for a in ("real", "cvae_half")} & drawn
+    curve = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}]
+    drawn = pixels_of(figures.losses({"cvae": curve}, {"cvae": shade["cvae"]}))
+    assert rgb(shade["cvae"]) in drawn and rgb(shade["real"]) not in drawn
+    assert rgb(figures.INK) in pixels_of(figures.losses({"unused": curve}, {})), "no arm, no colour"
 
 
 def test_each_arm_has_a_colour_of_its_own_that_its_place_decides():

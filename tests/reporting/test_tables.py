@@ -80,19 +80,38 @@ def test_markdown_is_a_table_whatever_the_names_hold():
     assert r"a\|b" in lines[0] and r"x\|y" in lines[2] and "two lines" in lines[3]
 
 
-def test_the_class_table_shows_both_recalls_and_the_change():
-    frame, counts = scores(), {"train": {"cat": 50, "NA": 3}, "test": {"cat": 20, "NA": 4}}
-    frame.loc[frame["class"] == "cat", "value"] = np.where(frame[frame["class"] == "cat"]["arm"] == "new", 0.75, 0.5)
-    table = tables.class_table(frame, counts, ["NA"], "real", "new").set_index("class")
-    assert table.loc["cat"].tolist() == ["", 50, 20, "50.0", "75.0", "+25.0"]
-    assert table.loc["NA", "scarce"] == "yes"
+def rail(label, change, control=0.5, half=0.1):
+    ends = {who: [v, v - half, v + half] for who, v in (("control", control), ("arm", control + change))}
+    return {
+        "name": f"recall of {label}",
+        "difference": change,
+        "ci_low": change - half,
+        "ci_high": change + half,
+    } | ends
+
+
+JUDGED = {"best_control": "real", "chosen_arm": "new", "guardrails": [rail("cat", 0.25), rail("NA", -0.1, 0.95)]}
+COUNTS = {"train": {"cat": 50, "NA": 3}, "test": {"cat": 20, "NA": 4}}
+
+
+def test_the_class_table_shows_both_recalls_and_the_change_with_intervals():
+    table = tables.class_table(JUDGED, tables.summarise(scores(), 0.95), COUNTS, ["NA"]).set_index("class")
+    assert table.loc["cat"].tolist() == ["", 50, 20, "50.0 [40.0, 60.0]", "75.0 [65.0, 85.0]", "+25.0 [+15.0, +35.0]"]
+    assert table.loc["NA"].tolist() == ["yes", 3, 4, "95.0 [85.0, 100.0]", "85.0 [75.0, 95.0]", "-10.0 [-20.0, +0.0]"]
 
 
 def test_the_class_table_without_an_arm_or_without_test_rows_says_so():
-    frame, counts = scores(), {"train": {"cat": 50, "NA": 3}, "test": {"cat": 20, "NA": 0}}
+    frame = scores()
     frame.loc[frame["class"] == "NA", "value"] = np.nan
-    assert tables.class_table(frame, counts, [], "real", "")["change"].tolist() == ["n/a", "n/a"]
-    assert tables.class_table(frame, counts, [], "real", "new").set_index("class").loc["NA", "change"] == "n/a"
+    found, nobody = tables.summarise(frame, 0.95), {"best_control": "real", "chosen_arm": "", "guardrails": []}
+    table = tables.class_table(nobody, found, COUNTS, []).set_index("class")
+    mean, low, high = mean_interval(
+        frame[(frame["arm"] == "real") & (frame["class"] == "cat") & (frame["metric"] == "recall")]["value"], 0.95
+    )
+    assert table.loc["cat", "recall, real"] == tables.interval(mean, max(low, 0), min(high, 1), "accuracy")
+    assert table.loc["NA", "recall, real"] == "n/a" and (table[["recall, no arm", "change"]] == "n/a").all(axis=None)
+    unseen = tables.class_table(JUDGED | {"guardrails": [rail("cat", 0.1)]}, found, COUNTS, []).set_index("class")
+    assert unseen.loc["NA", ["recall, real", "recall, new", "change"]].tolist() == ["n/a"] * 3
 
 
 def test_the_selection_table_counts_each_reason():
@@ -104,10 +123,15 @@ def test_the_selection_table_counts_each_reason():
     assert len(tables.selection_table({"nothing": {"classes": {}}})) == 0
 
 
-def test_the_largest_changes_are_kept_in_the_order_of_the_classes():
-    frame = pd.DataFrame({"class": list("abcdefg"), "change": ["+1.0", "-9.0", "n/a", "+0.2", "+3.0", "-2.0", "+0.1"]})
-    assert tables.largest_changes(frame, 3)["class"].tolist() == ["b", "e", "f"]
-    assert tables.largest_changes(frame, 99)["class"].tolist() == list("abcdefg")
+def test_kept_and_dropped_rows_are_counted_for_each_generator():
+    one = {"generated": 20, "kept": 12, "dropped": {"copy": 1, "too_far": 7, "quota": 0}}
+    clean = {"generated": 5, "kept": 5, "dropped": {"copy": 0, "too_far": 0, "quota": 0}}
+    table = tables.kept_table(
+        {"cvae": {"classes": {"a": one, "b": one}}, "cgan": {"classes": {"a": clean}}, "nothing": {"classes": {}}}
+    )
+    assert table.to_numpy().tolist() == [["cvae", 40, 24, "copy 2, too far 14"], ["cgan", 5, 5, "none"]]
+    assert len(tables.kept_table({str(i): {"classes": {"a": one}} for i in range(20)})) == 6
+    assert len(tables.kept_table({"nothing": {"classes": {}}})) == 0
 
 
 def test_the_points_of_the_arms_leave_the_best_control_without_a_difference():

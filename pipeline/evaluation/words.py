@@ -1,0 +1,56 @@
+"""From intervals and p values to words: HELPS, NEUTRAL, HURTS or CANNOT_TELL, and why."""
+
+import math
+
+from pipeline.params import Evaluation
+
+LEAST_SEEDS = 6  # fewer are exploratory, whatever the confidence asked for
+
+
+def combine(
+    comparisons: list[dict], validation_rows: int, seeds: int, added: int, rails: list[dict], block: Evaluation
+) -> tuple[str, str]:
+    """The word of the first comparison, the one with the best control; HELPS only if all others and the guardrails agree."""
+    words = [classify(c["ci_low"], c["ci_high"], c["p_value"], seeds, added, block) for c in comparisons]
+    doubtful = [c["control"] for c, (word, _) in zip(comparisons, words, strict=True) if word != "HELPS"]
+    control, broken = comparisons[0]["control"], [rail["name"] for rail in rails if rail["broken"]]
+    if words[0][0] != "HELPS":
+        return words[0]
+    if doubtful:
+        return "CANNOT_TELL", (
+            f"it is ahead of {control}, but not surely of {', '.join(doubtful)}, "
+            f"which {validation_rows} validation rows cannot tell from {control}"
+        )
+    if broken:
+        return "CANNOT_TELL", f"it is ahead of {control}, but gets worse in {', '.join(broken)}"
+    return words[0]
+
+
+def least_seeds(confidence: float, among: int = 1) -> int:
+    """How many paired seeds it takes until the least sign-flip p there is, 2 / 2^n, makes one of `among` arms sure by Holm."""
+    return max(LEAST_SEEDS, math.ceil(1 + math.log2(among / (1 - confidence)) - 1e-9))
+
+
+def classify(
+    low: float, high: float, p: float, seeds: int, added: int, block: Evaluation, among: int = 1
+) -> tuple[str, str]:
+    """The word and the reason for an interval, a p value adjusted for `among` arms, and how much stood behind them."""
+    if added == 0:
+        return "CANNOT_TELL", "no synthetic row was added, so the arm learnt from real rows only"
+    if seeds < (least := least_seeds(block.confidence)):
+        return "CANNOT_TELL", f"exploratory: {seeds} paired seeds, and a verdict needs at least {least}"
+    sure = p <= 1 - block.confidence + 1e-12
+    if sure and low > 0:
+        return "HELPS", "the whole interval lies above zero, and the seeds agree"
+    if sure and high < 0:
+        return "HURTS", "the whole interval lies below zero, and the seeds agree"
+    if -block.margin <= low and high <= block.margin:
+        return "NEUTRAL", f"the whole interval lies within {100 * block.margin:g} points of zero"
+    if low <= 0 <= high:
+        return "CANNOT_TELL", "the interval is too wide to tell a gain from a loss"
+    if seeds < (needed := least_seeds(block.confidence, among)):
+        return "CANNOT_TELL", (
+            f"the interval lies on one side of zero, but {seeds} paired seeds cannot make any of {among} arms that were "
+            f"not chosen beforehand sure; that takes at least {needed}"
+        )
+    return "CANNOT_TELL", f"the interval lies on one side of zero, but the seeds do not make it sure (p = {p:.3g})"

@@ -1,0 +1,55 @@
+"""What arms and stages cost: wall seconds, and how much of them a GPU was at work."""
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+GPUS = ("cuda", "mps")
+
+
+def costs(times: Sequence[Mapping], arms: Mapping[str, Mapping]) -> dict[str, float]:
+    """Wall seconds of each arm: its training, and what its generators took to be fitted, asked and judged."""
+    seconds = {t["stage"]: t["seconds"] for t in times}
+    steps = ("fit_generator", "generate", "pseudo_label")
+    return {
+        arm: seconds[f"retrain-{arm}"]
+        + sum(seconds.get(f"{step}-{g}", 0.0) for step in steps for g in {record["arm"]["rows"], record["arm"]["also"]})
+        for arm, record in arms.items()
+        if f"retrain-{arm}" in seconds
+    }
+
+
+def on_gpu(times: Sequence[Mapping]) -> list[dict]:
+    """The same stages with the seconds for which their networks had a GPU: all of a stage's, or none."""
+    return [{**t, "seconds": t["seconds"] if t["device"] in GPUS else 0.0} for t in times]
+
+
+def sentence(times: Sequence[Mapping], arms: Mapping[str, Mapping], arm: str, control: str) -> str:
+    """What the arm to judge and the best control cost; empty if the time of one is not known."""
+    cost, gpu = costs(times, arms), costs(on_gpu(times), arms)
+    if arm not in cost or control not in cost:
+        return ""
+    where = f"{hours(gpu[arm])} and {hours(gpu[control])} GPU-hours"
+    if not gpu[arm] + gpu[control]:
+        where = "without a GPU, so 0 GPU-hours"
+    return f"Cost: {cost[arm]:.0f} s for {arm} with its generator, {cost[control]:.0f} s for {control} (wall time; {where})."
+
+
+def hours(seconds: float) -> str:
+    return f"{seconds / 3600:.3f}" if seconds else "0"
+
+
+def cost_table(times: Sequence[Mapping], arms: Mapping[str, Mapping]) -> pd.DataFrame:
+    """Wall seconds and GPU-hours by arm, with its generators, and of all stages added up."""
+    gpu = on_gpu(times)
+    lines = [(a, s, costs(gpu, arms)[a]) for a, s in costs(times, arms).items()]
+    lines.append(("all stages", *(sum(t["seconds"] for t in some) for some in (times, gpu))))
+    return pd.DataFrame([{"arm": a, "seconds": f"{s:.1f}", "GPU-hours": hours(g)} for a, s, g in lines])
+
+
+def times_table(times: Sequence[Mapping]) -> pd.DataFrame:
+    """Wall seconds of each stage and where its networks ran, longest first, and their sum."""
+    rows = sorted(times, key=lambda t: -t["seconds"])
+    rows += [{"stage": "all stages", "seconds": sum(t["seconds"] for t in times), "device": ""}] if times else []
+    lines = [{"stage": t["stage"], "seconds": f"{t['seconds']:.1f}", "networks on": t["device"]} for t in rows]
+    return pd.DataFrame(lines, columns=["stage", "seconds", "networks on"])

@@ -1,0 +1,190 @@
+"""A finished run, made up on toy data, becomes the two reports. Run: python -m pytest tests/reporting/test_run.py"""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.evaluation import scores, verdict
+from pipeline.params import Arm
+from pipeline.reporting import html
+from pipeline.reporting import run as runs
+from pipeline.samples import Samples
+from pipeline.selection.rules import REASONS
+from stages.retrain import added_rows
+from tests.conftest import toy_samples
+from tests.reporting.test_data import ABOUT
+
+SEEDS = 6
+SHAPES = {
+    "real": {"role": "control", "recipe": "plain"},
+    "oversample": {"role": "control", "recipe": "balanced"},
+    "cvae": {"role": "candidate", "rows": "cvae", "use": "kept", "recipe": "synthetic"},
+    "cvae_quarter": {"role": "candidate", "rows": "cvae", "use": "kept", "recipe": "synthetic", "dose": "quarter"},
+    "some_real": {"role": "oracle", "rows": "heldback", "recipe": "balanced", "dose": "quarter"},
+    "more_real": {"role": "oracle", "rows": "heldback", "recipe": "balanced"},
+}
+SHARES = {"real": 0.6, "oversample": 0.6, "cvae": 0.8, "cvae_quarter": 0.7, "some_real": 0.7, "more_real": 0.9}
+
+
+def settings(shipped, **evaluation):
+    """The shipped params with these arms, and scarce rows set aside."""
+    rest = {"rows": "nothing", "also": "nothing", "use": "all", "dose": "full", "quick": True}
+    return shipped.model_copy(
+        update={
+            "data": shipped.data.model_copy(update={"heldback": 0.3}),
+            "generators": {g: shipped.generators[g] for g in ("nothing", "cvae")},
+            "arms": {name: Arm(**(rest | shape)) for name, shape in SHAPES.items()},
+            "evaluation": shipped.evaluation.model_copy(update={"bootstrap": 200, **evaluation}),
+        }
+    )
+
+
+def answers(shares, rows):
+    """What every arm says of rows with these classes: each of its seeds has a share of its own right."""
+    said = {}
+    for name, share in shares.items():
+        guess = np.empty((SEEDS, len(rows)), np.int64)
+        for s in range(SEEDS):
+            right = np.random.default_rng(s).permutation(len(rows)) < (share + 0.004 * s) * len(rows)
+            guess[s] = np.where(right, rows.y, (rows.y + 1) % len(rows.classes))
+        said[name] = 0.1 + 0.7 * np.eye(len(rows.classes))[guess]
+    return verdict.Outcomes(said, rows.y, np.arange(len(rows)), rows.classes)
+
+
+def generated(real: Samples) -> Samples:
+    made = toy_samples((0, 0, 60), seed=3, split="synthetic")
+    keep = np.arange(len(made)) % 4 > 0
+    return made.with_columns(origin=["cvae"] * len(made), keep=keep, reason=np.where(keep, "", "too_far"), judged="c")
+
+
+def summary(rows: Samples) -> dict:
+    dropped = dict.fromkeys(REASONS, 0) | {"too_far": int((~rows.table["keep"]).sum())}
+    one = {
+        "wanted": 27,
+        "generated": len(rows),
+        "kept": int(rows.table["keep"].sum()),
+        "agreed": 40,
+        "dropped": dropped,
+    }
+    return {"copy_floor": 4.0, "classes": {"c": one} if len(rows) else {}, "warnings": []}
+
+
+def record(params, name, real, made):
+    """As retrain writes it, with the rows that the arm truly adds."""
+    arm, chosen = params.arms[name], added_rows(params, params.arms[name], real, [made[params.arms[name].rows]])
+    learnt = np.bincount(made[arm.rows].y[chosen[0]], minlength=3).tolist()
+    return {
+        "settings": {"steps": 30, "batch": 8, "widths": [16]},
+        "initial_weights": [f"{s:02x}" for s in range(SEEDS)],
+        "policy": {"policy": "glyph", "flips": []},
+        "arm": arm.model_dump(mode="json"),
+        "synthetic_rows": dict(zip(real.classes, learnt, strict=True)),
+        "machine": {"python": "3.12.1", "torch": "2.9.0", "device": "cuda, Toy 1", "precision": "bf16-mixed"},
+    }
+
+
+def about(real):
+    counts = {"train": dict(zip(real.classes, real.counts.tolist(), strict=True)), "val": dict.fromkeys("abc", 30)}
+    names = {"source": "toys", "image_size": 8, "channels": 1, "classes": list(real.classes), "scarce": ["c"]}
+    numbers = {"imbalance_ratio": 10.0, "quarantined": 3, "leaking_groups": 0, "leaking_rows": 0, "heldback": 20}
+    lists = {"near_examples": [], "warnings": [], "not_checked": ["wrong labels"]}
+    names |= {"fingerprints": {split: f"print of {split}" for split in ("train", "val", "test", "heldback")}}
+    return ABOUT | names | numbers | lists | {"counts": counts | {"test": dict.fromkeys("abc", 60)}}
+
+
+def decided(params, records, test):
+    held = answers(SHARES, toy_samples((30, 30, 30), seed=2, split="val"))
+    rows = {name: sum(r["synthetic_rows"].values()) for name, r in records.items()}
+    choices = verdict.choose(held, params.arms, rows, params.evaluation, 0)
+    found = verdict.over_splits(
+        verdict.decide(choices, test, params.arms, rows, params.evaluation, 0), [], 0, params.evaluation
+    )
+    return choices, found | {"test": {"rows": len(test.y), "fingerprint": "00ff"}}
+
+
+def measured(test):
+    rows = []
+    for name in test.probabilities:
+        for s, one in enumerate(test.probabilities[name]):
+            rows += [(name, s, *line) for line in scores.scores(one, test.y, test.labels)]
+            rows.append((name, s, "", "tuned_balanced_accuracy", 0.8))
+            rows.append((name, s, "", "tempered_ece", 0.02))
+    return pd.DataFrame(rows, columns=["arm", "seed", "class", "metric", "value"])
+
+
+def finished(shipped, **change) -> runs.Run:
+    """A whole run whose classifiers are made up: their answers have known shares right."""
+    params, real = settings(shipped), toy_samples((30, 12, 3))
+    spare = toy_samples((0, 0, 20), seed=4, split="heldback")
+    made = {"nothing": toy_samples((0, 0, 0), seed=5), "cvae": generated(real), "heldback": spare}
+    records = {name: record(params, name, real, made) for name in params.arms}
+    test = answers(SHARES, toy_samples((60, 60, 60), seed=1, split="test"))
+    choices, found = decided(params, records, test)
+    bins = [(n, *one) for n in SHARES for one in scores.reliability(test.probabilities[n], test.y)]
+    steps = [(n, s, t, 1 / t, t / 40) for n in SHARES for s in range(SEEDS) for t in (10, 20)]
+    fidelity = [
+        ("cvae", "", m, 1.0)
+        for m in ("rows", "frechet", "kernel", "precision", "recall", "density", "coverage", "copies")
+    ]
+    done = {
+        "params": params,
+        "text": "seed: 0",
+        "about": about(real),
+        "verdict": found,
+        "code": {"code": "commit 123abc, changed since in stages/report.py", "requirements.lock": "456def"},
+        "openings": {"00ff": ["aa"]},
+        "choices": choices,
+        "scores": measured(test),
+        "y": test.y,
+        "predicted": {n: test.predicted(n) for n in SHARES},
+        "reliability": pd.DataFrame(bins, columns=["arm", "confidence", "accuracy", "share"]),
+        "records": records,
+        "curves": pd.DataFrame(steps, columns=["arm", "seed", "step", "loss", "val_balanced_accuracy"]),
+        "generators": {"nothing": {}, "cvae": {"steps": 30, "parameters": 999, "weights": "abcd"}},
+        "losses": {"nothing": [], "cvae": [{"step": 10, "loss": 2.0}, {"step": 20, "loss": 1.0}]},
+        "selections": {g: summary(made[g]) for g in ("nothing", "cvae")},
+        "fidelity": pd.DataFrame(fidelity, columns=["generator", "class", "metric", "value"]),
+        "train": real,
+        "synthetic": {g: made[g] for g in ("nothing", "cvae")},
+        "times": [{"stage": f"retrain-{n}", "seconds": 10.0, "device": "cuda"} for n in SHARES],
+    }
+    return runs.Run(**(done | change))
+
+
+@pytest.fixture(scope="module")
+def run(shipped) -> runs.Run:
+    return finished(shipped)
+
+
+def test_rows_set_aside_go_through_an_arm_into_the_reports(run):
+    """Of 20 rows set aside the full dose takes all but none more, the quarter what it asks for."""
+    added = {name: sum(r["synthetic_rows"].values()) for name, r in run.records.items()}
+    assert added == {"real": 0, "oversample": 0, "cvae": 27, "cvae_quarter": 6, "some_real": 6, "more_real": 20}
+    rate = run.verdict["exchange"]
+    assert rate["arms"] == ["oversample", "some_real", "more_real"] and 6 < rate["real_rows"] < 20
+    facts = runs.facts(run)
+    page = html.page(facts | runs.pictures(run, facts["metrics"]))
+    words = f"the 27 synthetic rows of cvae are worth {rate['real_rows']:.0f} more real rows"
+    assert words in page and words in html.digest(facts)
+    points = runs.plots(run, facts["metrics"])["doses"]
+    assert points[points["curve"] == "heldback, all"]["rows"].tolist() == [6, 20]
+
+
+def test_the_reports_name_the_arm_that_carries_the_verdict_and_those_that_do_not(run):
+    facts = runs.facts(run)
+    words = facts["arms"].set_index("arm")["verdict, why"]
+    assert run.verdict["verdict"] == "HELPS" and words["cvae"].startswith("HELPS: ") and words["real"] == ""
+    assert "takes at least 7" in words["cvae_quarter"] and "takes at least 7" in html.digest(facts)
+
+
+def test_everything_that_a_repetition_needs_stands_in_the_page(run):
+    other = run.records["cvae"] | {"machine": run.records["cvae"]["machine"] | {"device": "cpu, x86_64"}}
+    told = runs.hashes(replace(run, records=run.records | {"cvae": other})).set_index("what")["version or hash"]
+    assert [told[f"{split} rows"] for split in ("training", "validation", "test")] == [
+        f"print of {s}" for s in ("train", "val", "test")
+    ]
+    assert told["code"].startswith("commit 123abc") and told["requirements.lock"] == "456def"
+    assert told["arms: python"] == "3.12.1" and told["arms: precision"] == "bf16-mixed"
+    assert told["arms: device"] == "cuda, Toy 1; cpu, x86_64", "arms from a cache may come from another machine"

@@ -1,0 +1,41 @@
+"""What the documents say of the report is true. Run: python -m pytest tests/test_docs.py"""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from pipeline.params import load
+from pipeline.reporting import html
+from tests.reporting.test_html import Reader, facts
+
+ROOT = Path(__file__).parents[1]
+GUIDE = (ROOT / "docs" / "report.md").read_text()
+
+
+@pytest.mark.parametrize("file", ["README.md", *(f"docs/{f.name}" for f in (ROOT / "docs").glob("*.md"))])
+def test_links_lead_to_files_that_exist(file):
+    text = (ROOT / file).read_text()
+    links = [link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link]
+    assert [link for link in links if not ((ROOT / file).parent / link).exists()] == []
+    assert file != "README.md" or "docs/report.md" in links
+
+
+def test_the_guide_names_every_section_of_the_page():
+    page = html.page(facts())
+    sections = re.findall(r'<h2 id="\w+">([^<]+)</h2>', page)
+    assert len(sections) == 10 and "Closest pairs" in Reader(page).text
+    assert [s for s in sections if f"| {s} |" not in GUIDE] == []
+
+
+def test_the_guide_says_what_to_do_for_each_word_and_explains_the_terms():
+    for word in ("HELPS", "NEUTRAL", "HURTS", "CANNOT_TELL"):
+        assert f"| {word} | " in GUIDE
+    for term in ("contender", "guardrail", "ECE", "AUPRC", "Holm", "paired seed", "dose", "band", "exchange rate"):
+        assert f"\n| {term} | " in GUIDE, term
+
+
+def test_the_numbers_of_arms_in_the_readme_are_those_of_params():
+    params, text = load(ROOT / "params.yaml"), (ROOT / "README.md").read_text()
+    assert f"all {len(params.arms)} arms" in text and f"about {len(params.arms)} × the seconds" in text
+    assert sum(arm.quick for arm in params.arms.values()) == 9 and "nine arms" in text
