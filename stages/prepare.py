@@ -36,6 +36,7 @@ def main(
         check_repeats(source, params)
         seen = intake.look(source, scratch / "source")
         rows, lost = usable(source, seen, data)
+        audit.refuse_synthetic(rows)
         extra = pool.read(Path(data.unlabelled), data)
         seen_extra = intake.look(extra, scratch / "pool")
         spare, broken = readable(extra, seen_extra)
@@ -243,7 +244,7 @@ def describe(samples: Samples, rows: pd.DataFrame, source: Source, data: Data) -
 
 def paths_with_wrong_ending(*tables: pd.DataFrame) -> list[str]:
     """Files that were read as what they hold and are named like something else."""
-    return [r.path for rows in tables for r in rows.itertuples() if "wrong_extension" in r.notes.split()]
+    return [path for rows in tables for path in rows["path"][audit.noted(rows["notes"], "wrong_extension")]]
 
 
 def warnings(
@@ -253,6 +254,7 @@ def warnings(
     coloured = int((~rows["grey"]).sum()) if form.channels == 1 else 0
     lone = int((~rows["ranged"]).sum() + (~spare["ranged"]).sum()) if form.window is None else 0
     near = near if data.near_duplicates == "warn" else 0
+    made, spare_made = (int(audit.noted(t["notes"], "synthetic").sum()) for t in (rows, spare))
     told = (
         (coloured, "pictures have colours, which one channel leaves out"),
         (
@@ -261,6 +263,8 @@ def warnings(
             "its own: set data.deep.scale to window or full",
         ),
         (near, "pairs of near duplicates may stand in two splits (data.near_duplicates)"),
+        (made, "training pictures are marked as synthetic, and count as real rows in every arm and every figure"),
+        (spare_made, "pictures of the unlabelled pool are marked as synthetic"),
         (misnamed, "files hold another format than their names say; they were read by what they hold"),
     )
     return [f"{count} {text}" for count, text in told if count]

@@ -26,7 +26,10 @@ from pipeline.data.intake import Form
 from pipeline.data.sources.base import Picture, Source
 from pipeline.data.sources.base import table as source_table
 from pipeline.params import EMBEDDED, Params
-from pipeline.samples import Samples
+from pipeline.processes import Progress
+from pipeline.reporting import portable
+from pipeline.samples import Facts, Samples, table
+from stages import export
 from stages.prepare import main, written
 
 ROOT = Path(__file__).parents[1]
@@ -585,7 +588,8 @@ def test_a_listed_class_without_images_stops_the_run(prepare):
 
 def test_conflicts_can_be_refused(prepare, torn):
     with pytest.raises(
-        ValueError, match=r"2 rows have the pixels of a row with another label(?s:.*)line 6: '4\.png': conflict, labelled 'a'"
+        ValueError,
+        match=r"2 rows have the pixels of a row with another label(?s:.*)line 6: '4\.png': conflict, labelled 'a'",
     ):
         prepare(torn, conflicts="error", max_quarantined=1.0)
 
@@ -656,6 +660,60 @@ def test_one_run_lists_every_kind_of_file_that_cannot_be_used(prepare):
     assert done.quarantine["remedy"].str.len().min() > 10
     assert sorted(done.rows["source_path"]) == sorted(f"{i}.png" for i in range(24))
     assert done.audit["quarantine"]["truncated"] == 2 and done.audit["quarantined"] == len(bad) + 1
+
+
+# Pictures that say they are synthetic
+
+
+def exported(folder: Path, label: str, count: int) -> list[bytes]:
+    """PNGs as the export writes them."""
+    ids = [f"cvae-{label}-{i}" for i in range(count)]
+    frame = table(id=ids, group=ids, label=[label] * count, split=["synthetic"] * count, origin=["cvae"] * count)
+    images = np.stack([picture(3000 + i)[..., None] for i in range(count)])
+    made = Samples(frame, images, Facts(("a", "b"), ("a",)))
+    folder.mkdir(exist_ok=True)
+    lines = export.write_rows(made, {label: label}, "hash", "0.1.0", folder, Progress("write", count))
+    return [(folder / path).read_bytes() for path in lines["path"]]
+
+
+def marked(folder: Path, split: str) -> list[dict]:
+    """Given splits, and in one of them three rows that were exported."""
+    more = {} if split == "" else {"split": split}
+    rows = base(24, split=given) if split else base(24)
+    return rows + [row(f"made{i}", "a", png, **more) for i, png in enumerate(exported(folder / "export", "a", 3))]
+
+
+@pytest.mark.parametrize("split", ["val", "test", ""])
+def test_exported_pictures_are_refused_where_they_would_be_judged(prepare, tmp_path, split):
+    with pytest.raises(ValueError, match=r"3 of 27 pictures are marked as synthetic.*Remove them") as error:
+        prepare(marked(tmp_path, split), near_duplicates="ignore")
+    assert all(f"line {26 + i}: 'made{i}.png'" in str(error.value) for i in range(3))
+    assert ("no test and no val split" in str(error.value)) == (split == "")
+
+
+@pytest.mark.parametrize("missing", ["val", "test"])
+def test_exported_pictures_are_refused_where_a_split_is_cut_from_them(prepare, tmp_path, missing):
+    rows = [r for r in marked(tmp_path, "train") if r["split"] != missing]
+    with pytest.raises(ValueError, match=f"the source gives no {missing} split"):
+        prepare(rows, near_duplicates="ignore")
+
+
+def test_exported_pictures_in_a_given_train_split_are_used_counted_and_warned_of(prepare, tmp_path):
+    rows, pool = marked(tmp_path, "train"), tmp_path / "pool"
+    pool.mkdir()
+    (pool / "spare.png").write_bytes(exported(tmp_path / "more", "b", 4)[3])
+    done = prepare(rows, near_duplicates="ignore", unlabelled=str(pool))
+    assert all(done.split[f"made{i}.png"] == "train" for i in range(3)) and done.audit["notes"]["synthetic"] == 3
+    assert sum("3 training pictures are marked as synthetic" in w for w in done.audit["warnings"]) == 1
+    assert sum("1 pictures of the unlabelled pool are marked as synthetic" in w for w in done.audit["warnings"]) == 1
+
+
+def test_pictures_with_other_texts_are_no_synthetic_ones(prepare):
+    rows = base(24)
+    for i, texts in enumerate([{"synthetic": "false"}, {"Comment": "synthetic: true"}, {"synthetic rubber": "true"}]):
+        rows[i]["pixels"] = portable.png(rows[i]["pixels"][..., None], texts)
+    done = prepare(rows, near_duplicates="ignore")
+    assert "synthetic" not in done.audit["notes"] and not any("synthetic" in w for w in done.audit["warnings"])
 
 
 def archived(folder: Path, side: int = 20) -> Path:

@@ -45,6 +45,28 @@ def check_losses(total: int, classes: Sequence[str], left: Iterable[str], lost: 
         raise refusal(f"no usable image is left in {listed(gone)}. These cannot be used:", lines, files)
 
 
+def noted(notes: pd.Series, note: str) -> np.ndarray:
+    """Rows whose decoder left this note among its own, bool (N,)."""
+    return np.array([note in words.split() for words in notes], bool)
+
+
+def refuse_synthetic(rows: pd.DataFrame) -> None:
+    """Raises ValueError where pictures that are marked as synthetic would stand in validation or test, or might.
+
+    `rows` have columns path, row, notes, and split as the source gives it.
+    """
+    cut = sorted({"val", "test"} - set(rows["split"]))
+    wrong = rows[noted(rows["notes"], "synthetic") & (bool(cut) | rows["split"].isin(["val", "test"]).to_numpy())]
+    if len(wrong):
+        where = f"the source gives no {' and no '.join(cut)} split, and rows of train" if cut else "they"
+        raise refusal(
+            f"{len(wrong)} of {len(rows)} pictures are marked as synthetic (a PNG text `synthetic: true`, as `make export` "
+            f"writes it), and {where} would be judged as if they were real. Remove them from the source; or, to learn from "
+            "them as from real rows, give val and test splits of real pictures alone and keep them in train:",
+            (Problem(*r, "synthetic", "marked").said() for r in wrong[["path", "row"]].itertuples(index=False)),
+        )
+
+
 def quarantine(lost: list[Problem]) -> str:
     """The list of what is left out and why, as .csv."""
     return pd.DataFrame(lost, columns=list(Problem._fields)).to_csv(index=False)
