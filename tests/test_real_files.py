@@ -6,7 +6,6 @@ REAL_DATA=<folder holding magnetic_tile/, pneumoniamnist/ and cifar10_lt/> whole
 
 import io
 import json
-import os
 import shutil
 import struct
 from collections import Counter
@@ -260,13 +259,6 @@ def test_dicom_scans_are_read_in_their_units(read, tmp_path):
 
 
 # Whole public sets, from the folder that REAL_DATA names
-
-
-@pytest.fixture(scope="module")
-def real() -> Path:
-    if not os.environ.get("REAL_DATA"):
-        pytest.skip("REAL_DATA is not set")
-    return Path(os.environ["REAL_DATA"]).resolve()
 
 
 class Prepared:
