@@ -177,16 +177,18 @@ def out_of_memory(error: RuntimeError) -> bool:
 
 
 def fail(code: int, what: str, error: BaseException) -> int:
-    """Say what is wrong in words; the traceback goes to a file, for whoever wants to report a fault of ours."""
-    file = SIDE / "last-error.txt"
-    file.parent.mkdir(exist_ok=True)
-    file.write_text("".join(traceback.format_exception(error)))
+    """Say what is wrong in words; the traceback goes to a file, for whoever wants to report a fault of ours, and beside it
+    what else the error has `files` of."""
+    texts = {"last-error.txt": "".join(traceback.format_exception(error)), **getattr(error, "files", {})}
+    SIDE.mkdir(exist_ok=True)
+    for name, text in texts.items():
+        (SIDE / name).write_text(text, encoding="utf-8", errors="backslashreplace")
     log.error(
         "%s: %s\n(exit %d; nothing was published, earlier stages keep their results; details in %s)",
         what,
         str(error) or type(error).__name__,
         code,
-        file,
+        " and ".join(str(SIDE / name) for name in texts),
     )
     return code
 

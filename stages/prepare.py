@@ -36,6 +36,7 @@ def main(
         check_repeats(source, params)
         seen = intake.look(source, scratch / "source")
         rows, lost = usable(source, seen, data)
+        audit.refuse_synthetic(rows)
         extra = pool.read(Path(data.unlabelled), data)
         seen_extra = intake.look(extra, scratch / "pool")
         spare, broken = readable(extra, seen_extra)
@@ -63,7 +64,7 @@ def main(
         record["near_examples"] = examples(near, paths, samples)
         misnamed = paths_with_wrong_ending(rows, spare)
         record["warnings"] += warnings(rows, spare, form, len(among), len(misnamed), data)
-    pd.DataFrame(lost, columns=audit.QUARANTINE).to_csv(quarantine, index=False)
+    quarantine.write_text(audit.quarantine(lost), encoding="utf-8")
     record |= {"quarantined": len(lost), "quarantine": pd.Series([p.code for p in lost]).value_counts().to_dict()}
     (about / "audit.json").write_text(json.dumps(record, indent=1))
     say(record, lost, misnamed)
@@ -87,15 +88,12 @@ def readable(source: Source, seen: intake.Seen) -> tuple[pd.DataFrame, list[Prob
     place = np.arange(len(source.refs))
     rows = pd.concat([source.rows, seen.table], axis=1).assign(place=place, ranged=~np.isin(place, seen.sampled))
     bad = rows[rows["code"] != ""]
-    lost = source.problems + [Problem(*r) for r in bad[["path", "code", "remedy"]].itertuples(index=False)]
+    lost = source.problems + [Problem(*r) for r in bad[["path", "row", "code", "remedy"]].itertuples(index=False)]
     return rows[rows["code"] == ""].reset_index(drop=True), lost
 
 
 def usable(source: Source, seen: intake.Seen, data: Data) -> tuple[pd.DataFrame, list[Problem]]:
-    """The readable rows without those whose labels conflict; raises ValueError if too many are lost.
-
-    A row that stands there twice is listed and is no loss: its picture is used.
-    """
+    """The readable rows without those whose labels conflict; raises ValueError if too many are lost."""
     rows, lost = readable(source, seen)
     torn = audit.conflicts(rows["hash"], rows["label"])
     if torn.any():
@@ -103,11 +101,11 @@ def usable(source: Source, seen: intake.Seen, data: Data) -> tuple[pd.DataFrame,
         if data.conflicts == "error":
             raise refusal(
                 f"{len(problems)} rows have the pixels of a row with another label; correct them, or set data.conflicts: drop:",
-                (f"{p.file!r}: {p.remedy}" for p in problems),
+                (p.said() for p in problems),
+                {"quarantine.csv": audit.quarantine(problems)},
             )
         lost, rows = lost + problems, rows[~torn].reset_index(drop=True)
-    gone = [p for p in lost if p.code != "repeated"]
-    audit.check_losses(len(source.refs), source.classes, rows["label"], gone, data.max_quarantined)
+    audit.check_losses(len(source.refs), source.classes, rows["label"], lost, data.max_quarantined)
     return rows, lost
 
 
@@ -156,7 +154,7 @@ def split(rows: pd.DataFrame, data: Data, seed: int) -> tuple[pd.DataFrame, list
     if len(found) and data.drop_leaks:
         gone = audit.leaking_rows(rows["split"].to_numpy(), rows["group"].to_numpy())
         remedy = "its group also stands in a later split (data.drop_leaks)"
-        leaked = [Problem(p, "leak", remedy) for p in rows["path"][gone]]
+        leaked = [Problem(*r, "leak", remedy) for r in rows.loc[gone, ["path", "row"]].itertuples(index=False)]
         lost = sorted(set(rows["label"]) - set(rows["label"][~gone]))
         if lost:
             raise ValueError(f"data.drop_leaks leaves no row of classes {lost}; mend the splits that the source gives")
@@ -228,7 +226,8 @@ def join_pool(rows: pd.DataFrame, spare: pd.DataFrame, near: np.ndarray) -> list
 def left_over(spare: pd.DataFrame, rows: pd.DataFrame) -> tuple[pd.DataFrame, list[Problem]]:
     """The rows of the pool that show nothing of validation and test, and the others."""
     held = spare["group"].isin(rows["joined"][rows["split"] != "train"])
-    problems = [Problem(p, "leak", "shows the same as a row of validation or test") for p in spare["path"][held]]
+    out = spare.loc[held, ["path", "row"]].itertuples(index=False)
+    problems = [Problem(*r, "leak", "shows the same as a row of validation or test") for r in out]
     return spare[~held].assign(split="unlabelled"), problems
 
 
@@ -247,7 +246,7 @@ def describe(samples: Samples, rows: pd.DataFrame, source: Source, data: Data) -
 
 def paths_with_wrong_ending(*tables: pd.DataFrame) -> list[str]:
     """Files that were read as what they hold and are named like something else."""
-    return [r.path for rows in tables for r in rows.itertuples() if "wrong_extension" in r.notes.split()]
+    return [path for rows in tables for path in rows["path"][audit.noted(rows["notes"], "wrong_extension")]]
 
 
 def warnings(
@@ -257,6 +256,7 @@ def warnings(
     coloured = int((~rows["grey"]).sum()) if form.channels == 1 else 0
     lone = int((~rows["ranged"]).sum() + (~spare["ranged"]).sum()) if form.window is None else 0
     near = near if data.near_duplicates == "warn" else 0
+    made, spare_made = (int(audit.noted(t["notes"], "synthetic").sum()) for t in (rows, spare))
     told = (
         (coloured, "pictures have colours, which one channel leaves out"),
         (
@@ -265,6 +265,8 @@ def warnings(
             "its own: set data.deep.scale to window or full",
         ),
         (near, "pairs of near duplicates may stand in two splits (data.near_duplicates)"),
+        (made, "training pictures are marked as synthetic, and count as real rows in every arm and every figure"),
+        (spare_made, "pictures of the unlabelled pool are marked as synthetic"),
         (misnamed, "files hold another format than their names say; they were read by what they hold"),
     )
     return [f"{count} {text}" for count, text in told if count]
@@ -284,6 +286,6 @@ def say(record: dict, lost: list[Problem], misnamed: list[str]) -> None:
     if record["leaking_groups"]:
         log.warning("warning: %d groups stand in more than one split (data.allow_leaks)", record["leaking_groups"])
     for problem in lost[:20]:
-        log.warning("quarantined %r: %s, %s", *problem)
+        log.warning("quarantined %s", problem.said())
     if len(lost) > 20:
         log.warning("... and %d more; see quarantine.csv", len(lost) - 20)

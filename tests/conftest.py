@@ -57,5 +57,13 @@ def shipped() -> params.Params:
 
 
 @pytest.fixture(scope="session")
+def real() -> Path:
+    """The folder that holds magnetic_tile/, pneumoniamnist/ and cifar10_lt/."""
+    if not os.environ.get("REAL_DATA"):
+        pytest.skip("REAL_DATA is not set")
+    return Path(os.environ["REAL_DATA"]).resolve()
+
+
+@pytest.fixture(scope="session")
 def compute() -> params.Compute:
     return params.Compute(accelerator="cpu", precision="auto", processes="auto", threads=1)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tracemalloc
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,10 @@ from pipeline.data.intake import Form
 from pipeline.data.sources.base import Picture, Source
 from pipeline.data.sources.base import table as source_table
 from pipeline.params import EMBEDDED, Params
-from pipeline.samples import Samples
+from pipeline.processes import Progress
+from pipeline.reporting import portable
+from pipeline.samples import Facts, Samples, table
+from stages import export
 from stages.prepare import main, written
 
 ROOT = Path(__file__).parents[1]
@@ -216,9 +220,9 @@ def test_ids_are_unique_and_equal_pixels_have_related_ones(whole):
     assert ids["equal.png"] == ids["x/1.png"] + "-2"
 
 
-def test_the_quarantine_list_names_file_code_and_remedy(whole):
+def test_the_quarantine_list_names_file_row_code_and_remedy(whole):
     kept_out = whole.one.quarantine
-    assert list(kept_out) == ["file", "code", "remedy"] and kept_out["remedy"].str.len().min() > 10
+    assert list(kept_out) == ["file", "row", "code", "remedy"] and kept_out["remedy"].str.len().min() > 10
     own = {f: c for f, c in whole.one.codes.items() if c != "leak" and f != "broken.jpg"}
     assert own == {
         "torn1.png": "conflict",
@@ -227,6 +231,12 @@ def test_the_quarantine_list_names_file_code_and_remedy(whole):
         "broken.png": "unreadable",
     }
     assert "torn2.png" in kept_out.set_index("file")["remedy"]["torn1.png"]
+    lines = {path: str(i + 2) for i, path in enumerate(whole.rows)}  # below the header
+    lines |= {"x/0.png": str(len(whole.rows) + 2)}  # where it stands again
+    assert dict(zip(kept_out["file"], kept_out["row"], strict=True)) == {
+        path: lines.get(path, "") for path in kept_out["file"]
+    }
+    assert kept_out.set_index("file")["row"]["broken.jpg"] == "", "the pool is a folder"
 
 
 def test_patients_and_copies_stand_in_one_split(whole):
@@ -584,7 +594,8 @@ def test_a_listed_class_without_images_stops_the_run(prepare):
 
 def test_conflicts_can_be_refused(prepare, torn):
     with pytest.raises(
-        ValueError, match=r"2 rows have the pixels of a row with another label(?s:.*)'4\.png': labelled 'a'"
+        ValueError,
+        match=r"2 rows have the pixels of a row with another label(?s:.*)line 6: '4\.png': conflict, labelled 'a'",
     ):
         prepare(torn, conflicts="error", max_quarantined=1.0)
 
@@ -657,6 +668,60 @@ def test_one_run_lists_every_kind_of_file_that_cannot_be_used(prepare):
     assert done.audit["quarantine"]["truncated"] == 2 and done.audit["quarantined"] == len(bad) + 1
 
 
+# Pictures that say they are synthetic
+
+
+def exported(folder: Path, label: str, count: int) -> list[bytes]:
+    """PNGs as the export writes them."""
+    ids = [f"cvae-{label}-{i}" for i in range(count)]
+    frame = table(id=ids, group=ids, label=[label] * count, split=["synthetic"] * count, origin=["cvae"] * count)
+    images = np.stack([picture(3000 + i)[..., None] for i in range(count)])
+    made = Samples(frame, images, Facts(("a", "b"), ("a",)))
+    folder.mkdir(exist_ok=True)
+    lines = export.write_rows(made, {label: label}, "hash", "0.1.0", folder, Progress("write", count))
+    return [(folder / path).read_bytes() for path in lines["path"]]
+
+
+def marked(folder: Path, split: str) -> list[dict]:
+    """Given splits, and in one of them three rows that were exported."""
+    more = {} if split == "" else {"split": split}
+    rows = base(24, split=given) if split else base(24)
+    return rows + [row(f"made{i}", "a", png, **more) for i, png in enumerate(exported(folder / "export", "a", 3))]
+
+
+@pytest.mark.parametrize("split", ["val", "test", ""])
+def test_exported_pictures_are_refused_where_they_would_be_judged(prepare, tmp_path, split):
+    with pytest.raises(ValueError, match=r"3 of 27 pictures are marked as synthetic.*Remove them") as error:
+        prepare(marked(tmp_path, split), near_duplicates="ignore")
+    assert all(f"line {26 + i}: 'made{i}.png'" in str(error.value) for i in range(3))
+    assert ("no test and no val split" in str(error.value)) == (split == "")
+
+
+@pytest.mark.parametrize("missing", ["val", "test"])
+def test_exported_pictures_are_refused_where_a_split_is_cut_from_them(prepare, tmp_path, missing):
+    rows = [r for r in marked(tmp_path, "train") if r["split"] != missing]
+    with pytest.raises(ValueError, match=f"the source gives no {missing} split"):
+        prepare(rows, near_duplicates="ignore")
+
+
+def test_exported_pictures_in_a_given_train_split_are_used_counted_and_warned_of(prepare, tmp_path):
+    rows, pool = marked(tmp_path, "train"), tmp_path / "pool"
+    pool.mkdir()
+    (pool / "spare.png").write_bytes(exported(tmp_path / "more", "b", 4)[3])
+    done = prepare(rows, near_duplicates="ignore", unlabelled=str(pool))
+    assert all(done.split[f"made{i}.png"] == "train" for i in range(3)) and done.audit["notes"]["synthetic"] == 3
+    assert sum("3 training pictures are marked as synthetic" in w for w in done.audit["warnings"]) == 1
+    assert sum("1 pictures of the unlabelled pool are marked as synthetic" in w for w in done.audit["warnings"]) == 1
+
+
+def test_pictures_with_other_texts_are_no_synthetic_ones(prepare):
+    rows = base(24)
+    for i, texts in enumerate([{"synthetic": "false"}, {"Comment": "synthetic: true"}, {"synthetic rubber": "true"}]):
+        rows[i]["pixels"] = portable.png(rows[i]["pixels"][..., None], texts)
+    done = prepare(rows, near_duplicates="ignore")
+    assert "synthetic" not in done.audit["notes"] and not any("synthetic" in w for w in done.audit["warnings"])
+
+
 def archived(folder: Path, side: int = 20) -> Path:
     """An .npz in which rows 3 and 8 of train and row 1 of test are blank."""
     parts = {"train": range(24), "val": range(24, 32), "test": range(32, 40)}
@@ -680,6 +745,32 @@ def test_an_archive_of_pictures_that_are_too_small_is_refused(prepare, tmp_path)
         prepare(archived(tmp_path, side=3), max_quarantined=0.1)
 
 
+def staged(folder: Path, **changes: object) -> subprocess.CompletedProcess:
+    """The stage as dvc runs it, in a folder that holds the source."""
+    block = yaml.safe_load((ROOT / "params.yaml").read_text())
+    block["data"] |= {"source": "set/rows.csv", "unlabelled": str(ROOT / "sets" / "none.yaml"), **changes}
+    (folder / "params.yaml").write_text(yaml.safe_dump(block, sort_keys=False))
+    words = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["prepare"]["cmd"].split()[1:]
+    env = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)}
+    return subprocess.run([sys.executable, *words], cwd=folder, env=env, capture_output=True, text=True, check=False)
+
+
+def test_a_stopped_run_leaves_the_whole_list_in_the_form_of_the_quarantine_list(tmp_path):
+    rows = base(30)
+    for i in range(1, 30):
+        rows[i]["pixels"] = b"no picture" if i % 2 else picture(i)
+    stored(tmp_path / "set", [*rows * 2, row("again", "b", b"")])
+    done = staged(tmp_path, near_duplicates="ignore")
+    assert done.returncode == 2 and "16 of 31 images cannot be used" in done.stderr, done.stderr
+    assert ".work/quarantine.csv" in done.stderr and "line 3: '1.png': unreadable" in done.stderr
+    listed = pd.read_csv(tmp_path / ".work" / "quarantine.csv", dtype=str, keep_default_na=False)
+    assert list(listed) == ["file", "row", "code", "remedy"] and listed["remedy"].str.len().min() > 10
+    codes = Counter(listed["code"])
+    assert codes == {"repeated": 30, "unreadable": 15, "empty": 1}, "more than the message shows"
+    assert listed[listed["code"] == "unreadable"]["row"].tolist() == [str(i + 2) for i in range(1, 30, 2)]
+    assert not (tmp_path / "data").exists() or not list((tmp_path / "data").rglob("quarantine.csv"))
+
+
 def test_a_path_out_of_the_source_ends_the_stage_and_publishes_nothing(tmp_path):
     rows = base(24)
     stored(tmp_path / "set", rows)
@@ -687,12 +778,7 @@ def test_a_path_out_of_the_source_ends_the_stage_and_publishes_nothing(tmp_path)
     table = pd.read_csv(tmp_path / "set" / "rows.csv")
     table.loc[5, "path"] = "../secret.png"
     table.to_csv(tmp_path / "set" / "rows.csv", index=False)
-    block = yaml.safe_load((ROOT / "params.yaml").read_text())
-    block["data"] |= {"source": "set/rows.csv", "unlabelled": str(ROOT / "sets" / "none.yaml"), "max_quarantined": 1.0}
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(block, sort_keys=False))
-    words = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["prepare"]["cmd"].split()[1:]
-    env = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, *words], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    done = staged(tmp_path, max_quarantined=1.0)
     assert done.returncode == 2, done.stderr
     assert "line 7" in done.stderr and "'../secret.png'" in done.stderr and "nothing was published" in done.stderr
     assert [f for f in (tmp_path / "data").rglob("*") if f.is_file()] == []

@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.data.sources.base import Problem, listed, refusal
+from pipeline.data.sources.base import REPEATED, Problem, listed, refusal
 from pipeline.params import Data
 from pipeline.params.sections import Scarce
 
-QUARANTINE = list(Problem._fields)
 SPLITS = ("train", "val", "test")
 TINY = 3  # with fewer training rows than this, what is generated can hardly differ from them
 FEW = 5  # fewer rows than this of a class in validation or test, and its figures mean little
@@ -25,21 +24,53 @@ NOT_CHECKED = (
 
 
 def check_losses(total: int, classes: Sequence[str], left: Iterable[str], lost: list[Problem], most: float) -> None:
-    """Raises ValueError if too many rows cannot be used, or all of a class, or if there is one class only."""
+    """Raises ValueError if too many rows cannot be used, or all of a class, or if there is one class only.
+
+    A row that stands there twice is listed and is no loss: its picture is used.
+    """
     if len(set(classes)) < 2:
         raise ValueError(f"all rows are of one class, {listed(classes)}; a classifier needs two or more")
-    lines = [f"{p.file!r}: {p.code}, {p.remedy}" for p in lost]
-    if len(lost) > most * total:
+    bad = [p for p in lost if p.code != REPEATED]
+    lines, files = [p.said() for p in bad], {"quarantine.csv": quarantine(lost)}
+    if len(bad) > most * total:
         raise refusal(
-            f"{len(lost)} of {total} images cannot be used, more than data.max_quarantined = {most:g} allows. "
+            f"{len(bad)} of {total} images cannot be used, more than data.max_quarantined = {most:g} allows. "
             "Mend or remove them, or raise it:",
             lines,
+            files,
         )
     gone = sorted(set(classes) - set(left))
-    if gone and not lost:
+    if gone and not bad:
         raise ValueError(f"there is no image of {listed(gone)}; correct data.classes or add some")
     if gone:
-        raise refusal(f"no usable image is left in {listed(gone)}. These cannot be used:", lines)
+        raise refusal(f"no usable image is left in {listed(gone)}. These cannot be used:", lines, files)
+
+
+def noted(notes: pd.Series, note: str) -> np.ndarray:
+    """Rows whose decoder left this note among its own, bool (N,)."""
+    return np.array([note in words.split() for words in notes], bool)
+
+
+def refuse_synthetic(rows: pd.DataFrame) -> None:
+    """Raises ValueError where pictures that are marked as synthetic would stand in validation or test, or might.
+
+    `rows` have columns path, row, notes, and split as the source gives it.
+    """
+    cut = sorted({"val", "test"} - set(rows["split"]))
+    wrong = rows[noted(rows["notes"], "synthetic") & (bool(cut) | rows["split"].isin(["val", "test"]).to_numpy())]
+    if len(wrong):
+        where = f"the source gives no {' and no '.join(cut)} split, and rows of train" if cut else "they"
+        raise refusal(
+            f"{len(wrong)} of {len(rows)} pictures are marked as synthetic (a PNG text `synthetic: true`, as `make export` "
+            f"writes it), and {where} would be judged as if they were real. Remove them from the source; or, to learn from "
+            "them as from real rows, give val and test splits of real pictures alone and keep them in train:",
+            (Problem(*r, "synthetic", "marked").said() for r in wrong[["path", "row"]].itertuples(index=False)),
+        )
+
+
+def quarantine(lost: list[Problem]) -> str:
+    """The list of what is left out and why, as .csv."""
+    return pd.DataFrame(lost, columns=list(Problem._fields)).to_csv(index=False)
 
 
 def conflicts(hashes: pd.Series, labels: pd.Series) -> np.ndarray:
@@ -48,11 +79,12 @@ def conflicts(hashes: pd.Series, labels: pd.Series) -> np.ndarray:
 
 
 def conflict_problems(rows: pd.DataFrame) -> list[Problem]:
-    """What the quarantine list says of rows with columns path, label and hash that conflict with one another."""
+    """What the quarantine list says of rows with columns path, row, label and hash that conflict with one another."""
     others = rows.groupby("hash")["path"].agg(list)
     return [
         Problem(
             r.path,
+            r.row,
             "conflict",
             f"labelled {r.label!r}; the same pixels are labelled otherwise in {listed(set(others[r.hash]) - {r.path}, 3)}",
         )

@@ -1,5 +1,6 @@
 """What is wrong with a dataset is counted and said. Run: python -m pytest tests/data/test_audit.py"""
 
+import io
 import json
 
 import numpy as np
@@ -28,7 +29,7 @@ from pipeline.samples import table
 
 
 def lost(n: int) -> list[Problem]:
-    return [Problem(f"a/{i}.png", "truncated", "fetch it again") for i in range(n)]
+    return [Problem(f"a/{i}.png", str(i + 2), "truncated", "fetch it again") for i in range(n)]
 
 
 # Rows that cannot be used
@@ -51,7 +52,21 @@ def test_twenty_lost_rows_are_named_and_all_of_them_noted():
         check_losses(100, ("a", "b"), ["a", "b"], lost(30), 0.1)
     said, noted = str(error.value), "".join(error.value.__notes__)
     assert said.count("truncated") == 20 and "30 of 100" in said and said.endswith("... and 10 more")
-    assert noted.count("truncated") == 30 and "a/29.png" in noted
+    assert noted.count("truncated") == 30 and "a/29.png" in noted and "line 31: 'a/29.png': truncated" in noted
+
+
+def test_all_lost_rows_are_handed_on_as_the_list_itself():
+    twice = Problem("a/0.png", "40", "repeated", "the same path stands twice")
+    with pytest.raises(ValueError) as error:
+        check_losses(100, ("a", "b"), ["a", "b"], [twice, *lost(30)], 0.1)
+    told = pd.read_csv(io.StringIO(error.value.files["quarantine.csv"]), dtype=str)
+    assert list(told) == ["file", "row", "code", "remedy"] and len(told) == 31
+    assert told.iloc[0].tolist() == list(twice) and told["row"].tolist()[1:] == [str(i + 2) for i in range(30)]
+    assert "30 of 100" in str(error.value) and "repeated" not in str(error.value)
+
+
+def test_rows_that_stand_there_twice_are_no_loss():
+    check_losses(2, ("a", "b"), ["a", "b"], [Problem("a/0.png", str(i), "repeated", "") for i in range(9)], 0.0)
 
 
 def test_a_class_that_loses_all_rows_stops_the_run():
@@ -69,7 +84,7 @@ def test_a_single_class_is_refused(classes):
 
 
 def rows(*triples: tuple[str, str, str]) -> pd.DataFrame:
-    return pd.DataFrame(triples, columns=["path", "hash", "label"])
+    return pd.DataFrame(triples, columns=["path", "hash", "label"]).assign(row="")
 
 
 def test_conflicts_are_all_rows_of_a_hash_that_has_two_labels():

@@ -1,6 +1,7 @@
 """Copies are found, look-alikes are not. Run: python -m pytest tests/data/test_duplicates.py"""
 
 import io
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,19 +12,18 @@ from PIL import Image
 from scipy.sparse.csgraph import connected_components
 
 from pipeline import processes
-from pipeline.data import duplicates
+from pipeline.data import duplicates, registration
 from pipeline.data.duplicates import (
     Found,
-    correlate,
     find,
     groups,
     neighbours,
     random_pairs,
     reduced,
-    register,
     threshold,
 )
 from pipeline.data.intake import Thumbs, thumbnail
+from pipeline.data.registration import correlate, register
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -287,7 +287,7 @@ def test_correlation_is_that_of_the_best_of_all_shifts():
                 top, left = max(0, dy), max(0, dx)
                 one = a[top : min(7, dy + 6), left : min(6, dx + 8)]
                 two = b[top - dy : top - dy + one.shape[0], left - dx : left - dx + one.shape[1]]
-                if one.size >= duplicates.OVERLAP * a.size:
+                if one.size >= registration.OVERLAP * a.size:
                     best = max(best, np.corrcoef(one.ravel(), two.ravel())[0, 1])
         assert correlation(a, b) == pytest.approx(best, abs=1e-3)
 
@@ -434,8 +434,8 @@ def test_pictures_that_are_compared_grow_like_their_number(tmp_path, monkeypatch
         pairs: list[int] = []
 
         def spread(function: Callable, jobs: list, *_: object) -> list:
-            pairs.extend(len(job[2]) for job in jobs if function is duplicates.register)
-            zeros = function is duplicates.register
+            pairs.extend(len(job[2]) for job in jobs if function is registration.register)
+            zeros = function is registration.register
             return [np.zeros(len(j[2])) if zeros else function(*j, report=lambda *_: None) for j in jobs]
 
         rng = np.random.default_rng(0)
@@ -449,6 +449,22 @@ def test_pictures_that_are_compared_grow_like_their_number(tmp_path, monkeypatch
 
     small, large = compared(200), compared(800)
     assert 800 * duplicates.NEIGHBOURS / 2 < large <= 800 * 2 * duplicates.NEIGHBOURS and large < 5 * small
+
+
+def test_memory_grows_by_far_less_than_the_descriptors(tmp_path, monkeypatch):
+    """2,176 bytes of descriptors a row lie in files; what stays are 64 components of each, and pairs."""
+    monkeypatch.setattr(duplicates, "SAMPLE", 200)
+    monkeypatch.setattr(duplicates, "EXACT", 500)
+    monkeypatch.setattr(registration, "register", lambda thumbs, length, pairs, report: np.zeros(len(pairs)))
+    rng, peaks = np.random.default_rng(0), []
+    for n in (600, 1000, 3000):  # the first loads what is loaded once
+        pictures = [rng.integers(0, 256, (6, 6), np.uint8) for _ in range(n)]
+        tracemalloc.start()
+        searched(pictures, tmp_path / str(n))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert [f.name for f in (tmp_path / str(n)).iterdir()] == ["0.bin"], "descriptors are left behind"
+    assert peaks[2] - peaks[1] < 2000 * 1500, f"{(peaks[2] - peaks[1]) / 2000:.0f} bytes a row"
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 9])

@@ -1,7 +1,8 @@
 """What every format gives: rows as a table, and a way to load the picture of one row in any process."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +19,9 @@ SPLITS = {
     "test": "test",
     "testing": "test",
 }
-COLUMNS = {"label": "", "split": "", "group": "", "weight": 1.0, "path": ""}
+COLUMNS = {"label": "", "split": "", "group": "", "weight": 1.0, "path": "", "row": ""}
+REPEATED = "repeated"  # the code of a row that stands there twice: its picture is used, so it is no loss
+SHOWN = 20  # lines of a long list that an error shows
 
 
 class Unreadable(Exception):
@@ -30,11 +33,23 @@ class Unreadable(Exception):
 
 
 class Problem(NamedTuple):
-    """One row or file of the source that is left out."""
+    """One row or file of the source that is left out; `row` is its line in the table, empty where there is none."""
 
     file: str
+    row: str
     code: str
     remedy: str
+
+    def said(self) -> str:
+        return f"{f'line {self.row}: ' if self.row else ''}{self.file!r}: {self.code}, {self.remedy}"
+
+
+class Refusal(ValueError):
+    """Something a user has to mend; `files` are texts that lie beside the error's details, by name."""
+
+    def __init__(self, text: str, files: Mapping[str, str]) -> None:
+        super().__init__(text)
+        self.files = files
 
 
 class Picture(NamedTuple):
@@ -53,7 +68,7 @@ class Source:
     """Rows before decoding: `rows` has the columns of COLUMNS, and `load(refs[i])` is the picture of row i.
 
     `load` and `refs` travel to other processes; `load` raises Unreadable. Split, group: "" where the source does not
-    say. Paths are relative to the source's root.
+    say. Paths are relative to the source's root, `row` is the line of the table, if there is one.
     """
 
     classes: tuple[str, ...]
@@ -80,12 +95,11 @@ def listed(names: Iterable[str], most: int = 20) -> str:
     return ", ".join(repr(n) for n in names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def refusal(text: str, lines: Iterable[str], most: int = 20) -> ValueError:
-    """An error that shows the first `most` lines below its text; all of them stand in its note, for the details file."""
+def refusal(text: str, lines: Iterable[str], files: Mapping[str, str] = MappingProxyType({})) -> Refusal:
+    """An error that shows the first SHOWN lines below its text; all of them stand in its note, for the details file."""
     lines = list(lines)
-    error = ValueError(
-        "\n  ".join([text, *lines[:most]]) + (f"\n  ... and {len(lines) - most} more" if len(lines) > most else "")
-    )
+    more = f"\n  ... and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
+    error = Refusal("\n  ".join([text, *lines[:SHOWN]]) + more, files)
     error.add_note("\n".join(["All of them:", *lines]))
     return error
 

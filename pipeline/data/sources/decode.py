@@ -88,6 +88,7 @@ def _decode(stream: BinaryIO, head: bytes, data: Data) -> tuple[Picture, str]:
                 kind = "JPEG" if image.format == "MPO" else image.format  # a photograph with a preview behind it
                 orientation = image.getexif().get(274, 1)
                 notes += ("turned",) if orientation in TURNS else ()
+                notes += ("synthetic",) if image.info.get("synthetic") == "true" else ()  # as `make export` marks a PNG
                 if _is_deep(image, head):
                     return _deep(image, stream, orientation, notes, data), kind
                 image.load()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.data.sources.base import SPLITS, Problem, Source, listed
+from pipeline.data.sources.base import REPEATED, SPLITS, Problem, Source, listed
 from pipeline.data.sources.base import table as rows_table
 from pipeline.data.sources.decode import Files
 from pipeline.data.sources.npz import MOST_RATIO, SMALL
@@ -98,7 +98,11 @@ def source(frame: pd.DataFrame, path: Path, data: Data) -> Source:
     text = {key: frame[column].astype(str) for key, column in names.items()}
     check_paths(text["path"], path)
     labels, classes = check_labels(text["label"], path.name, data)
-    columns = {"label": labels, "path": [os.path.normpath(p) for p in text["path"]]}
+    columns = {
+        "label": labels,
+        "path": [os.path.normpath(p) for p in text["path"]],
+        "row": frame.index.astype(str).tolist(),
+    }
     if "split" in text:
         columns["split"] = _splits(text["split"], path.name)
     if "group" in text:
@@ -229,5 +233,6 @@ def _once(rows: pd.DataFrame, name: str) -> tuple[pd.DataFrame, list[Problem]]:
         if two:
             raise ValueError(f"data.source: {name} gives two {key}s to one path: {listed(two)}")
     again = rows["path"].duplicated()
-    problems = [Problem(p, "repeated", "the same path stands twice in the table") for p in rows["path"][again]]
+    twice = rows.loc[again, ["path", "row"]].itertuples(index=False)
+    problems = [Problem(*r, REPEATED, "the same path stands twice in the table") for r in twice]
     return rows[~again].reset_index(drop=True), problems

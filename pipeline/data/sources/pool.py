@@ -16,7 +16,7 @@ def read(path: Path, data: Data) -> Source:
     if path.name == NONE:
         return Source((), table(label=[]), [], Files(path.parent, data))
     if path.is_dir():
-        root, paths = path, list(image_files(path, path, "data.unlabelled"))
+        root, paths = path, dict.fromkeys(image_files(path, path, "data.unlabelled"), "")
     elif manifest.accepts(path):
         root, frame = path.parent, manifest.load(path, "data.unlabelled")
         if data.manifest.path not in frame:
@@ -24,7 +24,8 @@ def read(path: Path, data: Data) -> Source:
                 f"data.unlabelled: {path.name} lacks the column {data.manifest.path!r}; it has {list(frame)}"
             )
         manifest.check_paths(frame[data.manifest.path], path, "data.unlabelled")
-        paths = list(dict.fromkeys(frame[data.manifest.path]))
+        once = frame[~frame[data.manifest.path].duplicated()]
+        paths = dict(zip(once[data.manifest.path], once.index.astype(str), strict=True))
     else:
         raise ValueError(
             f"data.unlabelled: {path} is no folder and no table; expected a folder of images, a .csv, .tsv or .parquet "
@@ -32,4 +33,5 @@ def read(path: Path, data: Data) -> Source:
         )
     if not paths:
         raise ValueError(f"data.unlabelled: no images found in {path.name}")
-    return Source((), table(label=[""] * len(paths), path=paths), paths, Files(root, data))
+    rows = table(label=[""] * len(paths), path=list(paths), row=list(paths.values()))
+    return Source((), rows, list(paths), Files(root, data))
