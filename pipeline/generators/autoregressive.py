@@ -125,7 +125,7 @@ class Prior(nn.Module):
         """Logits (N, T, d, L) for `codes` (N, T, d) where the places before hold what was `read`."""
         start = (self.label(y) + self.move(move))[:, None]
         before = self.read(read[:, :-1] + self.offset).sum(dim=2)  # (N, T-1, e)
-        h = torch.cat([start, before], dim=1) + self.place
+        h = torch.cat([torch.zeros_like(start), before], dim=1) + self.place + start
         for layer in self.layers:
             h = layer(h)
         known = self.within(codes + self.offset)[:, :, :-1]  # (N, T, d-1, e)
@@ -135,9 +135,10 @@ class Prior(nn.Module):
     def draw(self, y: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
         """Codes (N, T, d) from as many uniform numbers; keys and values of the places before are kept."""
         place, past = self.place, [[] for _ in self.layers]
-        codes, h = torch.zeros(u.shape, dtype=torch.long, device=u.device), self.label(y)
+        codes, start = torch.zeros(u.shape, dtype=torch.long, device=u.device), self.label(y)
+        h = torch.zeros_like(start)
         for t in range(u.shape[1]):
-            h = (h + place[t])[:, None]
+            h = (h + place[t] + start)[:, None]
             for layer, kept in zip(self.layers, past, strict=True):
                 h = layer(h, kept)
             known = self.norm(h)[:, 0]
@@ -217,7 +218,7 @@ class Model(NetworkGenerator):
     @property
     def multiple(self) -> int:
         """Pixels a side of a cell: the smallest power of two with which the grid is large enough."""
-        return 2 ** max(0, math.ceil(math.log2(max(self.shape[:2]) / self.options.grid)))
+        return 2 ** max(1, math.ceil(math.log2(max(self.shape[:2]) / self.options.grid)))
 
     def build(self) -> Network:
         return Network(self.side, self.multiple, self.shape[2], self.classes, self.flips, self.options)
