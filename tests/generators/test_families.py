@@ -13,6 +13,8 @@ from pipeline.generators import cgan, diffusion
 from pipeline.generators.base import Generator
 from pipeline.samples import Facts, Samples, table, to_network
 
+NEURAL = ("cvae", "cgan", "diffusion", "autoregressive")
+
 
 @pytest.fixture
 def build(shipped, compute) -> Callable[..., Generator]:
@@ -441,13 +443,13 @@ def test_sides_that_were_padded_are_padded_alike_for_the_prior(build, toy):
 # what the neural families share
 
 
-@pytest.mark.parametrize("family", ["cvae", "cgan", "diffusion"])
+@pytest.mark.parametrize("family", NEURAL)
 def test_epochs_and_batch_give_the_steps(build, toy, family):
     assert build(family, epochs=3, batch=8).steps(toy((12, 7, 3))) == 3 * 3
     assert build(family, epochs="auto").steps(toy((12, 7, 3))) >= 1000
 
 
-@pytest.mark.parametrize("family", ["cvae", "cgan", "diffusion"])
+@pytest.mark.parametrize("family", NEURAL)
 def test_weights_are_averages_that_differ_from_another_averaging(build, toy, family):
     """A family with an `ema` option must be moved by it, and one without must not know it."""
     if "ema" not in build(family).options.model_dump():
@@ -462,7 +464,7 @@ def test_weights_are_averages_that_differ_from_another_averaging(build, toy, fam
     assert torch.isfinite(flat[0]).all() and not torch.allclose(flat[0], flat[1], atol=1e-5)
 
 
-@pytest.mark.parametrize("family", ["cvae", "cgan", "diffusion"])
+@pytest.mark.parametrize("family", NEURAL)
 def test_a_huge_learning_rate_is_divergence(build, toy, family):
     from pipeline.training import Diverged
 
@@ -477,6 +479,6 @@ def test_constant_images_can_be_fitted(build):
     frame = table(id=ids, group=ids, label=["a", "b"] * 4, split=["train"] * 8, origin=["real"] * 8)
     real = Samples(frame, np.full((8, 8, 8, 1), 255, np.uint8), Facts(("a", "b"), ("b",)))
     for family in params.families():
-        model = build(family, epochs=1) if family in ("cvae", "cgan", "diffusion") else build(family)
+        model = build(family, epochs=1) if family in NEURAL else build(family)
         model.fit(real, 0)
         assert not model.makes_rows or model.sample(*requests(1, 3)).shape == (3, 8, 8, 1)
