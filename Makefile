@@ -26,7 +26,7 @@ export: setup
 # (mostly the longest) first. Of arms there are two at once, each with half of the cores. LANES=1: everything one by one.
 REPRO := dvc --wait-for-lock repro --single-item
 side-by-side:
-	@mkdir -p .work && { dvc stage list --name-only > .work/stages & dvc repro augment && wait $$!; }
+	@mkdir -p .work && { dvc stage list --name-only > .work/stages & dvc repro plan augment && wait $$!; }
 	@$(REPRO) train_baseline
 	@sed -n '/^fit_generator@/p' .work/stages | sed '1!G;h;$$!d' | xargs -P $(LANES) -n 1 $(REPRO)
 	@$(REPRO) search

@@ -14,11 +14,11 @@ from pipeline.seeds import derive
 from stages import Output
 
 
-def main(params: Params, name: str, train: Path, val: Path, baseline: Path, out: Output) -> None:
+def main(params: Params, name: str, plan: Path, train: Path, val: Path, baseline: Path, out: Output) -> None:
     block = borrowing(params.generators, name)
     model, rows, curve = generators.build(block, params.compute, name), Samples.load(train), []
     out.mkdir(parents=True)
-    if name not in params.made or block.model != name:
+    if not json.loads(plan.read_text())["wanted"] or block.model != name:
         (out / "generator.json").write_text(json.dumps({"model": block.model, "options": block.options}, indent=1))
     else:
         judge = judging(params, rows, Samples.load(val), baseline) if model.uses_device else None

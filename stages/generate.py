@@ -15,12 +15,12 @@ from pipeline.selection.rules import wanted
 from stages import Output
 
 
-def main(params: Params, name: str, train: Path, model: Path, search: Path, out: Output) -> None:
+def main(params: Params, name: str, plan: Path, train: Path, model: Path, search: Path, out: Output) -> None:
     params = guided(params, name, json.loads(search.read_text()))
     rows = Samples.load(train)
     goal = wanted(rows.counts, rows.scarce, params.generation.dose, params.generation.cap)
     many = np.zeros(len(goal), int)
-    if name in params.made:
+    if json.loads(plan.read_text())["wanted"]:
         generator = generators.build(borrowing(params.generators, name), params.compute, name)
         many = np.ceil(goal * params.generation.oversupply).astype(int) * generator.makes_rows
     ask(params, name, train, model, many, "row").save(out)

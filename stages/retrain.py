@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 def main(
     params: Params,
     name: str,
+    plan: Path,
     train: Path,
     val: Path,
     views: Path,
@@ -36,7 +37,7 @@ def main(
 ) -> None:
     arm, recipe = settle(params, pick(params.arms, name, "arms"), json.loads(search.read_text()))
     out.mkdir(parents=True)
-    if name not in params.compared:
+    if not json.loads(plan.read_text())["wanted"]:
         (out / "record.json").write_text(json.dumps({"arm": arm.model_dump(mode="json")}, indent=1))
         return
     processes.warm(__name__, "pipeline.classifier.train")

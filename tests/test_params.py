@@ -202,7 +202,7 @@ def test_the_quick_profile_leaves_out_the_arms_it_names_and_auto_is_quick_for_th
     skip = {f"arms.{name}.quick": False for name in ("real", "diffusion")}
     loaded = params.load(changed(tmp_path, {"profile": profile, "data.source": source, **skip}))
     left = {"oversample_sqrt", "oversample", "duplicate", "classic", "smote", "cvae", "cgan"}
-    assert set(loaded.compared) == (left if quick else set(loaded.arms))
+    assert set(loaded.compared) == (left if quick else set(loaded.arms) - {"autoregressive"})
     assert list(loaded.compared) == [name for name in loaded.arms if name in loaded.compared]
     assert all(arm is loaded.arms[name] for name, arm in loaded.compared.items())
 
@@ -243,7 +243,7 @@ def test_a_control_arm_is_needed(tmp_path):
 
 @pytest.mark.parametrize("name", ["a b", "x;touch y", "é", "Upper", "a@b", "", "a" * 41, "../up"])
 def test_names_that_reach_a_command_line_are_plain(tmp_path, name):
-    message = refusal(tmp_path, {"generators": {name: {"family": "nothing", "model": name, "quick": True}}})
+    message = refusal(tmp_path, {"generators": {name: {"family": "nothing", "model": name}}})
     assert "  generators" in message and repr(name) in message
 
 
@@ -311,13 +311,13 @@ def test_blocks_cannot_be_changed_once_loaded(shipped):
 )
 def test_a_generators_own_options_are_checked_with_block_and_key(compute, options, key):
     with pytest.raises(ValueError) as error:
-        generators.build(params.Generator(family="smote", model="my_smote", quick=True, **options), compute, "my_smote")
+        generators.build(params.Generator(family="smote", model="my_smote", **options), compute, "my_smote")
     assert "generators.my_smote (family smote)" in str(error.value) and key in str(error.value)
 
 
 def test_build_lists_the_families_when_one_is_unknown(compute):
     with pytest.raises(ValueError, match=r"unknown generator family 'base'; available: .*smote"):
-        generators.build(params.Generator(family="base", model="x", quick=True), compute, "x")
+        generators.build(params.Generator(family="base", model="x"), compute, "x")
 
 
 def test_a_generator_that_draws_from_another_ones_model_has_its_options_too():
@@ -334,14 +334,11 @@ def test_the_model_to_draw_from_must_be_one_that_is_fitted(tmp_path, model):
     assert f"cvae.model is '{model}'; expected cvae or one of: nothing, duplicate" in message
 
 
-def test_an_arm_of_a_quick_run_needs_its_generators_there(tmp_path):
-    assert "arms.cvae learns from cvae" in refusal(tmp_path, {"generators.cvae.quick": False})
-    lent = {"generators.translate.quick": True, "generators.diffusion.quick": False, "arms.translate.quick": True}
-    assert "arms.translate learns from translate" in refusal(tmp_path, lent | {"arms.diffusion.quick": False})
-    assert params.load(changed(tmp_path, {"profile": "full", "generators.cvae.quick": False})).made
-
-
-def test_a_quick_run_makes_only_generators_that_ask_for_it(tmp_path):
+def test_only_generators_that_arms_ask_for_are_made_and_those_whose_models_they_draw_from(tmp_path):
     quick = params.load(changed(tmp_path, {"profile": "quick"}))
-    assert "translate" not in quick.made and "cvae" in quick.made
-    assert set(params.load(changed(tmp_path, {"profile": "full"})).made) == set(quick.generators)
+    assert "translate" not in quick.made and "gmm" not in quick.made and {"cvae", "nothing"} <= set(quick.made)
+    skipped = {"profile": "full", "arms.autoregressive.role": "skip"}
+    assert set(params.load(changed(tmp_path, skipped)).made) == set(quick.generators) - {"autoregressive"}
+    asked = {f"arms.{name}.role": "skip" for name, arm in quick.arms.items() if "diffusion" in (arm.rows, arm.also)}
+    made = params.load(changed(tmp_path, {"profile": "full", **asked})).made
+    assert {"translate", "diffusion"} <= set(made), "translate draws from it"

@@ -291,7 +291,7 @@ def test_a_changed_image_is_noticed(project: Path) -> None:
     [
         (lambda p: p["data"].update(imgsize=3), "data.imgsize: unknown key"),
         (
-            lambda p: p["generators"].update(new={"family": "flow", "model": "new", "quick": False}),
+            lambda p: p["generators"].update(new={"family": "flow", "model": "new"}),
             "new.family is 'flow': no such family",
         ),
         (lambda p: p["arms"]["cvae"].update(rows="gan"), "arms.cvae.rows is 'gan': no such block under generators"),

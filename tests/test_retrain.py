@@ -285,7 +285,8 @@ def one_by_one(monkeypatch) -> None:
 
 
 def run(data, settled, name: str, rows: str, also: str, out: Path) -> dict:
-    places = [data.root / part for part in ("train", "val", "views", rows, also)]
+    places = [data.root / part for part in ("plan.json", "train", "val", "views", rows, also)]
+    (data.root / "plan.json").write_text(json.dumps({"wanted": name in settled.compared}))
     (data.root / "search.json").write_text("{}")
     retrain.main(settled, name, *places, data.root / "search.json", out)
     return json.loads((out / "record.json").read_text())

@@ -92,17 +92,6 @@ class Params(Block):
                 raise ValueError(f"{'; '.join(lost)}: no such block under {section}. There are: {', '.join(known)}")
         if twice := [name for name, arm in self.arms.items() if arm.also == arm.rows != "nothing"]:
             raise ValueError(f"arms.{twice[0]}: rows and also name the same generator; set also: nothing")
-        missing = {
-            f"arms.{name} learns from {g}"
-            for name, arm in self.compared.items()
-            for g in (arm.rows, arm.also)
-            if g in self.generators and g not in self.made
-        }
-        if missing:
-            raise ValueError(
-                f"{'; '.join(sorted(missing))}: a quick run has these arms, but not these generators or the models they "
-                "draw from; set `quick: true` there, or `quick: false` for the arm"
-            )
         if not any(arm.role == "control" for arm in self.compared.values()):
             raise ValueError("arms: at least one needs `role: control`; without one there is nothing to compare with")
         if self.evaluation.repeats > 1 and not any(arm.role == "candidate" for arm in self.compared.values()):
@@ -129,9 +118,10 @@ class Params(Block):
 
     @property
     def made(self) -> dict[str, Generator]:
-        """The generators that are fitted and asked for rows, in their order."""
-        blocks = self.generators
-        return {n: g for n, g in blocks.items() if not self.is_quick or (g.quick and blocks[g.model].quick)}
+        """The generators that arms learn from, and those whose models these draw from, in their order."""
+        asked = {name for arm in self.compared.values() for name in (arm.rows, arm.also)} & set(self.generators)
+        lent = {self.generators[name].model for name in asked}
+        return {name: block for name, block in self.generators.items() if name in asked | lent}
 
 
 def pick(blocks: Mapping[str, Any], name: str, section: str) -> Any:

@@ -121,7 +121,6 @@ class Generator(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
     family: Name
     model: Name
-    quick: Annotated[bool, Field(strict=True)]
 
     @property
     def options(self) -> dict[str, Any]:

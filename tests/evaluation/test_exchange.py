@@ -7,7 +7,15 @@ from pipeline.evaluation.exchange import crossing, knots, rate
 from pipeline.params import Arm
 from tests.evaluation.test_verdict import BLOCK, decided, outcomes
 
-REST = {"rows": "nothing", "also": "nothing", "use": "kept", "dose": "full", "recipe": "plain", "quick": True}
+REST = {
+    "rows": "nothing",
+    "also": "nothing",
+    "use": "kept",
+    "dose": "full",
+    "recipe": "plain",
+    "tuned": False,
+    "quick": True,
+}
 SHAPES = {
     "a": {"role": "control"},
     "balanced": {"role": "control", "recipe": "balanced"},

@@ -27,7 +27,15 @@ def perfect_against_half_blind(y, groups):
 
 
 def verdict(y, groups):
-    rest = {"rows": "nothing", "also": "nothing", "use": "kept", "dose": "full", "recipe": "plain", "quick": True}
+    rest = {
+        "rows": "nothing",
+        "also": "nothing",
+        "use": "kept",
+        "dose": "full",
+        "recipe": "plain",
+        "tuned": False,
+        "quick": True,
+    }
     arms = {n: Arm(role=r, **rest) for n, r in (("control", "control"), ("arm", "candidate"))}
     choices = {"chosen_arm": "arm", "best_control": "control", "contenders": ["control"], "validation_rows": 50}
     choices["best_seed"] = {"arm": 0, "control": 0}

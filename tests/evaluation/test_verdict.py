@@ -111,7 +111,7 @@ def test_seeds_that_all_agree_are_not_said_to_disagree_when_p_is_adjusted():
 
 def arms(**roles):
     """Arms by name, of these roles; one may be given by all its keys instead."""
-    rest = {"rows": "x", "also": "x", "use": "kept", "dose": "full", "recipe": "plain", "quick": True}
+    rest = {"rows": "x", "also": "x", "use": "kept", "dose": "full", "recipe": "plain", "tuned": False, "quick": True}
     return {n: Arm(**(r if isinstance(r, dict) else {"role": r, **rest})) for n, r in roles.items()}
 
 

@@ -26,7 +26,7 @@ def build(request, shipped, compute) -> Build:
     assert names, f"params.yaml has no block of the family {request.param}"
     options = params.borrowing(shipped.generators, names[0]).options
     short = {key: value for key, value in LIVELY.items() if key in options}
-    block = params.Generator(family=request.param, model=request.param, quick=True, **(options | short))
+    block = params.Generator(family=request.param, model=request.param, **(options | short))
     return lambda: generators.build(block, compute, request.param)
 
 
@@ -240,7 +240,7 @@ def test_flips_of_the_dataset_survive_saving(build, real, tmp_path):
 
 
 def test_a_family_that_makes_no_rows_says_so_and_refuses(real, compute):
-    model = generators.build(params.Generator(family="nothing", model="nothing", quick=True), compute, "nothing")
+    model = generators.build(params.Generator(family="nothing", model="nothing"), compute, "nothing")
     assert not model.makes_rows
     model.fit(real, 1)
     with pytest.raises(TypeError, match="makes no rows"):
@@ -248,7 +248,7 @@ def test_a_family_that_makes_no_rows_says_so_and_refuses(real, compute):
 
 
 def test_a_class_without_rows_has_nothing_to_start_from(real, compute):
-    model = generators.build(params.Generator(family="duplicate", model="duplicate", quick=True), compute, "duplicate")
+    model = generators.build(params.Generator(family="duplicate", model="duplicate"), compute, "duplicate")
     model.fit(real.take(real.y != 2), 1)
     with pytest.raises(ValueError, match="class index 2 has no real row to start from"):
         model.sample(np.array([0, 2]), np.array([1, 1]))

@@ -14,6 +14,8 @@ from pipeline.generators._blocks import best, moments
 from pipeline.generators.base import Generator
 from pipeline.samples import Facts, Samples, table, to_network
 
+NEURAL = ("cvae", "cgan", "diffusion", "autoregressive")
+
 
 @pytest.fixture
 def build(shipped, compute) -> Callable[..., Generator]:
@@ -22,7 +24,7 @@ def build(shipped, compute) -> Callable[..., Generator]:
     def make(family: str, **changes: object) -> Generator:
         name = next(n for n, b in shipped.generators.items() if b.family == family)
         options = params.borrowing(shipped.generators, name).options
-        block = params.Generator(family=family, model=family, quick=True, **(options | changes))
+        block = params.Generator(family=family, model=family, **(options | changes))
         return generators.build(block, compute, family)
 
     return make
@@ -511,13 +513,13 @@ def test_sides_that_were_padded_are_padded_alike_for_the_prior(build, toy):
 # what the neural families share
 
 
-@pytest.mark.parametrize("family", ["cvae", "cgan", "diffusion"])
+@pytest.mark.parametrize("family", NEURAL)
 def test_epochs_and_batch_give_the_steps(build, toy, family):
     assert build(family, epochs=3, batch=8).steps(toy((12, 7, 3))) == 3 * 3
     assert build(family, epochs="auto").steps(toy((12, 7, 3))) >= 1000
 
 
-@pytest.mark.parametrize("family", ["cvae", "cgan", "diffusion"])
+@pytest.mark.parametrize("family", NEURAL)
 def test_weights_are_averages_that_differ_from_another_averaging(build, toy, family):
     flat = []
     for share in (0.0, 0.9):
@@ -527,7 +529,7 @@ def test_weights_are_averages_that_differ_from_another_averaging(build, toy, fam
     assert torch.isfinite(flat[0]).all() and not torch.allclose(flat[0], flat[1], atol=1e-5)
 
 
-@pytest.mark.parametrize("family", ["cvae", "cgan", "diffusion"])
+@pytest.mark.parametrize("family", NEURAL)
 def test_a_huge_learning_rate_is_divergence(build, toy, family):
     from pipeline.training import Diverged
 
@@ -542,7 +544,7 @@ def test_constant_images_can_be_fitted(build):
     frame = table(id=ids, group=ids, label=["a", "b"] * 4, split=["train"] * 8, origin=["real"] * 8)
     real = Samples(frame, np.full((8, 8, 8, 1), 255, np.uint8), Facts(("a", "b"), ("b",)))
     for family in params.families():
-        model = build(family, epochs=1) if family in ("cvae", "cgan", "diffusion") else build(family)
+        model = build(family, epochs=1) if family in NEURAL else build(family)
         model.fit(real, 0)
         assert not model.makes_rows or model.sample(*requests(1, 3)).shape == (3, 8, 8, 1)
 

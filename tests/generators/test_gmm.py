@@ -20,7 +20,7 @@ def build(shipped, compute) -> Callable[..., gmm.Model]:
 
     def make(**changes: object) -> gmm.Model:
         options = shipped.generators["gmm"].options | changes
-        return generators.build(params.Generator(family="gmm", model="gmm", quick=False, **options), compute, "gmm")
+        return generators.build(params.Generator(family="gmm", model="gmm", **options), compute, "gmm")
 
     return make
 

@@ -30,7 +30,7 @@ SHARES = {"real": 0.6, "oversample": 0.6, "cvae": 0.8, "cvae_quarter": 0.7, "som
 
 def settings(shipped, **evaluation):
     """The shipped params with these arms, and scarce rows set aside."""
-    rest = {"rows": "nothing", "also": "nothing", "use": "all", "dose": "full", "quick": True}
+    rest = {"rows": "nothing", "also": "nothing", "use": "all", "dose": "full", "tuned": False, "quick": True}
     return shipped.model_copy(
         update={
             "data": shipped.data.model_copy(update={"heldback": 0.3}),
@@ -73,7 +73,8 @@ def summary(rows: Samples) -> dict:
 
 def record(params, name, real, made):
     """As retrain writes it, with the rows that the arm truly adds."""
-    arm, chosen = params.arms[name], added_rows(params, params.arms[name], real, [made[params.arms[name].rows]])
+    arm = params.arms[name]
+    chosen = added_rows(params, arm, params.recipes[arm.recipe], real, [made[arm.rows]])
     learnt = np.bincount(made[arm.rows].y[chosen[0]], minlength=3).tolist()
     return {
         "settings": {"steps": 30, "batch": 8, "widths": [16]},
