@@ -98,12 +98,13 @@ def read_run(
         reliability=pd.read_csv(results / "evaluation" / "reliability.csv"),
         records={a: read(models / "arms" / a / "record.json") for a in params.compared},
         curves=pd.concat([pd.read_csv(models / "arms" / a / "curves.csv") for a in params.compared]),
-        generators={g: fitted(models / "generators" / g) for g in params.generators},
-        losses={g: read(models / "generators" / g / "curve.json") for g in params.generators},
-        selections={g: read(selected / g / "summary.json") for g in params.generators},
+        generators={g: fitted(models / "generators" / g) for g in params.made},
+        losses={g: read(models / "generators" / g / "curve.json") for g in params.made},
+        selections={g: read(selected / g / "summary.json") for g in params.made},
+        tried=pd.read_csv(results / "search" / "tried.csv", dtype={"generator": str}),
         fidelity=pd.read_csv(fidelity, dtype={"class": str}, keep_default_na=False, na_values={"value": [""]}),
         train=Samples.load(train),
-        synthetic={g: Samples.load(selected / g) for g in params.generators},
+        synthetic={g: Samples.load(selected / g) for g in params.made},
         times=[t for f in sorted(times.glob("*.json")) if in_graph(t := read(f), params)],
     )
 
@@ -152,7 +153,7 @@ def in_graph(noted: dict, params: Params) -> bool:
     Nor one that a version of this project wrote which did not yet say where networks ran.
     """
     _, _, name = noted["stage"].partition("-")
-    return "device" in noted and (not name or name in params.compared or name in params.generators)
+    return "device" in noted and (not name or name in params.compared or name in params.made)
 
 
 def read(path: Path) -> Any:

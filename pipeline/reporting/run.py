@@ -46,6 +46,7 @@ class Run:
     records: Mapping[str, dict]  # by arm
     curves: pd.DataFrame  # arm, seed, step, ...
     generators: Mapping[str, dict]  # by generator: what it was fitted with
+    tried: pd.DataFrame  # what the search tried
     losses: Mapping[str, list[dict]]  # by generator
     selections: Mapping[str, dict]  # by generator: rows wanted, kept, dropped
     fidelity: pd.DataFrame
@@ -95,6 +96,8 @@ def facts(run: Run) -> dict:
         "kept": tables.kept_table({g: s for g, s in run.selections.items() if g in selected_from(run.params)}),
         "selection": tables.selection_table(run.selections),
         "fidelity": tables.fidelity_table(run.fidelity),
+        "search": tables.search_table(run.tried),
+        "points": tables.points_table(run.generators, about["classes"]),
         "counts": data.counts_table(about),
         "audit": data.audit_sentence(about),
         "statistics": data.statistics_table(about),

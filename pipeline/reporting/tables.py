@@ -191,3 +191,38 @@ def markdown(frame: pd.DataFrame) -> str:
     return "\n".join(
         [line(frame.columns), "|" + " --- |" * len(frame.columns), *(line(r) for r in frame.itertuples(index=False))]
     )
+
+
+def search_table(tried: pd.DataFrame) -> pd.DataFrame:
+    """What the search tried, in its order, and what came of it on validation."""
+    rows = [
+        {
+            "generator": t["generator"],
+            "tried": f"{t['key']} = {t['value']}" if isinstance(t["key"], str) else "as params say",
+            "log-likelihood": f"{t['likelihood']:.3f}",
+            "gain": f"{t['gain']:+.3f} (standard error {t['standard_error']:.3f})" if t["gain"] == t["gain"] else "",
+            "balanced accuracy": f"{100 * t['correct']:+.1f} points" if t["correct"] == t["correct"] else "",
+            "taken": "yes" if t["taken"] else "no",
+        }
+        for t in tried.to_dict("records")
+    ]
+    return pd.DataFrame(rows)
+
+
+def points_table(generators: Mapping[str, Mapping], classes: Sequence[str]) -> pd.DataFrame:
+    """The weights that each scarce class is drawn with: after how many steps, averaged how, and what the judge said."""
+    rows = [
+        {
+            "generator": name,
+            "class": classes[c],
+            "step": point["step"],
+            "decay of the average": f"{point['ema']:.4f}",
+            "distance": number(point["distance"][c]),
+            "copies": f"{100 * point['copies'][c]:.0f} %",
+        }
+        for name, about in generators.items()
+        for point in about.get("points", [])
+        for c in point["classes"]
+        if point["distance"][c] is not None
+    ]
+    return pd.DataFrame(rows)

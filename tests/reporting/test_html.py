@@ -89,14 +89,26 @@ def facts(name="cat", **change):
             ("arms", "measured", "comparisons", "repeats", "classes", "selection", "fidelity", "counts", "times"), frame
         ),
         **dict.fromkeys(
-            ("automatic", "statistics", "drift", "checks", "guardrails", "tuned", "costs", "hashes"), frame
+            (
+                "automatic",
+                "statistics",
+                "drift",
+                "checks",
+                "guardrails",
+                "tuned",
+                "costs",
+                "hashes",
+                "search",
+                "points",
+            ),
+            frame,
         ),
         **dict.fromkeys(("forest", "recall", "confusion", "curves", "losses", "dose", "reliability"), picture),
     } | change
 
 
 EMPTY = {
-    **{k: pd.DataFrame() for k in ("comparisons", "repeats", "selection", "times", "guardrails")},
+    **{k: pd.DataFrame() for k in ("comparisons", "repeats", "selection", "times", "guardrails", "search", "points")},
     "beside": [],
     "dose": "",
     "samples": {},

@@ -140,3 +140,28 @@ def test_the_points_of_the_arms_leave_the_best_control_without_a_difference():
     frame = tables.arm_points({"primary_metric": "nll", "arms": {"new": ends}}, values).set_index("arm")
     assert frame.loc["new"].tolist() == [0.25, -0.25, -0.3, -0.2]
     assert frame.loc["real", "nll"] == 0.5 and frame.loc["real", ["difference", "ci_low"]].isna().all()
+
+
+def test_what_was_searched_is_told_with_its_error_and_what_was_taken():
+    tried = pd.DataFrame(
+        {
+            "generator": ["cvae", "cvae"],
+            "key": [None, "share"],
+            "value": [None, "0.3"],
+            "likelihood": [-0.5, -0.45],
+            "gain": [np.nan, 0.05],
+            "standard_error": [np.nan, 0.01],
+            "correct": [np.nan, 0.002],
+            "taken": [True, False],
+        }
+    )
+    first, second = tables.search_table(tried).to_numpy().tolist()
+    assert first == ["cvae", "as params say", "-0.500", "", "", "yes"]
+    assert second == ["cvae", "share = 0.3", "-0.450", "+0.050 (standard error 0.010)", "+0.2 points", "no"]
+    assert tables.search_table(tried[:0]).empty
+
+
+def test_the_weights_of_each_judged_class_are_told():
+    point = {"step": 60, "ema": 0.99, "classes": [1, 2], "distance": [None, 0.25, None], "copies": [None, 0.02, None]}
+    found = tables.points_table({"smote": {}, "cvae": {"points": [point]}}, ["a", "b", "c"])
+    assert found.to_numpy().tolist() == [["cvae", "b", 60, "0.9900", tables.number(0.25), "2 %"]]
