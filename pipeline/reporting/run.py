@@ -93,11 +93,6 @@ def facts(run: Run) -> dict:
         "tuned": answer.tuned_table(metrics, found["primary_metric"]),
         "classes": tables.class_table(found, metrics, about["counts"], about["scarce"]),
         "rails": answer.rails_table(found, metrics, about["counts"]["train"]),
-        "kept": tables.kept_table({g: s for g, s in run.selections.items() if g in selected_from(run.params)}),
-        "selection": tables.selection_table(run.selections),
-        "fidelity": tables.fidelity_table(run.fidelity),
-        "search": tables.search_table(run.tried),
-        "points": tables.points_table(run.generators, about["classes"]),
         "counts": data.counts_table(about),
         "audit": data.audit_sentence(about),
         "statistics": data.statistics_table(about),
@@ -111,6 +106,17 @@ def facts(run: Run) -> dict:
         ),
         "reasons": REASONS,
         "params": run.text,
+    } | generated(run)
+
+
+def generated(run: Run) -> dict[str, pd.DataFrame]:
+    """What generators made, how near to real rows, from which weights, and how its use was found."""
+    return {
+        "kept": tables.kept_table({g: s for g, s in run.selections.items() if g in selected_from(run.params)}),
+        "selection": tables.selection_table(run.selections),
+        "fidelity": tables.fidelity_table(run.fidelity),
+        "search": tables.search_table(run.tried),
+        "points": tables.points_table(run.generators, run.about["classes"]),
     }
 
 

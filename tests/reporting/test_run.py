@@ -151,7 +151,7 @@ def finished(shipped, **change) -> runs.Run:
         "synthetic": {g: made[g] for g in ("nothing", "cvae")},
         "times": [{"stage": f"retrain-{n}", "seconds": 10.0, "device": "cuda"} for n in SHARES],
     }
-    return runs.Run(**(done | change))
+    return runs.Run(**(done | {"tried": pd.DataFrame()} | change))
 
 
 @pytest.fixture(scope="module")
