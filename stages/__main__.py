@@ -130,7 +130,7 @@ def note_time(key: str, seconds: float, device: str) -> None:
 
 def ran_on(compute: parameters.Compute) -> str:
     """The kind of device that the networks of this stage ran on; empty if it asked for none, for nothing is imported here."""
-    devices = sys.modules.get(f"{parameters.__package__}.devices")
+    devices = sys.modules.get(parameters.__name__.partition(".")[0] + ".devices")
     return devices.device(compute).type if devices else ""
 
 

@@ -20,6 +20,8 @@ import numpy as np
 import pytest
 import yaml
 
+from pipeline.classifier import predict
+from pipeline.classifier.model import Network, Settings
 from pipeline.processes import cores
 from pipeline.samples import Facts, Samples, table
 
@@ -319,14 +321,27 @@ def read_until(process, terminal, word, seconds=60):
     return text
 
 
+FIT = ("fit_generator", "cvae", "plan.json", "train", "train", "baseline", "models/cvae")
+
+
+def toy_fit() -> None:
+    """What fitting a generator on toy rows needs: the rows, that it is wanted, and a baseline, untrained."""
+    toy_rows(Path("train"))
+    Path("plan.json").write_text(json.dumps({"wanted": True}))
+    rows = Samples.load(Path("train"))
+    settings = Settings(size=rows.shape[0], channels=rows.shape[2], classes=len(rows.classes), widths=(8, 8), batch=4,
+                        steps=1, lr=0.1, weight_decay=0.1, dropout=0.1, label_smoothing=0.1)  # fmt: skip
+    predict.save(Network(settings), settings, Path("baseline/baseline"))
+
+
 def test_a_signal_in_the_midst_of_training_exits_143_and_publishes_nothing(run):
     """A trainer that catches the signal and returns would let a half-trained model pass for a finished one."""
-    toy_rows(Path("train"))
+    toy_fit()
     cvae = yaml.safe_load(Path("params.yaml").read_text())["generators"]["cvae"]
     settings(generators__cvae={**cvae, "epochs": 2000, "width": 8}, compute__accelerator="cpu")
     terminal, end = pty.openpty()
     termios.tcsetwinsize(end, (24, 150))
-    process = run.start("fit_generator", "cvae", "train", "models/cvae", stderr=end)
+    process = run.start(*FIT, stderr=end)
     os.close(end)
     read_until(process, terminal, "loss")  # the bar shows a loss once steps have been taken
     process.terminate()
@@ -343,16 +358,19 @@ def test_a_signal_in_the_midst_of_training_exits_143_and_publishes_nothing(run):
 
 
 def test_the_same_training_publishes_if_left_alone(run):
-    toy_rows(Path("train"))
+    toy_fit()
     cvae = yaml.safe_load(Path("params.yaml").read_text())["generators"]["cvae"]
     settings(generators__cvae={**cvae, "epochs": 2, "width": 8}, compute__accelerator="cpu")
-    done = run("fit_generator", "cvae", "train", "models/cvae")
+    done = run(*FIT)
     assert done.returncode == 0, done.said
     assert {f.name for f in Path("models/cvae").iterdir()} >= {"generator.json", "curve.json", "weights.safetensors"}
     assert drafts() == []
 
 
-@pytest.mark.parametrize("arguments", [("fit_generator", "nope", "train", "out"), ("augment", "nowhere", "out")])
+@pytest.mark.parametrize(
+    "arguments",
+    [("fit_generator", "nope", "plan.json", "train", "train", "baseline", "out"), ("augment", "nowhere", "out")],
+)
 def test_a_name_or_folder_that_does_not_exist_is_said_in_words(run, arguments):
     toy_rows(Path("train"))
     done = run(*arguments)
