@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from pipeline import training
 
 
+COLLAPSED = 0.2  # of the spread of real rows; with less, samples of a class are one picture
+
+
 class NetworkOptions(base.Options):
     epochs: Literal["auto"] | Annotated[int, Field(gt=0, le=10**6)]  # passes over train; auto: by the family
     batch: Annotated[int, Field(gt=1, le=100_000)]
@@ -76,12 +79,21 @@ class NetworkGenerator(base.Generator):
         return tuple(math.ceil(n / self.multiple) * self.multiple for n in self.shape[:2])
 
     def _fit(self, real: Samples, seed: int, report: Callable[[int, str], None]) -> list[dict]:
+        self.flips, self.restarts = real.facts.flips, 0
+        self.start_from(real)
+        curve = self.train(real, seed, report)
+        if self.judge and self.variety(real, seed) < COLLAPSED:
+            report(0, "its rows are all alike: once more from the start")
+            self.restarts, curve = 1, self.train(real, seed ^ 1, report)
+        return curve
+
+    def train(self, real: Samples, seed: int, report: Callable[[int, str], None]) -> list[dict]:
+        """Plays the game once and keeps the networks to draw from; returns the curve."""
         from pipeline import training  # brings Lightning, which sampling does not need
 
         devices.set_threads(self.compute)
         devices.seed_everything(seed)
-        self.flips, steps = real.facts.flips, self.steps(real)
-        self.start_from(real)
+        steps = self.steps(real)
         game, o = self.game(), self.options
         images = real.images if self.side == self.shape[:2] else Padded(real.images, self.side)
         batches = Batches(Rows.plain(images, real.y), self.classes, o.batch, steps, seed, o.balance)
@@ -122,6 +134,16 @@ class NetworkGenerator(base.Generator):
         y = np.repeat(real.scarce, math.ceil(rows / max(len(real.scarce), 1)))
         return self.sample(y, np.random.default_rng(seed).integers(2**63, size=len(y))), y
 
+    def variety(self, real: Samples, seed: int) -> float:
+        """How far samples of a scarce class spread, as a part of how far its real rows do; the least of these classes."""
+        images, y = self.trial(real, seed)
+        parts = []
+        for c in real.scarce:
+            made, true = (x.astype(np.float32).std(axis=0) for x in (images[y == c], real.images[real.y == c]))
+            if (real.y == c).sum() > 1 and true.any():
+                parts.append(np.square(made).sum() / np.square(true).sum())
+        return float(np.sqrt(min(parts, default=1.0)))
+
     @torch.inference_mode()
     def _sample(self, labels: np.ndarray, seeds: np.ndarray) -> np.ndarray:
         where, out = devices.device(self.compute), np.empty((len(labels), *self.shape), np.uint8)
@@ -137,6 +159,7 @@ class NetworkGenerator(base.Generator):
     def _state(self) -> dict[str, Any]:
         parameters = sum(p.numel() for p in self.networks[0].parameters())
         return {"flips": list(self.flips), "steps": self.points[-1]["step"], "parameters": parameters} | {
+            "restarts": self.restarts,
             "chosen": self.chosen.tolist(),
             "points": self.points,
         }
@@ -148,6 +171,7 @@ class NetworkGenerator(base.Generator):
 
     def _load(self, folder: Path, state: dict[str, Any], real: Samples) -> None:
         self.flips, self.chosen, self.points = tuple(state["flips"]), np.array(state["chosen"]), state["points"]
+        self.restarts = state["restarts"]
         self.start_from(real)
         file = folder / "weights.safetensors"
         try:

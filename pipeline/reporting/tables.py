@@ -158,6 +158,7 @@ def automatic_table(
         "classifier.steps": settings["steps"],
     } | {
         f"generators.{g}": f"{s['steps']} steps, {s['parameters']:,} parameters"
+        + (", begun again because its rows were all alike" if s["restarts"] else "")
         for g, s in generators.items()
         if "steps" in s
     }

@@ -586,3 +586,29 @@ def test_classes_are_drawn_from_the_points_that_the_judge_prefers(build, toy, tm
     model.save(tmp_path)
     back = build(family, epochs=4, batch=8, ema=[0.0], snapshots=2).load(tmp_path, real)
     assert np.array_equal(back.sample(labels, seeds[:30]), model.sample(labels, seeds[:30]))
+
+
+def test_the_spread_of_samples_is_compared_with_that_of_real_rows(build, toy, monkeypatch):
+    real, model = toy((12, 7, 3)), build("cvae")
+    own = real.images[real.y == 2]
+    for made, expected in ((own, 1.0), (own[:1].repeat(5, axis=0), 0.0), (own // 2, 0.5)):
+        monkeypatch.setattr(model, "trial", lambda *_, made=made: (made, np.full(len(made), 2)))
+        assert model.variety(real, 0) == pytest.approx(expected, abs=0.02)
+    single = real.take([0, 21])
+    monkeypatch.setattr(model, "trial", lambda *_: (own[:1], np.full(1, 2)))
+    assert model.variety(single, 0) == 1.0, "one real row says nothing of a spread"
+
+
+@pytest.mark.parametrize(("spreads", "restarts"), [([0.5], 0), ([0.1, 0.5], 1), ([0.1, 0.1], 1)])
+def test_a_collapsed_generator_is_fitted_once_more_with_another_seed(
+    build, toy, tmp_path, monkeypatch, spreads, restarts
+):
+    real, model, told, spread = toy((12, 7, 3)), build("cgan", epochs=1, batch=8, snapshots=1), [], iter(spreads)
+    monkeypatch.setattr(model, "variety", lambda *_: next(spread))
+    seen, train = [], model.train
+    monkeypatch.setattr(model, "train", lambda real, seed, report: seen.append(seed) or train(real, seed, report))
+    model.fit(real, 6, lambda count, note="": told.append(note), judge=lambda images, y: np.zeros((2, 3)))
+    assert seen == [6, 7][: 1 + restarts] and model.restarts == restarts
+    assert any("once more" in note for note in told) == bool(restarts)
+    model.save(tmp_path)
+    assert build("cgan", epochs=1, batch=8, snapshots=1).load(tmp_path, real).restarts == restarts
