@@ -143,7 +143,7 @@ def finished(shipped, **change) -> runs.Run:
         "reliability": pd.DataFrame(bins, columns=["arm", "confidence", "accuracy", "share"]),
         "records": records,
         "curves": pd.DataFrame(steps, columns=["arm", "seed", "step", "loss", "val_balanced_accuracy"]),
-        "generators": {"nothing": {}, "cvae": {"steps": 30, "parameters": 999, "weights": "abcd"}},
+        "generators": {"nothing": {}, "cvae": {"steps": 30, "parameters": 999, "restarts": 0, "weights": "abcd"}},
         "losses": {"nothing": [], "cvae": [{"step": 10, "loss": 2.0}, {"step": 20, "loss": 1.0}]},
         "selections": {g: summary(made[g]) for g in ("nothing", "cvae")},
         "fidelity": pd.DataFrame(fidelity, columns=["generator", "class", "metric", "value"]),
