@@ -192,7 +192,7 @@ def synthetic_rows(recipe: Recipe, parts: list[tuple[Path, np.ndarray]]) -> Rows
     if not parts:
         return None
     y = np.concatenate([Samples.load(folder).y[chosen] for folder, chosen in parts])
-    soft = softened(y, np.concatenate([beliefs(*part) for part in parts]), recipe.soft) if recipe.soft else None
+    soft = np.concatenate([softened(*part, recipe.soft) for part in parts]) if recipe.soft else None
     weight = np.full(len(y), recipe.weight)
     if len(parts) == 1:  # without a copy of the bank
         folder, chosen = parts[0]
@@ -200,14 +200,16 @@ def synthetic_rows(recipe: Recipe, parts: list[tuple[Path, np.ndarray]]) -> Rows
     return Rows(y, Views.joined([Views.load(f / "views").take(chosen) for f, chosen in parts]), weight, None, soft)
 
 
-def beliefs(folder: Path, chosen: np.ndarray) -> np.ndarray:
-    """What the teachers say of the chosen rows, float32 (M, K)."""
-    return np.load(folder / "probabilities.npy", mmap_mode="r", allow_pickle=False)[chosen]
+def softened(folder: Path, chosen: np.ndarray, soft: float) -> np.ndarray:
+    """What to learn of the chosen rows, float32 (N, K): their labels, of which the part `soft` is what the teachers say.
 
-
-def softened(y: np.ndarray, probabilities: np.ndarray, soft: float) -> np.ndarray:
-    """Labels y (N,) of which the part `soft` is what the teachers say (N, K): what to learn, float32 (N, K)."""
-    return ((1 - soft) * np.eye(probabilities.shape[1])[y] + soft * probabilities).astype(np.float32)
+    Real rows that were set aside have no teachers: their labels are known.
+    """
+    rows, file = Samples.load(folder), folder / "probabilities.npy"
+    hard = np.eye(len(rows.classes), dtype=np.float32)[rows.y[chosen]]
+    if not file.exists():
+        return hard
+    return (1 - soft) * hard + soft * np.load(file, mmap_mode="r", allow_pickle=False)[chosen]
 
 
 def mix(recipe: Recipe, real: Rows, classes: int, settings: "Settings", seed: int, made: Rows | None) -> Batches:

@@ -32,7 +32,7 @@ def main(params: Params, train: Path, val: Path, views: Path, models: Path, base
     out.mkdir(parents=True)
     found: dict[str, Found] = {name: {} for name in [*params.generators, HELDBACK]}
     table: list[dict] = []
-    if params.searched:
+    if params.searched and len(Samples.load(train).scarce):
         processes.warm(__name__, "pipeline.classifier.train")
         with TemporaryDirectory(dir=out) as folder:
             trials = Trials(params, train, val, views, models, baseline, Path(folder))

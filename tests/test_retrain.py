@@ -164,6 +164,10 @@ def test_soft_labels_are_part_label_and_part_what_the_teachers_say(data, settled
     said = np.concatenate([beliefs(len(getattr(data, folder.name)))[rows] for folder, rows in parts])
     assert np.allclose(made.soft, 0.6 * np.eye(3)[made.y] + 0.4 * said) and made.soft.dtype == np.float32
     assert retrain.synthetic_rows(settled.recipes["synthetic"], parts).soft is None
+    data.real.save(data.root / "aside")
+    write_bank(data.root / "aside" / "views", data.real, settled)
+    real = retrain.synthetic_rows(recipe, [(data.root / "aside", np.array([3, 12]))])
+    assert np.array_equal(real.soft, np.eye(3)[data.real.y[[3, 12]]]), "nobody judged rows that were set aside"
     own = retrain.Rows(data.real.y, Views.load(data.root / "views" / "standard"), np.ones(len(data.real)))
     batches = retrain.mix(recipe, own, 3, SimpleNamespace(batch=64, steps=40), 0, made)
     c, row, swap, _ = batches.draw(0)

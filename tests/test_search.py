@@ -151,9 +151,15 @@ def test_a_search_writes_what_it_tried_and_found_and_leaves_nothing_else(small, 
         assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes()
 
 
-@pytest.mark.parametrize("change", [{"profile": "quick"}, {"search": None}])
-def test_without_a_budget_nothing_is_trained_and_arms_are_as_params_say(small, places, tmp_path, monkeypatch, change):
+@pytest.mark.parametrize("why", ["profile", "budget", "scarce"])
+def test_where_there_is_nothing_to_search_nothing_is_trained_and_arms_are_as_params_say(
+    small, places, tmp_path, monkeypatch, why
+):
     monkeypatch.setattr(search, "Trials", None)
-    none = {"search": small.search.model_copy(update={"trainings": 0})}
-    search.main(small.model_copy(update=none if "search" in change else change), *places.values(), tmp_path / "out")
+    change = {"profile": {"profile": "quick"}, "budget": {"search": small.search.model_copy(update={"trainings": 0})}}
+    if why == "scarce":
+        rows = Samples.load(places["train"])
+        Samples(rows.table, rows.images, Facts(rows.classes, ())).save(tmp_path / "train")
+        places = places | {"train": tmp_path / "train"}
+    search.main(small.model_copy(update=change.get(why, {})), *places.values(), tmp_path / "out")
     assert not any(found_in(tmp_path / "out").values()) and len(pd.read_csv(tmp_path / "out" / "tried.csv")) == 0
