@@ -104,6 +104,43 @@ def test_one_action_is_used_in_one_version():
     assert all(len(found) == 1 for found in commits.values()), commits
 
 
+def linters() -> dict[str, str]:
+    """The command lines that `make lint` runs on the workflows, by program."""
+    recipe = re.search(r"^lint: setup\n((?:\t.+\n)+)", (ROOT / "Makefile").read_text(), re.M)[1]
+    return {line.split()[0]: line.strip() for line in recipe.splitlines() if ".github/workflows" in line}
+
+
+def lint(folder: Path, linter: str) -> subprocess.CompletedProcess:
+    """Run the linter on the workflows in this folder."""
+    if not shutil.which(linter, path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])):
+        pytest.skip(f"{linter} is not installed; make setup installs it")
+    return shell(folder, linters()[linter])
+
+
+@pytest.mark.parametrize("linter", linters())
+def test_the_linters_find_nothing_in_the_workflows(linter, tmp_path):
+    shutil.copytree(ROOT / ".github", tmp_path / ".github")
+    done = lint(tmp_path, linter)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("linter", "right", "wrong", "says"),
+    [
+        ("check-jsonschema", "timeout-minutes: 120", "timeout-minute: 120", "timeout-minute"),
+        ("zizmor", "run: make quick\n", "run: make quick ${{ github.head_ref }}\n", "template-injection"),
+        ("zizmor", "uses: actions/cache/save", "usess: actions/cache/save", "'usess' was unexpected"),
+    ],
+)
+def test_the_linters_name_a_mistake_in_a_workflow(linter, right, wrong, says, tmp_path):
+    shutil.copytree(ROOT / ".github", tmp_path / ".github")
+    text = WORKFLOWS["report.yml"].read_text()
+    assert right in text
+    (tmp_path / ".github" / "workflows" / "report.yml").write_text(text.replace(right, wrong))
+    done = lint(tmp_path, linter)
+    assert done.returncode != 0 and says in done.stdout + done.stderr
+
+
 def test_every_make_target_that_is_used_exists():
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M))
     used = {m for _, step in steps() for m in re.findall(r"\bmake ([\w-]+)", step.get("run", ""))}
