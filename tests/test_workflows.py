@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[1]
 WORKFLOWS = {f.name: f for f in sorted((ROOT / ".github" / "workflows").glob("*.yml"))}
 UNTRUSTED = re.compile(r"\$\{\{")  # a run step takes every value from its environment, be it trusted or not
 QUICK = "profile=quick retraining.seeds=6"
+HIDDEN = "report.show_real_images=false"
 
 
 def read(name: str) -> dict:
@@ -163,8 +164,9 @@ def test_results_are_kept_under_what_they_depend_on_and_found_again_by_less():
     assert restore["path"] == save["path"] == ".dvc/cache"
 
 
-def test_the_workflow_and_make_mean_the_same_by_quick():
-    assert read("report.yml")["jobs"]["report"]["env"]["QUICK"] == f"${{{{ vars.QUICK || '{QUICK}' }}}}"
+def test_the_workflow_and_make_mean_the_same_by_quick_but_for_pictures_of_real_rows():
+    assert read("report.yml")["jobs"]["report"]["env"]["QUICK"] == f"${{{{ vars.QUICK || '{QUICK} {HIDDEN}' }}}}"
+    assert HIDDEN in (ROOT / "docs" / "ci.md").read_text()
     assert f",{QUICK})" in (ROOT / "Makefile").read_text()
 
 
@@ -390,6 +392,15 @@ def test_quick_takes_other_keys(project):
     assert params["retraining"]["seeds"] == 2 and params["generators"]["cgan"]["epochs"] == 3
     assert not params["arms"]["cvae"]["quick"] and params["arms"]["cgan"]["quick"]
     assert params["profile"] == "auto", "the given keys stand in the place of the usual ones"
+
+
+def test_quick_with_the_keys_of_the_workflow_hides_real_rows(project):
+    assert make(project, "quick").returncode == 0
+    usual = seen(project)
+    assert usual["report"].pop("show_real_images") is True
+    assert make(project, "quick", f"QUICK={QUICK} {HIDDEN}").returncode == 0
+    params = seen(project)
+    assert params["report"].pop("show_real_images") is False and params == usual
 
 
 @pytest.mark.parametrize(
