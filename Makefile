@@ -58,6 +58,8 @@ calibrate: setup
 
 lint: setup
 	ruff check .
+	check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	zizmor --offline --no-progress --strict-collection .github/workflows
 
 # Needs uv on the PATH (pip install uv). torch itself stays out of the lock, see pyproject.toml.
 lock:

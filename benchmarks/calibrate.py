@@ -3,12 +3,14 @@
 Simulated: every arm's probabilities come from a model with row difficulty, seeds and their interaction, so the true
 difference is known. Trained: real classifiers on resampled digits, with a placebo (copies of training rows presented as
 a generator), rows with mixed-up labels, and an oracle that adds real rows which were set aside. The verdict sees what it
-sees in a run: arms chosen on validation, one test split, six paired seeds. Results go to docs/calibration.md.
+sees in a run: arms chosen on validation, one test split, six paired seeds. Results go to docs/calibration.md. Exit code 1:
+a target is missed.
 """
 
 import os
 import sys
 import tempfile
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,16 +50,19 @@ SETTINGS = (
 )
 
 
-def arms(candidates: tuple[str, ...]) -> dict[str, Arm]:
-    controls = ("real", "oversample", "classic", "smote", "mixup", "balanced_softmax")
-    rest = {"rows": "nothing", "also": "nothing", "use": "kept", "dose": "full", "recipe": "plain", "quick": True}
-    return {a: Arm(role="control" if a in controls else "candidate", **rest) for a in (*controls, *candidates)}
+def arms(controls: Iterable[str], candidates: Iterable[str]) -> dict[str, Arm]:
+    """Arms of which the verdict sees no more than the role."""
+    rest = {"rows": "nothing", "also": "nothing", "use": "kept", "dose": "full", "recipe": "plain"}
+    rest |= {"tuned": False, "quick": True}
+    roles = dict.fromkeys(controls, "control") | dict.fromkeys(candidates, "candidate")
+    return {a: Arm(role=role, **rest) for a, role in roles.items()}
 
 
 def simulate(world: Setting, effect: float, seed: int, block: params.Evaluation) -> dict:
     """One run in this world, its candidates better by `effect` log odds: the verdict, and the true difference it is of."""
     rng = np.random.default_rng([seed, round(1000 * effect), world.test])
-    names = arms(("cvae", "cgan", "diffusion"))
+    controls = ("real", "oversample", "classic", "smote", "mixup", "balanced_softmax")
+    names = arms(controls, ("cvae", "cgan", "diffusion"))
     level = {a: 2.0 + (effect if r.role == "candidate" else 0.0) for a, r in names.items()}
     luck = {a: rng.normal(0, world.seed, SEEDS) for a in names}
     held, _ = draw(world, world.val, level, luck, rng)
@@ -110,6 +115,7 @@ def load() -> Params:
 
 CONTROLS = {"real": "plain", "oversample_sqrt": "square_root", "oversample": "balanced"}
 CANDIDATES = {"placebo": "synthetic", "shuffled": "synthetic", "oracle": "balanced"}
+TOLD = ("verdict", "difference", "ci_low", "ci_high", "p_value", "reason")
 
 
 def trained(number: int) -> list[dict]:
@@ -162,9 +168,8 @@ def trained(number: int) -> list[dict]:
 
 
 def judge(number: int, candidate: str, held: dict, said: dict, val: Any, test: Any, block: Params) -> dict:
-    names = [*CONTROLS, candidate]
-    rest = {"rows": "nothing", "also": "nothing", "use": "kept", "dose": "full", "recipe": "plain", "quick": True}
-    roles = {a: Arm(role="control" if a in CONTROLS else "candidate", **rest) for a in names}
+    roles = arms(CONTROLS, [candidate])
+    names = list(roles)
     from pipeline.classifier.predict import fit_temperature, probabilities
 
     logits = {a: [np.log(np.maximum(s[a], 1e-12)) for s in (held, said)] for a in names}
@@ -179,8 +184,7 @@ def judge(number: int, candidate: str, held: dict, said: dict, val: Any, test: A
     rows = dict.fromkeys(names, 100)
     choices = choose(seen[0], roles, rows, block.evaluation, number)
     found = decide(choices, seen[1], roles, rows, block.evaluation, number)
-    keys = ("verdict", "difference", "ci_low", "ci_high", "p_value", "reason")
-    return {"run": number, "candidate": candidate, "control": choices["best_control"]} | {k: found[k] for k in keys}
+    return {"run": number, "candidate": candidate, "control": choices["best_control"]} | {k: found[k] for k in TOLD}
 
 
 def split_digits(number: int) -> tuple[Any, ...]:
@@ -212,48 +216,94 @@ def split_digits(number: int) -> tuple[Any, ...]:
     return tuple(out)
 
 
-def share(hits: np.ndarray) -> str:
+def share(hits: Sequence[bool]) -> str:
     """A share in percent with its exact 95 % interval (Clopper and Pearson)."""
     k, n = int(np.sum(hits)), len(hits)
     low, high = beta.ppf(0.025, k, n - k + 1) if k else 0.0, beta.ppf(0.975, k + 1, n - k) if k < n else 1.0
     return f"{100 * k / n:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
 
 
-def main(simulations: int, runs: int, out: Path) -> None:
-    worlds = [(w, effect, s) for w in SETTINGS for effect in (0.0, 0.6) for s in range(simulations)]
-    with ProcessPoolExecutor(cores()) as pool:
-        simulated = pd.DataFrame(pool.map(one_simulation, worlds, chunksize=4))
-        real = pd.DataFrame([row for rows in pool.map(trained, range(runs)) for row in rows])
-    out.mkdir(parents=True, exist_ok=True)
-    simulated.to_csv(out / "simulated.csv", index=False)
-    real.to_csv(out / "trained.csv", index=False)
+class Target(NamedTuple):
+    """A share of runs that has to lie from `low` to `high`, and in which runs it was so."""
+
+    name: str
+    low: float
+    high: float
+    hits: Sequence[bool]
+
+    @property
+    def met(self) -> bool:
+        """No runs meet nothing."""
+        return len(self.hits) > 0 and self.low <= float(np.mean(self.hits)) <= self.high
+
+    def __str__(self) -> str:
+        found = f"{share(self.hits)} of {len(self.hits)} runs" if len(self.hits) else "no runs"
+        asked = f"{100 * self.low:.0f} to {100 * self.high:.0f} %"
+        return f"{'met' if self.met else 'MISSED'}: {self.name}: {found}; asked for: {asked}"
+
+
+def targets(simulated: pd.DataFrame, real: pd.DataFrame) -> list[Target]:
+    """What is asked of the verdict, with what was found."""
+    helps = {name: rows["verdict"] == "HELPS" for name, rows in real.groupby("candidate")}
+    return [
+        Target("HELPS without effect, simulated", 0.0, 0.05, simulated["verdict"][simulated["effect"] == 0] == "HELPS"),
+        Target("HELPS for the placebo", 0.0, 0.05, helps.get("placebo", [])),
+        Target("HELPS for the oracle", 0.9, 1.0, helps.get("oracle", [])),
+        Target("coverage, all simulated runs", 0.92, 0.98, holds(simulated)),
+    ]
+
+
+def holds(simulated: pd.DataFrame) -> pd.Series:
+    """Which intervals hold the true difference."""
+    return (simulated["ci_low"] <= simulated["true"]) & (simulated["true"] <= simulated["ci_high"])
+
+
+def simulated_table(simulated: pd.DataFrame) -> list[str]:
     lines = [
         "| world | effect | HELPS | HURTS | the interval holds the true difference |",
         "| --- | --- | --- | --- | --- |",
     ]
     for (name, effect), rows in simulated.groupby(["setting", "effect"], sort=False):
-        inside = (rows["ci_low"] <= rows["true"]) & (rows["true"] <= rows["ci_high"])
         words = [share(rows["verdict"] == w) for w in ("HELPS", "HURTS")]
         mean = f"{100 * rows['true'].mean():+.1f} points"
-        lines.append(f"| {name} | {mean if effect else 'none'} | {words[0]} | {words[1]} | {share(inside)} |")
-    null = simulated[simulated["effect"] == 0]
-    inside = (simulated["ci_low"] <= simulated["true"]) & (simulated["true"] <= simulated["ci_high"])
-    lines += ["", f"No effect, all worlds: HELPS in {share(null['verdict'] == 'HELPS')} of {len(null)} runs. "
-              f"Coverage, all runs: {share(inside)} of {len(simulated)}.", ""]  # fmt: skip
-    lines += [
-        "| candidate | mean difference in points | HELPS | HURTS | NEUTRAL | CANNOT_TELL |",
-        "| --- |" + " --- |" * 5,
-    ]
+        lines.append(f"| {name} | {mean if effect else 'none'} | {words[0]} | {words[1]} | {share(holds(rows))} |")
+    return lines
+
+
+def trained_table(real: pd.DataFrame) -> list[str]:
+    words = ("HELPS", "HURTS", "NEUTRAL", "CANNOT_TELL")
+    lines = [f"| candidate | mean difference in points | {' | '.join(words)} |", "| --- |" + " --- |" * 5]
     for name, rows in real.groupby("candidate", sort=False):
-        counts = [str(int((rows["verdict"] == w).sum())) for w in ("HELPS", "HURTS", "NEUTRAL", "CANNOT_TELL")]
+        counts = [str(int((rows["verdict"] == w).sum())) for w in words]
         lines.append(f"| {name} | {100 * rows['difference'].mean():+.1f} | " + " | ".join(counts) + " |")
-    text = "\n".join(lines)
+    return lines
+
+
+def measure(simulations: int, runs: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Every simulated run, and every candidate of every trained one."""
+    worlds = [(w, effect, s) for w in SETTINGS for effect in (0.0, 0.6) for s in range(simulations)]
+    with ProcessPoolExecutor(cores()) as pool:
+        simulated = pd.DataFrame(pool.map(one_simulation, worlds, chunksize=4))
+        rows = [row for rows in pool.map(trained, range(runs)) for row in rows]
+    return simulated, pd.DataFrame(rows, columns=["run", "candidate", "control", *TOLD])
+
+
+def main(simulations: int, runs: int, out: Path) -> int:
+    """Tables, written and printed, and an exit code: 1 if a target is missed."""
+    simulated, real = measure(simulations, runs)
+    asked = targets(simulated, real)
+    out.mkdir(parents=True, exist_ok=True)
+    simulated.to_csv(out / "simulated.csv", index=False)
+    real.to_csv(out / "trained.csv", index=False)
+    parts = (simulated_table(simulated), trained_table(real), [f"- {target}" for target in asked])
+    text = "\n\n".join("\n".join(lines) for lines in parts)
     (out / "tables.md").write_text(text + "\n")
     print(text)
+    return 0 if all(target.met for target in asked) else 1
 
 
 if __name__ == "__main__":
     for key, value in {"OMP_NUM_THREADS": "1", "GOMP_SPINCOUNT": "0", "NO_ALBUMENTATIONS_UPDATE": "1"}.items():
         os.environ.setdefault(key, value)
     given = [int(a) for a in sys.argv[1:3]]
-    main(*(given + [60, 20][len(given) :]), ROOT / "results" / "calibration")
+    sys.exit(main(*(given + [60, 20][len(given) :]), ROOT / "results" / "calibration"))

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from ruamel.yaml import YAML
 
-from benchmarks import groups, intake, leak, project
+from benchmarks import calibrate, groups, intake, leak, project
 from pipeline import params
 from pipeline.data.sources import manifest
 from stages import Output
@@ -87,6 +87,66 @@ def test_agreement_counts_pairs_within_a_class():
     assert table.set_index("class").loc["a"].tolist() == [3, pytest.approx(1 / 3), 0, 0.0]
     assert table.set_index("class").loc["b"].tolist() == [0, 0.0, 1, 1.0]
     assert table.set_index("class").loc["all classes"].tolist() == [3, pytest.approx(1 / 3), 1, 1.0]
+
+
+def counted(false: int = 0, placebo: int = 0, oracle: int = 20, held: int = 190) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Made-up runs: of 100 without effect, of 20 trained ones each, and of all 200 intervals so many are as named."""
+    number = np.arange(200)
+    simulated = pd.DataFrame({"setting": "world", "effect": np.where(number < 100, 0.0, 0.6)})
+    simulated["verdict"] = np.where((number < false) | (number >= 150), "HELPS", "CANNOT_TELL")
+    simulated = simulated.assign(true=np.where(number < 100, 0.0, 0.06), ci_low=-0.1, ci_high=0.1)
+    simulated.loc[number >= held, ["ci_low", "ci_high"]] = 0.07, 0.1
+    helps = {"placebo": placebo, "shuffled": 20, "oracle": oracle}
+    rows = [(name, "HELPS" if i < n else "NEUTRAL", 0.01) for name, n in helps.items() for i in range(20)]
+    return simulated, pd.DataFrame(rows, columns=["candidate", "verdict", "difference"])
+
+
+@pytest.mark.parametrize(
+    ("counts", "missed"),
+    [
+        ({}, []),
+        ({"false": 5, "placebo": 1, "oracle": 18, "held": 184}, []),  # just met
+        ({"held": 196}, []),
+        ({"false": 6}, ["HELPS without effect, simulated"]),
+        ({"placebo": 2}, ["HELPS for the placebo"]),
+        ({"oracle": 17}, ["HELPS for the oracle"]),
+        ({"held": 183}, ["coverage, all simulated runs"]),
+        ({"held": 197}, ["coverage, all simulated runs"]),
+    ],
+)
+def test_calibration_fails_when_a_target_is_missed_and_says_which(counts, missed, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(calibrate, "measure", lambda simulations, runs: counted(**counts))
+    assert calibrate.main(100, 20, tmp_path / "out") == (1 if missed else 0)
+    text = capfd.readouterr().out
+    assert (tmp_path / "out" / "tables.md").read_text() == text
+    assert re.findall(r"^- MISSED: ([^:]+):", text, re.M) == missed
+    assert len(re.findall(r"^- met: ", text, re.M)) == 4 - len(missed)
+    assert "| world | +6.0 points | 50.0 % [39.8, 60.2] | 0.0 % [0.0, 3.6] |" in text
+    assert f"| placebo | +1.0 | {counts.get('placebo', 0)} | 0 | {20 - counts.get('placebo', 0)} | 0 |" in text
+    assert len(pd.read_csv(tmp_path / "out" / "simulated.csv")) == 200
+
+
+def test_a_target_that_nothing_was_run_for_is_missed():
+    simulated, real = counted()
+    found = calibrate.targets(simulated, real[real["candidate"] != "oracle"])
+    assert [t.name for t in found if not t.met] == ["HELPS for the oracle"] and "no runs" in str(found[2])
+
+
+def test_a_share_comes_with_its_exact_interval():
+    assert calibrate.share([True] * 40) == "100.0 % [91.2, 100.0]"
+    assert calibrate.share([False] * 200) == "0.0 % [0.0, 1.8]"
+    assert calibrate.share([True] * 29 + [False] * 11) == "72.5 % [56.1, 85.4]"
+
+
+def test_a_simulated_run_is_judged_beside_the_difference_that_is_true():
+    world = next(w for w in calibrate.SETTINGS if w.classes == 2)
+    runs = pd.DataFrame([calibrate.one_simulation((world, effect, 0)) for effect in (0.0, 0.6)])
+    assert runs["true"].tolist() == [0.0, pytest.approx(0.063, abs=0.001)]
+    assert set(runs["verdict"]) <= {"HELPS", "NEUTRAL", "HURTS", "CANNOT_TELL"} and runs["verdict"][0] != "HELPS"
+    assert (runs["ci_low"] < runs["difference"]).all() and (runs["difference"] < runs["ci_high"]).all()
+    assert calibrate.holds(runs).all() and len(calibrate.simulated_table(runs)) == 4
+    again = calibrate.one_simulation((world, 0.6, 0))
+    assert again == runs.iloc[1].to_dict(), "the same run is the same again"
 
 
 @pytest.fixture(scope="module")

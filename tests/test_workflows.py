@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[1]
 WORKFLOWS = {f.name: f for f in sorted((ROOT / ".github" / "workflows").glob("*.yml"))}
 UNTRUSTED = re.compile(r"\$\{\{")  # a run step takes every value from its environment, be it trusted or not
 QUICK = "profile=quick retraining.seeds=6"
+HIDDEN = "report.show_real_images=false"
 
 
 def read(name: str) -> dict:
@@ -104,6 +105,43 @@ def test_one_action_is_used_in_one_version():
     assert all(len(found) == 1 for found in commits.values()), commits
 
 
+def linters() -> dict[str, str]:
+    """The command lines that `make lint` runs on the workflows, by program."""
+    recipe = re.search(r"^lint: setup\n((?:\t.+\n)+)", (ROOT / "Makefile").read_text(), re.M)[1]
+    return {line.split()[0]: line.strip() for line in recipe.splitlines() if ".github/workflows" in line}
+
+
+def lint(folder: Path, linter: str) -> subprocess.CompletedProcess:
+    """Run the linter on the workflows in this folder."""
+    if not shutil.which(linter, path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])):
+        pytest.skip(f"{linter} is not installed; make setup installs it")
+    return shell(folder, linters()[linter])
+
+
+@pytest.mark.parametrize("linter", linters())
+def test_the_linters_find_nothing_in_the_workflows(linter, tmp_path):
+    shutil.copytree(ROOT / ".github", tmp_path / ".github")
+    done = lint(tmp_path, linter)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("linter", "right", "wrong", "says"),
+    [
+        ("check-jsonschema", "timeout-minutes: 120", "timeout-minute: 120", "timeout-minute"),
+        ("zizmor", "run: make quick\n", "run: make quick ${{ github.head_ref }}\n", "template-injection"),
+        ("zizmor", "uses: actions/cache/save", "usess: actions/cache/save", "'usess' was unexpected"),
+    ],
+)
+def test_the_linters_name_a_mistake_in_a_workflow(linter, right, wrong, says, tmp_path):
+    shutil.copytree(ROOT / ".github", tmp_path / ".github")
+    text = WORKFLOWS["report.yml"].read_text()
+    assert right in text
+    (tmp_path / ".github" / "workflows" / "report.yml").write_text(text.replace(right, wrong))
+    done = lint(tmp_path, linter)
+    assert done.returncode != 0 and says in done.stdout + done.stderr
+
+
 def test_every_make_target_that_is_used_exists():
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M))
     used = {m for _, step in steps() for m in re.findall(r"\bmake ([\w-]+)", step.get("run", ""))}
@@ -126,8 +164,9 @@ def test_results_are_kept_under_what_they_depend_on_and_found_again_by_less():
     assert restore["path"] == save["path"] == ".dvc/cache"
 
 
-def test_the_workflow_and_make_mean_the_same_by_quick():
-    assert read("report.yml")["jobs"]["report"]["env"]["QUICK"] == f"${{{{ vars.QUICK || '{QUICK}' }}}}"
+def test_the_workflow_and_make_mean_the_same_by_quick_but_for_pictures_of_real_rows():
+    assert read("report.yml")["jobs"]["report"]["env"]["QUICK"] == f"${{{{ vars.QUICK || '{QUICK} {HIDDEN}' }}}}"
+    assert HIDDEN in (ROOT / "docs" / "ci.md").read_text()
     assert f",{QUICK})" in (ROOT / "Makefile").read_text()
 
 
@@ -353,6 +392,15 @@ def test_quick_takes_other_keys(project):
     assert params["retraining"]["seeds"] == 2 and params["generators"]["cgan"]["epochs"] == 3
     assert not params["arms"]["cvae"]["quick"] and params["arms"]["cgan"]["quick"]
     assert params["profile"] == "auto", "the given keys stand in the place of the usual ones"
+
+
+def test_quick_with_the_keys_of_the_workflow_hides_real_rows(project):
+    assert make(project, "quick").returncode == 0
+    usual = seen(project)
+    assert usual["report"].pop("show_real_images") is True
+    assert make(project, "quick", f"QUICK={QUICK} {HIDDEN}").returncode == 0
+    params = seen(project)
+    assert params["report"].pop("show_real_images") is False and params == usual
 
 
 @pytest.mark.parametrize(
