@@ -24,7 +24,7 @@ def test_links_lead_to_files_that_exist(file):
 def test_the_guide_names_every_section_of_the_page():
     page = html.page(facts())
     sections = re.findall(r'<h2 id="\w+">([^<]+)</h2>', page)
-    assert len(sections) == 10 and "Closest pairs" in Reader(page).text
+    assert len(sections) == 11 and "Closest pairs" in Reader(page).text
     assert [s for s in sections if f"| {s} |" not in GUIDE] == []
 
 
