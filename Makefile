@@ -26,12 +26,12 @@ export: setup
 # (mostly the longest) first. Of arms there are two at once, each with half of the cores. LANES=1: everything one by one.
 REPRO := dvc --wait-for-lock repro --single-item
 side-by-side:
-	@mkdir -p .work && { dvc stage list --name-only > .work/stages & dvc repro plan augment && wait $$!; }
-	@$(REPRO) train_baseline
+	@mkdir -p .work && { { dvc stage list --name-only > .work/stages && $(REPRO) plan; } & \
+		dvc --wait-for-lock repro train_baseline && wait $$!; }
 	@sed -n '/^fit_generator@/p' .work/stages | sed '1!G;h;$$!d' | xargs -P $(LANES) -n 1 $(REPRO)
 	@$(REPRO) search
 	@sed -n 's/^generate@\(.*\)/generate@\1 pseudo_label@\1/p' .work/stages | sed '1!G;h;$$!d' | \
-		xargs -P $(LANES) -L 1 $(REPRO)
+		xargs -P $(LANES) -L 2 $(REPRO)
 	@{ grep '^retrain@' .work/stages; echo measure_fidelity repeat; } | \
 		SIDE_BY_SIDE=$(PAIR) xargs -P $(PAIR) -n 2 $(REPRO)
 

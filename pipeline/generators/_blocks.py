@@ -130,8 +130,8 @@ class NetworkGenerator(base.Generator):
         ]
 
     def trial(self, real: Samples, seed: int, rows: int = 128) -> tuple[np.ndarray, np.ndarray]:
-        """Some images of each scarce class and their class indices."""
-        y = np.repeat(real.scarce, math.ceil(rows / max(len(real.scarce), 1)))
+        """About so many images, as many of each scarce class, and their class indices."""
+        y = np.repeat(real.scarce, max(2, rows // max(len(real.scarce), 1)))
         return self.sample(y, np.random.default_rng(seed).integers(2**63, size=len(y))), y
 
     def variety(self, real: Samples, seed: int) -> float:
