@@ -217,7 +217,8 @@ def test_classes_called_na_and_001_are_kept_as_text_through_the_whole_run(projec
     assert set(recall["class"]) == set(CLASSES)
     page, text = (reports / "report.html").read_text(), (reports / "report.md").read_text()
     assert f"<td>{NA}</td>" in page and f"<td>{NUMBER}</td>" in page and "<td>nan</td>" not in page.lower()
-    assert f"| {NA} |" in text and f"| {NUMBER} |" in text
+    assert f"| recall of {NA} (30 training rows) |" in text
+    assert f"| recall of {NUMBER} (24 training rows) |" in text
 
 
 def told(file: Path) -> bytes:
@@ -255,10 +256,10 @@ def test_nothing_runs_again_when_nothing_changed(project: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (lambda p: p["arms"]["cvae"].update(dose="quarter"), {"search", "retrain@cvae", "evaluate", "report"}),
+        (lambda p: p["arms"]["cvae"].update(dose="quarter"), {"plan", "search", "retrain@cvae", "evaluate", "report"}),
         (
             lambda p: p["generators"]["cvae"].update(lr=0.004),
-            {"fit_generator@cvae", "search", "generate@cvae", "report", "measure_fidelity"},
+            {"plan", "fit_generator@cvae", "search", "generate@cvae", "report", "measure_fidelity"},
         ),
         (lambda p: p["evaluation"].update(margin=0.02), {"evaluate", "report"}),
         (lambda p: p["report"].update(examples=3), {"report"}),
