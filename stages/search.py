@@ -117,7 +117,7 @@ class Trials:
 
     def pool(self, name: str, found: Found) -> Path:
         """The folder of judged rows that a generator gives under these settings, made if it is not there yet."""
-        folder = self.folder / key(name, {k: v for k, v in found.items() if k in (*GUIDING, "band")})
+        folder = self.folder / label(name, {k: v for k, v in found.items() if k in (*GUIDING, "band")})
         if not folder.exists():
             params, options = banded(self.params, found), {k: v for k, v in found.items() if k in GUIDING}
             made = self.made(guided(self.params, name, options), name, options)
@@ -129,14 +129,15 @@ class Trials:
 
     def made(self, params: Params, name: str, options: Found) -> Samples:
         """Rows asked of a generator under these options of its own, not yet judged."""
-        folder = self.folder / "made" / key(name, options)
+        folder = self.folder / "made" / label(name, options)
         if not folder.exists():
             many = np.ceil(self.goal * params.generation.oversupply).astype(int)
             ask(params, name, self.train, self.models / params.generators[name].model, many, "search").save(folder)
         return Samples.load(folder)
 
 
-def key(name: str, settings: Found) -> str:
+def label(name: str, settings: Found) -> str:
+    """A folder's name for a generator under these settings."""
     return f"{name}-{derive(0, json.dumps(settings, sort_keys=True))}"
 
 

@@ -22,6 +22,15 @@ from pipeline import params
 from pipeline.samples import Facts, Samples, table
 
 ROOT = Path(__file__).parents[1]
+PLAIN = {
+    "rows": "nothing",
+    "also": "nothing",
+    "use": "kept",
+    "dose": "full",
+    "recipe": "plain",
+    "tuned": False,
+    "quick": True,
+}  # what an arm says besides its role
 
 
 def toy_samples(

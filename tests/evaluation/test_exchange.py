@@ -5,17 +5,9 @@ import pytest
 
 from pipeline.evaluation.exchange import crossing, knots, rate
 from pipeline.params import Arm
+from tests.conftest import PLAIN
 from tests.evaluation.test_verdict import BLOCK, decided, outcomes
 
-REST = {
-    "rows": "nothing",
-    "also": "nothing",
-    "use": "kept",
-    "dose": "full",
-    "recipe": "plain",
-    "tuned": False,
-    "quick": True,
-}
 SHAPES = {
     "a": {"role": "control"},
     "balanced": {"role": "control", "recipe": "balanced"},
@@ -28,7 +20,7 @@ CHOSEN = {"chosen_arm": "new", "best_control": "a"}
 
 
 def named(**change):
-    return {name: Arm(**(REST | shape | change.get(name, {}))) for name, shape in SHAPES.items()}
+    return {name: Arm(**(PLAIN | shape | change.get(name, {}))) for name, shape in SHAPES.items()}
 
 
 def test_the_arms_with_real_rows_stand_behind_the_control_of_their_recipe():

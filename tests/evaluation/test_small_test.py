@@ -7,6 +7,7 @@ from scipy import stats
 from pipeline.evaluation.statistics import breadth
 from pipeline.evaluation.verdict import LEAST_GROUPS, Outcomes, decide, too_small
 from pipeline.params import Arm, Evaluation
+from tests.conftest import PLAIN
 
 BLOCK = Evaluation(
     primary_metric="balanced_accuracy",
@@ -27,16 +28,7 @@ def perfect_against_half_blind(y, groups):
 
 
 def verdict(y, groups):
-    rest = {
-        "rows": "nothing",
-        "also": "nothing",
-        "use": "kept",
-        "dose": "full",
-        "recipe": "plain",
-        "tuned": False,
-        "quick": True,
-    }
-    arms = {n: Arm(role=r, **rest) for n, r in (("control", "control"), ("arm", "candidate"))}
+    arms = {n: Arm(role=r, **PLAIN) for n, r in (("control", "control"), ("arm", "candidate"))}
     choices = {"chosen_arm": "arm", "best_control": "control", "contenders": ["control"], "validation_rows": 50}
     choices["best_seed"] = {"arm": 0, "control": 0}
     return decide(choices, perfect_against_half_blind(y, groups), arms, {"arm": 9, "control": 0}, BLOCK, 0)
