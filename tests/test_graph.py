@@ -1,6 +1,6 @@
 """dvc.yaml tells the truth about the code, and imports point one way. Run: python -m pytest tests/test_graph.py
 
-The source is read by `ast` and never imported. `problems(root)` finds what is wrong in any tree, so the second half of
+The source is read by `ast` and not run. `problems(root)` finds what is wrong in any tree, so the second half of
 this file plants one fault of each kind in a copy and sees that it is found.
 """
 
@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pipeline import imports as code_imports
+
 ROOT = Path(__file__).parents[1]
 CODE = ("pipeline", "stages", "tests", "benchmarks")
 FLOORS = (
-    {"params", "seeds", "processes"},
+    {"params", "seeds", "processes", "imports"},
     {"samples", "devices"},
     {"data", "training"},
     {"classifier", "generators", "selection", "evaluation"},
@@ -24,8 +26,7 @@ FLOORS = (
 )
 SAME_FLOOR = {("training", "data")}  # how rows become batches is part of how networks are trained
 SETTINGS = "pipeline/params/__init__.py"
-ALWAYS = ("stages/__init__.py", "stages/__main__.py")  # every stage runs them; of params they read only the threads
-FAMILY = "pipeline/generators/${item.family}.py"
+CODE_READERS = ("plan", "repeat")  # the one hashes all code for the others, the other runs all of it again
 TEST = "data/real/test"
 HEAVY = ("torch", "lightning")
 LIGHT = ("prepare", "report")
@@ -64,12 +65,6 @@ def code(root, *folders):
     return sorted(str(f.relative_to(root)) for d in folders for f in (root / d).rglob("*.py"))
 
 
-def families(root):
-    """Family files: the registry imports them by name, so that no import statement shows it."""
-    files = sorted((root / "pipeline/generators").glob("[!_]*.py"))
-    return {str(f.relative_to(root)) for f in files if f.stem != "base"}
-
-
 def named(node):
     """Dotted names that one node may import. The text "pipeline.a.b" counts: processes preload modules by name."""
     if isinstance(node, ast.Import):
@@ -101,13 +96,7 @@ def names(source, start):
 
 def files(root, dotted):
     """The files of the project behind dotted names, the `__init__` of every package on the way included."""
-    found = set()
-    for name in dotted:
-        parts = name.split(".")
-        if parts[0] in ("pipeline", "stages"):
-            for end in range(1, len(parts) + 1):
-                found |= {f for f in modules("/".join(parts[:end])) if read(root, f) is not None}
-    return found
+    return {f.as_posix() for name in dotted for f in code_imports.files(name, root) if f.parts[0] in CODE[:2]}
 
 
 def modules(path):
@@ -119,25 +108,19 @@ def imports(root, file, start=False):
 
 
 def reached(root, begin, start=False):
-    """All that these files can come to run, themselves included; reaching the registry reaches every family."""
+    """All that these files import, themselves included, registries that import by name left aside."""
     seen, todo = set(), list(begin)
     while todo:
         file = todo.pop()
         if file not in seen:
             seen.add(file)
             todo += imports(root, file, start)
-            todo += families(root) if not start and file == "pipeline/generators/__init__.py" else []
     return seen
 
 
 def outer(root, file, start=False):
     """First parts of all names that a file imports: `torch` of `import torch.nn`."""
     return {name.split(".")[0] for name in names(read(root, file), start)}
-
-
-def idle(root, file):
-    """Whether a file holds nothing but its docstring."""
-    return all(isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant) for n in tree(root, file).body)
 
 
 # ---- what the graph says ----------------------------------------------------------------------------------------
@@ -172,8 +155,7 @@ def declared(root, stage):
     """Declared params as dotted keys, cut where the graph fills a name in: `generators.${key}` is `generators`."""
     found = set()
     for entry in stage.get("params", []):
-        listed = [entry] if isinstance(entry, str) else entry["params.yaml"] or sections(root)
-        found |= {re.sub(r"\.?\$\{.*", "", key) for key in listed}
+        found.add(re.sub(r"\.?\$\{.*", "", entry))
     return found
 
 
@@ -217,15 +199,6 @@ def places(root, file, text):
     module, _, name = ".".join([borrowed(read(root, file)).get(first, ""), *rest]).rpartition(".")
     known = modules(module.replace(".", "/")) if module.startswith(("stages", "pipeline")) else ()
     return [(f, name) for f in known if read(root, f) is not None] + ([(file, first)] if not rest else [])
-
-
-def runs(root, file):
-    """Every file that a stage runs. Of another stage's script that is its start and the functions borrowed from it."""
-    functions = [(where, name) for where, name in run_by(root, file) if where.startswith("stages/")]
-    begin = {f for where, _ in functions for f in imports(root, where, start=True)}
-    for where, name in functions:
-        begin |= files(root, {n for node in ast.walk(defined(read(root, where))[name]) for n in named(node)})
-    return {where for where, _ in functions} | reached(root, {f for f in begin if f.startswith("pipeline/")})
 
 
 def reads(root, file):
@@ -294,18 +267,20 @@ def graph_problems(root):
 
 
 def dependency_problems(root, name, stage, file):
-    deps, used = stage["deps"], runs(root, file) | reached(root, ALWAYS)
-    for need in sorted(used - families(root)):
-        if not idle(root, need) and not any(within(need, d) for d in deps):
-            yield f"{name} runs {need}, which its deps do not list"
-    if used & families(root) and FAMILY not in deps and "pipeline/generators" not in deps:
-        yield f"{name} runs generator families, but its deps do not list {FAMILY}"
+    deps, key = stage["deps"], "/${key}" if "${key}" in stage["cmd"] else ""
+    if name in CODE_READERS:
+        yield from (f"{name} does not depend on {d}" for d in ("pipeline", "stages", "params.yaml") if d not in deps)
+        return
+    if (code := f"data/plan/{Path(file).stem}{key}.json") not in deps:
+        yield f"{name} does not depend on {code}, which stands for the code that it runs"
     for dep in deps:
-        if dep.startswith(("pipeline", "stages")) and dep != FAMILY and not any(within(f, dep) for f in used):
-            yield f"{name} lists {dep}, which it does not run"
+        if dep.startswith(("pipeline", "stages")):
+            yield f"{name} lists {dep}, for which {code} stands"
 
 
 def param_problems(root, name, stage, file):
+    if "params.yaml" in stage["deps"]:
+        return
     said, used = declared(root, stage), reads(root, file)
     for key in sorted(used):
         if not any(within(key, d, ".") for d in said):
@@ -478,42 +453,18 @@ def say(text):
 
 
 FAULTS = {
-    "a library file is missing": ("prepare", drop("deps", "pipeline/seeds.py"), "prepare runs pipeline/seeds.py"),
-    "the entry point is missing": ("augment", drop("deps", ALWAYS[1]), f"augment runs {ALWAYS[1]}"),
-    "the package is missing": ("report", drop("deps", ALWAYS[0]), f"report runs {ALWAYS[0]}"),
-    "the script is missing": ("retrain", drop("deps", "stages/retrain.py"), "retrain runs stages/retrain.py"),
-    "a script of another stage is missing": (
-        "pseudo_label",
-        drop("deps", "stages/augment.py"),
-        "pseudo_label runs stages/augment.py",
+    "the hash of the code is missing": (
+        "prepare",
+        drop("deps", "data/plan/prepare.json"),
+        "prepare does not depend on data/plan/prepare.json",
     ),
-    "the family is missing": ("generate", drop("deps", FAMILY), "generate runs generator families"),
-    "what a family imports is missing": (
-        "generate",
-        drop("deps", "pipeline/generators/_rows.py"),
-        "generate runs pipeline/generators/_rows.py",
-    ),
-    "a file that is imported in a function is missing": (
+    "the hash of one block's code is missing": (
         "retrain",
-        drop("deps", "pipeline/evaluation/scores.py"),
-        "retrain runs pipeline/evaluation/scores.py",
+        drop("deps", "data/plan/retrain/${key}.json"),
+        r"retrain does not depend on data/plan/retrain/\$\{key\}.json",
     ),
-    "a file that a borrowed function imports is missing": (
-        "stages/augment.py",
-        "def write_bank(folder, rows, params):\n    import pipeline.training",
-        "pseudo_label runs pipeline/training.py",
-    ),
-    "an idle file is listed": ("prepare", add("deps", "pipeline/training.py"), "prepare lists pipeline/training.py"),
-    "a library file begins to use another in a function": (
-        "pipeline/evaluation/fidelity.py",
-        "def late():\n    import pipeline.seeds",
-        "measure_fidelity runs pipeline/seeds.py",
-    ),
-    "a library file begins to use another": (
-        "pipeline/data/splits.py",
-        "from pipeline.data import audit",
-        "augment runs pipeline/data/audit.py",
-    ),
+    "code is listed beside its hash": ("prepare", add("deps", "pipeline/seeds.py"), "prepare lists pipeline/seeds.py"),
+    "the plan does not see all code": ("plan", drop("deps", "stages"), "plan does not depend on stages"),
     "a section is missing": ("generate", drop("params", "generation"), "generate reads params.generation"),
     "a helper's section is missing": ("retrain", drop("params", "retraining"), "retrain reads params.retraining"),
     "a borrowed function's section is missing": (
@@ -678,7 +629,6 @@ def test_a_copy_has_the_problems_of_the_original_and_no_others(copy, clean):
         ("stages/report.py", "np.load('x', allow_pickle=False)\njson.loads('{}')\nYAML(typ='safe').load('x')"),
         ("stages/report.py", "if TYPE_CHECKING:\n    import torch"),
         ("stages/augment.py", "def unused(params):\n    return params.teachers"),
-        ("stages/augment.py", "def unused(params):\n    import pipeline.training"),
     ],
 )
 def test_what_is_allowed_is_not_a_problem(file, harmless, copy, clean):
