@@ -23,17 +23,20 @@ export: setup
 	@python -m stages export data/real/train data/real/val data/selected models results/evaluation reports pyproject.toml export
 
 # dvc runs one stage at a time. A generator is fitted on one core, so there are as many at once as cores, the last named
-# (mostly the longest) first. Of arms there are two at once, each with half of the cores. LANES=1: everything one by one.
+# (mostly the longest) first. Of arms there are two at once, each with half of the cores. A line is one call of dvc: stages
+# that the plan asks for anything, and, all in one, those that have nothing to do. LANES=1: everything one by one.
 REPRO := dvc --wait-for-lock repro --single-item
+WITH = sed -n 's/^$(1)@//p' .work/stages | sed '1!G;h;$$!d' | while read -r name; do \
+	grep -q '"wanted": $(2)' data/plan/$(1)/$$name.json && echo $(1)@$$name; done
 side-by-side:
-	@mkdir -p .work && { { dvc stage list --name-only > .work/stages && $(REPRO) plan; } & \
-		dvc --wait-for-lock repro train_baseline && wait $$!; }
-	@sed -n '/^fit_generator@/p' .work/stages | sed '1!G;h;$$!d' | xargs -P $(LANES) -n 1 $(REPRO)
+	@mkdir -p .work && dvc stage list --name-only > .work/stages
+	@dvc --wait-for-lock repro train_baseline
+	@{ $(call WITH,fit_generator,true); $(call WITH,fit_generator,false) | xargs; } | xargs -P $(LANES) -L 1 $(REPRO)
 	@$(REPRO) search
-	@sed -n 's/^generate@\(.*\)/generate@\1 pseudo_label@\1/p' .work/stages | sed '1!G;h;$$!d' | \
-		xargs -P $(LANES) -L 2 $(REPRO)
-	@{ grep '^retrain@' .work/stages; echo measure_fidelity repeat; } | \
-		SIDE_BY_SIDE=$(PAIR) xargs -P $(PAIR) -n 2 $(REPRO)
+	@{ $(call WITH,generate,true); $(call WITH,generate,false) | xargs; } | sed 's/generate@\([^ ]*\)/& pseudo_label@\1/g' | \
+		xargs -P $(LANES) -L 1 $(REPRO)
+	@{ $(call WITH,retrain,true) | xargs -n 2; $(call WITH,retrain,false) | xargs; echo measure_fidelity repeat; } | \
+		SIDE_BY_SIDE=$(PAIR) xargs -P $(PAIR) -L 1 $(REPRO)
 
 setup: $(READY)
 	@[ -e .git ] || [ -f .dvc/config.local ] || dvc config --local core.no_scm true
