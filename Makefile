@@ -30,7 +30,7 @@ WITH = sed -n 's/^$(1)@//p' .work/stages | sed '1!G;h;$$!d' | while read -r name
 	grep -q '"wanted": $(2)' data/plan/$(1)/$$name.json && echo $(1)@$$name; done
 side-by-side:
 	@mkdir -p .work && dvc stage list --name-only > .work/stages
-	@dvc --wait-for-lock repro train_baseline
+	@dvc --wait-for-lock repro label_pool
 	@{ $(call WITH,fit_generator,true); $(call WITH,fit_generator,false) | xargs; } | xargs -P $(LANES) -L 1 $(REPRO)
 	@$(REPRO) search
 	@{ $(call WITH,generate,true); $(call WITH,generate,false) | xargs; } | sed 's/generate@\([^ ]*\)/& pseudo_label@\1/g' | \

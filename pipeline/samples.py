@@ -150,6 +150,12 @@ def concat(parts: Iterable[Samples]) -> Samples:
     return Samples(frame, np.concatenate([p.images for p in parts]), parts[0].facts)
 
 
+def with_pool(train: Path, pool: Path) -> Samples:
+    """What generators learn from: the training rows, and behind them those rows of the pool that the teachers labelled."""
+    rows, more = Samples.load(train), Samples.load(pool)
+    return concat([rows, more]) if len(more) else rows
+
+
 def to_network(images: np.ndarray) -> "torch.Tensor":
     """uint8 (N, H, W, C) -> float32 (N, C, H, W) in [-1, 1]; the only way pixels become floats."""
     import torch

@@ -124,10 +124,9 @@ def write_model(run: cards.Run, arms: Path, held: Samples, out: Path) -> None:
 def learnt(params: Params, name: str, record: dict, real: Samples, selected: Path) -> list[tuple[str, Samples]]:
     """By generator, the rows that this arm learnt from. Raises ValueError if they are not those of its training."""
     arm, recipe = Arm.model_validate(record["arm"]), Recipe.model_validate(record["recipe"])
-    names = [arm.rows, arm.also] if arm.also != "nothing" else [arm.rows]
-    made = [Samples.load(there(selected / g)) for g in names]
+    made = [Samples.load(there(selected / g)) for g in arm.generators]
     chosen = added_rows(params, arm, recipe, real, made)
-    rows = [(g, m.take(positions)) for g, m, positions in zip(names, made, chosen, strict=True)]
+    rows = [(g, m.take(positions)) for g, m, positions in zip(arm.generators, made, chosen, strict=True)]
     counts = sum(m.counts for _, m in rows)
     if counts.tolist() != [record["synthetic_rows"][c] for c in real.classes]:
         raise ValueError(f"arm {name} was trained with other synthetic rows than {selected} holds; run `make repro`")

@@ -1,4 +1,7 @@
-"""fit_generator: one conditional model fitted on all classes of train; scarcity decides only what is generated."""
+"""fit_generator: one conditional model fitted on all classes of train, and on what teachers labelled of a pool.
+
+Scarcity decides only what is generated.
+"""
 
 import json
 from pathlib import Path
@@ -9,14 +12,16 @@ from pipeline import generators
 from pipeline.generators.base import Judge
 from pipeline.params import Params, borrowing
 from pipeline.processes import Progress
-from pipeline.samples import Samples
+from pipeline.samples import Samples, with_pool
 from pipeline.seeds import derive
 from stages import Output
 
 
-def main(params: Params, name: str, plan: Path, train: Path, val: Path, baseline: Path, out: Output) -> None:
+def main(
+    params: Params, name: str, plan: Path, train: Path, pool: Path, val: Path, baseline: Path, out: Output
+) -> None:
     block = borrowing(params.generators, name)
-    model, rows, curve = generators.build(block, params.compute, name), Samples.load(train), []
+    model, rows, curve = generators.build(block, params.compute, name), with_pool(train, pool), []
     out.mkdir(parents=True)
     if not json.loads(plan.read_text())["wanted"]:
         (out / "generator.json").write_text(json.dumps({"model": block.model, "options": block.options}, indent=1))

@@ -9,13 +9,15 @@ import numpy as np
 
 from pipeline import generators, processes
 from pipeline.params import Params, borrowing, guided
-from pipeline.samples import Samples, table
+from pipeline.samples import Samples, table, with_pool
 from pipeline.seeds import derive
 from pipeline.selection.rules import wanted
 from stages import Output
 
 
-def main(params: Params, name: str, plan: Path, train: Path, model: Path, search: Path, out: Output) -> None:
+def main(
+    params: Params, name: str, plan: Path, train: Path, pool: Path, model: Path, search: Path, out: Output
+) -> None:
     params = guided(params, name, json.loads(search.read_text()))
     rows = Samples.load(train)
     goal = wanted(rows.counts, rows.scarce, params.generation.dose, params.generation.cap)
@@ -23,17 +25,22 @@ def main(params: Params, name: str, plan: Path, train: Path, model: Path, search
     if json.loads(plan.read_text())["wanted"]:
         generator = generators.build(borrowing(params.generators, name), params.compute, name)
         many = np.ceil(goal * params.generation.oversupply).astype(int) * generator.makes_rows
-    ask(params, name, train, model, many, "row").save(out)
+    ask(params, name, (train, pool), model, many, "row").save(out)
 
 
-def ask(params: Params, name: str, train: Path, model: Path, many: np.ndarray, purpose: str) -> Samples:
-    """So many rows of each class, int (K,), each from a seed of its own for this purpose."""
-    rows, y = Samples.load(train), np.repeat(np.arange(len(many)), many)
+def ask(
+    params: Params, name: str, fitted_on: tuple[Path, Path], model: Path, many: np.ndarray, purpose: str
+) -> Samples:
+    """So many rows of each class, int (K,), each from a seed of its own for this purpose.
+
+    `fitted_on`: the folders of the training rows and of those of the pool that the generator learnt from.
+    """
+    rows, y = Samples.load(fitted_on[0]), np.repeat(np.arange(len(many)), many)
     number = np.concatenate([np.arange(n) for n in many]) if len(many) else many
     seeds = np.array(
         [derive(params.seed, purpose, name, rows.classes[c], i) for c, i in zip(y, number, strict=True)], np.int64
     )
-    images = draw(params, name, train, model, y, seeds) if len(y) else rows.images[:0]
+    images = draw(params, name, fitted_on, model, y, seeds) if len(y) else rows.images[:0]
     ids = [f"{name}-{c}-{s}" for c, s in zip(y, seeds, strict=True)]
     frame = table(
         id=ids,
@@ -46,15 +53,17 @@ def ask(params: Params, name: str, train: Path, model: Path, many: np.ndarray, p
     return Samples(frame, images, rows.facts)
 
 
-def draw(params: Params, name: str, train: Path, model: Path, y: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+def draw(
+    params: Params, name: str, fitted_on: tuple[Path, Path], model: Path, y: np.ndarray, seeds: np.ndarray
+) -> np.ndarray:
     """Images of all rows; a slow model on the CPU is asked in parallel processes, which changes no row."""
     generator = generators.build(borrowing(params.generators, name), params.compute, name)
     parts = workers(params) if generator.uses_device and len(y) > 2 * (generator.chunk or 1) else 1
     if parts == 1:
         with processes.Progress(f"generate {name}", len(y)) as progress:
-            return generator.load(model, Samples.load(train)).sample(y, seeds, progress.step)
+            return generator.load(model, with_pool(*fitted_on)).sample(y, seeds, progress.step)
     size = math.ceil(len(y) / parts)
-    jobs = [(params, name, train, model, y[i : i + size], seeds[i : i + size]) for i in range(0, len(y), size)]
+    jobs = [(params, name, fitted_on, model, y[i : i + size], seeds[i : i + size]) for i in range(0, len(y), size)]
     return np.concatenate(processes.spread(draw_part, jobs, parts, f"generate {name}", len(y)))
 
 
@@ -65,10 +74,16 @@ def workers(params: Params) -> int:
 
 
 def draw_part(
-    params: Params, name: str, train: Path, model: Path, y: np.ndarray, seeds: np.ndarray, report: Callable
+    params: Params,
+    name: str,
+    fitted_on: tuple[Path, Path],
+    model: Path,
+    y: np.ndarray,
+    seeds: np.ndarray,
+    report: Callable,
 ) -> np.ndarray:
     from pipeline import devices
 
     devices.set_threads(params.compute)
     generator = generators.build(borrowing(params.generators, name), params.compute, name)
-    return generator.load(model, Samples.load(train)).sample(y, seeds, report)
+    return generator.load(model, with_pool(*fitted_on)).sample(y, seeds, report)

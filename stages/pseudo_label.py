@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.params import Params, banded
-from pipeline.samples import Samples
+from pipeline.samples import Samples, with_pool
 from pipeline.selection import copies, pseudo_label, rules
 from stages import Output
 from stages.augment import write_bank
@@ -15,12 +15,15 @@ from stages.augment import write_bank
 log = logging.getLogger("stages")
 
 
-def main(params: Params, name: str, train: Path, synthetic: Path, baseline: Path, search: Path, out: Output) -> None:
+def main(
+    params: Params, name: str, train: Path, pool: Path, synthetic: Path, baseline: Path, search: Path, out: Output
+) -> None:
     params = banded(params, json.loads(search.read_text()))
     real, made = Samples.load(train), Samples.load(synthetic)
-    floor = copies.floor(real.images, real.table["group"].to_numpy(), params.selection.copy_floor)
+    seen = with_pool(train, pool)
+    floor = copies.floor(seen.images, seen.table["group"].to_numpy(), params.selection.copy_floor)
     goal = rules.wanted(real.counts, real.scarce, params.generation.dose, params.generation.cap)
-    rows, beliefs = judge(params, real, made, baseline, floor, goal) if len(made) else (made, np.empty((0, 0)))
+    rows, beliefs = judge(params, real, seen, made, baseline, floor, goal) if len(made) else (made, np.empty((0, 0)))
     rows.save(out)
     np.save(out / "probabilities.npy", beliefs.astype(np.float32))
     write_bank(out / "views", rows, params)
@@ -32,15 +35,18 @@ def main(params: Params, name: str, train: Path, synthetic: Path, baseline: Path
 
 
 def judge(
-    params: Params, real: Samples, made: Samples, baseline: Path, floor: float, goal: np.ndarray
+    params: Params, real: Samples, fitted_on: Samples, made: Samples, baseline: Path, floor: float, goal: np.ndarray
 ) -> tuple[Samples, np.ndarray]:
-    """The rows with what the teachers say of them and whether they are kept or why not, and the teachers' probabilities."""
+    """The rows with what the teachers say of them and whether they are kept or why not, and the teachers' probabilities.
+
+    Copies are looked for among all rows that the generator was fitted on.
+    """
     with np.load(baseline / "judgement.npz", allow_pickle=False) as file:
         fold, held, seen = file["fold"], file["held"], file["features"]
     probabilities, features = ask_teachers(params, baseline, made)
     judged, confidence = pseudo_label.judge(probabilities)
     distance, _ = pseudo_label.band_distance(seen, real.y, fold, features, made.y)
-    near, _ = copies.nearest(made.images, real.images)
+    near, _ = copies.nearest(made.images, fitted_on.images)
     neighbours = pseudo_label.neighbouring(held, real.y, params.selection.neighbours)
     why = rules.reasons(made.y, judged, confidence, distance, near[:, 0], floor, neighbours, params.selection)
     why = rules.fill(made.y, why, goal)

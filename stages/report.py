@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 
 from pipeline.evaluation.openings import opened, settings_hash
-from pipeline.params import Params
+from pipeline.params import POOL, Params
 from pipeline.reporting import html
 from pipeline.reporting import run as runs
-from pipeline.samples import Samples
+from pipeline.samples import Samples, with_pool
 from stages import Output
 from stages.evaluate import read_scores
 
@@ -103,7 +103,9 @@ def read_run(
         selections={g: read(selected / g / "summary.json") for g in params.made},
         tried=pd.read_csv(results / "search" / "tried.csv", dtype={"generator": str}),
         fidelity=pd.read_csv(fidelity, dtype={"class": str}, keep_default_na=False, na_values={"value": [""]}),
+        pool=read(selected / POOL / "summary.json"),
         train=Samples.load(train),
+        fitted_on=with_pool(train, selected / POOL),
         synthetic={g: Samples.load(selected / g) for g in params.made},
         times=[t for f in sorted(times.glob("*.json")) if in_graph(t := read(f), params)],
     )

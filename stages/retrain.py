@@ -13,7 +13,7 @@ import pandas as pd
 from pipeline import processes
 from pipeline.data.augment import Views
 from pipeline.data.loaders import Batches, Rows
-from pipeline.params import Arm, Params, Recipe, pick
+from pipeline.params import POOL, Arm, Params, Recipe, pick
 from pipeline.samples import Samples
 from pipeline.seeds import derive
 from pipeline.selection.rules import first_rows, shared, wanted
@@ -46,11 +46,11 @@ def main(
 
     real = Samples.load(train)
     settings = model.settings(params.classifier, real.shape, len(real.classes), len(real))
-    folders = [selected, also] if arm.also != "nothing" else [selected]
+    folders, pool = [selected, also][: len(arm.generators)], also if arm.also == POOL else None
     chosen = added_rows(params, arm, recipe, real, [Samples.load(folder) for folder in folders])
     seeds = list(range(params.retraining.seeds))
     parts = list(zip(folders, chosen, strict=True))
-    jobs = [(params, settings, name, recipe, number, parts, train, val, views, out) for number in seeds]
+    jobs = [(params, settings, name, recipe, number, parts, train, val, views, pool, out) for number in seeds]
     done = processes.spread(
         train_seed,
         jobs,
@@ -69,6 +69,7 @@ def main(
         "arm": arm.model_dump(mode="json"),
         "recipe": recipe.model_dump(mode="json"),
         "synthetic_rows": dict(zip(real.classes, counts, strict=True)),
+        "pool_rows": len(Samples.load(pool)) if pool else 0,
         "machine": devices.describe(params.compute),
     }
     (out / "record.json").write_text(json.dumps(record, indent=1))
@@ -127,6 +128,7 @@ def train_seed(
     train: Path,
     val: Path,
     views: Path,
+    pool: Path | None,
     out: Path,
     report: Callable,
 ) -> dict:
@@ -140,7 +142,7 @@ def train_seed(
     if made is not None and order is not None:
         made = made.relabelled(mixed_up(made.y, len(held.classes), np.random.default_rng(order)))
     told = partial(_told, report, f"seed {number}")
-    network, curve, probabilities, initial = learn(params, settings, recipe, seed, made, train, val, views, told)
+    network, curve, probabilities, initial = learn(params, settings, recipe, seed, made, train, val, views, pool, told)
     predict.save(network, settings, out / f"seed{number}")
     return {
         "scores": scores(probabilities, held.y, held.classes),
@@ -163,9 +165,13 @@ def learn(
     train: Path,
     val: Path,
     views: Path,
+    pool: Path | None,
     report: Callable,
 ) -> tuple["Network", list[dict], np.ndarray, str]:
-    """A classifier of real and synthetic rows: the network, its curve, what it says of validation, its first weights' hash."""
+    """A classifier of real and synthetic rows: the network, its curve, what it says of validation, its first weights' hash.
+
+    `pool` holds more real rows, which the teachers labelled, and their views.
+    """
     from pipeline import devices
     from pipeline.classifier import predict
     from pipeline.classifier.model import Network
@@ -173,6 +179,9 @@ def learn(
 
     real, held = Samples.load(train), Samples.load(val)
     own = Rows(real.y, Views.load(views / recipe.views), real.table["weight"].to_numpy())
+    if pool is not None and len(more := Samples.load(pool)):
+        bank = Views.joined([own.views, Views.load(pool / "views" / recipe.views)])
+        own = Rows(np.concatenate([own.y, more.y]), bank, np.concatenate([own.weight, more.table["weight"]]))
     batches = mix(recipe, own, len(real.classes), settings, seed, made)
     devices.seed_everything(seed)
     initial = b"".join(v.numpy().tobytes() for v in Network(settings).state_dict().values())

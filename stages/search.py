@@ -12,7 +12,7 @@ import pandas as pd
 from pipeline import processes
 from pipeline.evaluation.utility import gain, likelihood
 from pipeline.params import GUIDING, HELDBACK, Params, banded, borrowing, guided
-from pipeline.samples import Samples
+from pipeline.samples import Samples, with_pool
 from pipeline.seeds import derive
 from pipeline.selection import copies
 from pipeline.selection.rules import wanted
@@ -28,14 +28,16 @@ if TYPE_CHECKING:
 Found = dict[str, Any]  # settings that differ from what params say
 
 
-def main(params: Params, train: Path, val: Path, views: Path, models: Path, baseline: Path, out: Output) -> None:
+def main(
+    params: Params, train: Path, pool: Path, val: Path, views: Path, models: Path, baseline: Path, out: Output
+) -> None:
     out.mkdir(parents=True)
     found: dict[str, Found] = {name: {} for name in [*params.generators, HELDBACK]}
     table: list[dict] = []
     if params.searched and len(Samples.load(train).scarce):
         processes.warm(__name__, "pipeline.classifier.train")
         with TemporaryDirectory(dir=out) as folder:
-            trials = Trials(params, train, val, views, models, baseline, Path(folder))
+            trials = Trials(params, train, pool, val, views, models, baseline, Path(folder))
             for name, start in ranked(trials, params.searched, table):
                 found[name] = climb(trials, name, start, table)
     for name, settings in found.items():
@@ -85,14 +87,24 @@ class Trials:
     """Trains classifiers with the rows of a generator under given settings, as long as the budget lasts."""
 
     def __init__(
-        self, params: Params, train: Path, val: Path, views: Path, models: Path, baseline: Path, folder: Path
+        self,
+        params: Params,
+        train: Path,
+        pool: Path,
+        val: Path,
+        views: Path,
+        models: Path,
+        baseline: Path,
+        folder: Path,
     ) -> None:
         self.params, self.train, self.val, self.views = params, train, val, views
+        self.fitted_on = (train, pool)
         self.models, self.baseline, self.folder = models, baseline, folder
         self.real, self.held, self.left = Samples.load(train), Samples.load(val), params.search.trainings
         self.goal = wanted(self.real.counts, self.real.scarce, params.generation.dose, params.generation.cap)
-        groups = self.real.table["group"].to_numpy()
-        self.floor = copies.floor(self.real.images, groups, params.selection.copy_floor)
+        self.seen = with_pool(*self.fitted_on)
+        groups = self.seen.table["group"].to_numpy()
+        self.floor = copies.floor(self.seen.images, groups, params.selection.copy_floor)
 
     def affords(self, several: int) -> int:
         """How many of several trials the budget still allows."""
@@ -106,8 +118,8 @@ class Trials:
         settings = model.settings(self.params.classifier, self.real.shape, len(self.real.classes), len(self.real))
         numbers = range(self.params.search.seeds)
         jobs = [
-            (self.params, settings, name, found, number, pool, self.train, self.val, self.views)
-            for found, pool in [(found, self.pool(name, found)) for found in several]
+            (self.params, settings, name, found, number, rows, self.train, self.val, self.views)
+            for found, rows in [(found, self.judged(name, found)) for found in several]
             for number in numbers
         ]
         self.left -= len(jobs)
@@ -115,13 +127,13 @@ class Trials:
         said = processes.spread(train_one, jobs, workers, f"search {name}", steps)
         return [np.stack(said[i : i + len(numbers)]) for i in range(0, len(said), len(numbers))]
 
-    def pool(self, name: str, found: Found) -> Path:
+    def judged(self, name: str, found: Found) -> Path:
         """The folder of judged rows that a generator gives under these settings, made if it is not there yet."""
         folder = self.folder / label(name, {k: v for k, v in found.items() if k in (*GUIDING, "band")})
         if not folder.exists():
             params, options = banded(self.params, found), {k: v for k, v in found.items() if k in GUIDING}
             made = self.made(guided(self.params, name, options), name, options)
-            rows, beliefs = judge(params, self.real, made, self.baseline, self.floor, self.goal)
+            rows, beliefs = judge(params, self.real, self.seen, made, self.baseline, self.floor, self.goal)
             rows.save(folder)
             np.save(folder / "probabilities.npy", beliefs.astype(np.float32))
             write_bank(folder / "views", rows, params)
@@ -132,7 +144,8 @@ class Trials:
         folder = self.folder / "made" / label(name, options)
         if not folder.exists():
             many = np.ceil(self.goal * params.generation.oversupply).astype(int)
-            ask(params, name, self.train, self.models / params.generators[name].model, many, "search").save(folder)
+            model = self.models / params.generators[name].model
+            ask(params, name, self.fitted_on, model, many, "search").save(folder)
         return Samples.load(folder)
 
 
@@ -147,13 +160,13 @@ def train_one(
     name: str,
     found: Found,
     number: int,
-    pool: Path,
+    rows: Path,
     train: Path,
     val: Path,
     views: Path,
     report: Callable,
 ) -> np.ndarray:
-    """Probabilities (N, K) of the validation rows after training with rows of the pool, with a seed of the search's own.
+    """Probabilities (N, K) of the validation rows after training with these rows, with a seed of the search's own.
 
     At the temperature that suits these rows best, so that more or less caution is no gain.
     """
@@ -161,8 +174,8 @@ def train_one(
 
     arm = next(a for a in params.compared.values() if a.tuned and a.role == "candidate" and a.rows == name)
     arm, recipe = settle(params, arm, found)
-    chosen = added_rows(params, arm, recipe, Samples.load(train), [Samples.load(pool)])
-    made, seed = synthetic_rows(recipe, [(pool, chosen[0])]), derive(params.seed, "search", number)
-    said = learn(params, settings, recipe, seed, made, train, val, views, report)[2]
+    chosen = added_rows(params, arm, recipe, Samples.load(train), [Samples.load(rows)])
+    made, seed = synthetic_rows(recipe, [(rows, chosen[0])]), derive(params.seed, "search", number)
+    said = learn(params, settings, recipe, seed, made, train, val, views, None, report)[2]
     logits = np.log(np.maximum(said, 1e-12))
     return predict.probabilities(logits, predict.fit_temperature(logits, Samples.load(val).y))

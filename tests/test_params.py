@@ -202,7 +202,7 @@ def test_the_quick_profile_leaves_out_the_arms_it_names_and_auto_is_quick_for_th
     skip = {f"arms.{name}.quick": False for name in ("real", "diffusion")}
     loaded = params.load(changed(tmp_path, {"profile": profile, "data.source": source, **skip}))
     left = {"oversample_sqrt", "oversample", "duplicate", "classic", "smote", "cvae", "cgan"}
-    assert set(loaded.compared) == (left if quick else set(loaded.arms) - {"autoregressive"})
+    assert set(loaded.compared) == (left if quick else set(loaded.arms) - {"autoregressive", "pool", "pool_diffusion"})
     assert list(loaded.compared) == [name for name in loaded.arms if name in loaded.compared]
     assert all(arm is loaded.arms[name] for name, arm in loaded.compared.items())
 
@@ -220,7 +220,7 @@ def test_negative_arms_are_compared(tmp_path):
 
 def test_the_control_that_is_needed_must_be_one_that_is_trained(tmp_path):
     arms = json.loads(changed(tmp_path, {}).read_text())["arms"]
-    controls = [name for name, arm in arms.items() if arm["role"] == "control"]
+    controls = [name for name, arm in arms.items() if arm["role"] == "control" and arm["also"] != "pool"]
     not_quick = {f"arms.{name}.quick": False for name in controls}
     assert "role: control" in refusal(tmp_path, {"profile": "quick", **not_quick})
     assert "role: control" in refusal(tmp_path, {f"arms.{name}.role": "skip" for name in controls})

@@ -453,6 +453,31 @@ def test_the_run_on_other_splits(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_pool_is_labelled_learnt_from_and_reported(tmp_path: Path) -> None:
+    toy_images(tmp_path / "toy")
+    pool = [f for f in sorted((tmp_path / "toy" / "test").glob("*/*.png")) if int(f.stem) >= 12]
+    (tmp_path / "more").mkdir()
+    for i, file in enumerate(pool):
+        file.rename(tmp_path / "more" / f"{i}.png")
+    toy_project(tmp_path)
+    shipped = YAML().load(ROOT / "params.yaml")["arms"]
+    edit(tmp_path, lambda p: p["data"].update(unlabelled="more"))
+    edit(tmp_path, lambda p: p["arms"].update(pool=shipped["pool"], pool_diffusion=shipped["pool_diffusion"]))
+    edit(tmp_path, lambda p: p["pool"].update(precision=0.5, least=0.0))
+    run(tmp_path, "dvc", "repro")
+    account = json.loads((tmp_path / "data" / "selected" / "pool" / "summary.json").read_text())
+    records = {a: json.loads((tmp_path / "models" / "arms" / a / "record.json").read_text()) for a in (*ARMS, "pool")}
+    kept = sum(c["kept"] for c in account["classes"].values())
+    assert account["rows"] == len(pool) == 24 and records["pool"]["pool_rows"] == kept > 0
+    assert all(records[a]["pool_rows"] == 0 for a in ARMS)
+    arms = json.loads((tmp_path / "reports" / "verdict.json").read_text())["arms"]
+    assert {"pool", "pool_diffusion"} & set(arms)
+    page = (tmp_path / "reports" / "report.html").read_text()
+    assert "Unlabelled pool" in page and f"<td>{kept} of the pool</td>" in page
+    assert json.loads((tmp_path / "reports" / "data.json").read_text())["unlabelled"] == 24
+
+
+@pytest.mark.slow
 def test_splits_that_leak_are_refused_or_said_in_red(tmp_path: Path) -> None:
     toy_images(tmp_path / "toy")
     toy_project(tmp_path)

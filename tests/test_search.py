@@ -124,6 +124,7 @@ def places(tmp_path_factory, toy, small) -> dict[str, Path]:
     train, held = (Samples(s.table, s.images, Facts(s.classes, s.classes[1:])) for s in (train, held))
     train.save(root / "train")
     held.save(root / "val")
+    train.take(np.empty(0, int)).save(root / "pool")
     write_bank(root / "views" / "standard", train, small)
     model = generators.build(small.generators["diffusion"], small.compute, "diffusion")
     model.fit(train, 0)
@@ -131,7 +132,7 @@ def places(tmp_path_factory, toy, small) -> dict[str, Path]:
     (root / "baseline").mkdir()
     train_baseline.main(small, *(root / n for n in ("train", "val", "views")), root / "baseline")
     assert len(np.unique(splits.folds(train.y, train.table["group"].to_numpy(), 3, derive(0, "folds")))) == 3
-    return {n: root / n for n in ("train", "val", "views", "models", "baseline")}
+    return {n: root / n for n in ("train", "pool", "val", "views", "models", "baseline")}
 
 
 def found_in(folder: Path) -> dict[str, dict]:

@@ -8,6 +8,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from pipeline.params.fields import Block, Name, explain, read
 from pipeline.params.sections import (
+    POOL,
     Arm,
     Augment,
     Classifier,
@@ -18,6 +19,7 @@ from pipeline.params.sections import (
     Gate,
     Generation,
     Generator,
+    Pool,
     Recipe,
     Report,
     Retraining,
@@ -29,6 +31,7 @@ from pipeline.params.sections import (
 
 EMBEDDED = "sets/digits.yaml"  # stands for scikit-learn's digits, which need no file
 GUIDING = ("guidance", "interval", "churn", "strength")  # keys of the search that are options of a generator
+NO_POOL = "none.yaml"  # a file of this name stands for no unlabelled pool
 HELDBACK = "heldback"  # what an arm's rows may name besides a generator
 
 
@@ -40,6 +43,7 @@ class Params(Block):
     augment: Augment
     classifier: Classifier
     teachers: Teachers
+    pool: Pool
     generators: Annotated[dict[Name, Generator], Field(min_length=1)]
     generation: Generation
     selection: Selection
@@ -78,14 +82,15 @@ class Params(Block):
     def names_exist(self) -> "Params":
         if self.teachers.recipe not in self.recipes:
             raise ValueError(f"teachers.recipe is {self.teachers.recipe!r}; recipes has: {', '.join(self.recipes)}")
-        if HELDBACK in self.generators:
-            raise ValueError(f"generators.{HELDBACK}: this name stands for the rows that data.heldback sets aside")
+        for name, rows in {HELDBACK: "that data.heldback sets aside", POOL: "of data.unlabelled"}.items():
+            if name in self.generators:
+                raise ValueError(f"generators.{name}: this name stands for the rows {rows}")
         waiting = [name for name, arm in self.arms.items() if HELDBACK in (arm.rows, arm.also)]
         if waiting and not self.data.heldback:
             raise ValueError(f"arms.{waiting[0]} learns from rows set aside, but data.heldback is 0: set a share")
-        made = {**self.generators, HELDBACK: None}
+        made = [*self.generators, HELDBACK]
         for key, section in {"rows": "generators", "also": "generators", "recipe": "recipes"}.items():
-            known = made if section == "generators" else self.recipes
+            known = {"rows": made, "also": [*made, POOL], "recipe": list(self.recipes)}[key]
             named = {name: getattr(arm, key) for name, arm in self.arms.items()}
             lost = [f"arms.{name}.{key} is {said!r}" for name, said in named.items() if said not in known]
             if lost:
@@ -106,9 +111,14 @@ class Params(Block):
         return self.profile == "quick" or (self.profile == "auto" and self.data.source == EMBEDDED)
 
     @property
+    def has_pool(self) -> bool:
+        return Path(self.data.unlabelled).name != NO_POOL
+
+    @property
     def compared(self) -> dict[str, Arm]:
-        """The arms that are trained, in their order."""
-        return {n: arm for n, arm in self.arms.items() if arm.role != "skip" and (arm.quick or not self.is_quick)}
+        """The arms that are trained, in their order: without a pool, none that learns from it."""
+        arms = {n: arm for n, arm in self.arms.items() if arm.role != "skip" and (arm.quick or not self.is_quick)}
+        return {n: arm for n, arm in arms.items() if arm.also != POOL or self.has_pool}
 
     @property
     def searched(self) -> list[str]:
@@ -119,7 +129,7 @@ class Params(Block):
     @property
     def made(self) -> dict[str, Generator]:
         """The generators that arms learn from, and those whose models these draw from, in their order."""
-        asked = {name for arm in self.compared.values() for name in (arm.rows, arm.also)} & set(self.generators)
+        asked = {name for arm in self.compared.values() for name in arm.generators} & set(self.generators)
         lent = {self.generators[name].model for name in asked}
         return {name: block for name, block in self.generators.items() if name in asked | lent}
 

@@ -112,6 +112,12 @@ class Teachers(Block):
     recipe: Name
 
 
+class Pool(Block):
+    precision: Annotated[float, Field(gt=0, le=1)]
+    least: Share
+    seeds: Annotated[int, Field(ge=1, le=100)]
+
+
 class Generator(BaseModel):
     """One named generator: its family names the file, the rest are that family's own options, checked there.
 
@@ -185,6 +191,9 @@ class Recipe(Block):
     views: Literal["standard", "strong"]
 
 
+POOL = "pool"  # what an arm's `also` may name: rows of the unlabelled pool that the teachers labelled
+
+
 class Arm(Block):
     role: Literal["control", "candidate", "negative", "oracle", "skip"]
     rows: Name
@@ -194,6 +203,11 @@ class Arm(Block):
     recipe: Name
     tuned: bool
     quick: bool
+
+    @property
+    def generators(self) -> list[str]:
+        """The generators whose rows it learns from."""
+        return [self.rows] if self.also in ("nothing", POOL) else [self.rows, self.also]
 
 
 class Fidelity(Block):

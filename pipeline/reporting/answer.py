@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from pipeline.params import Arm
+from pipeline.params import POOL, Arm
 from pipeline.reporting.tables import POINTS, TITLES, chance, change, interval, number, points, share
 
 RAILS = {"macro F1": "macro_f1", "AUPRC": "macro_auprc", "ECE": "tempered_ece"}  # the scores that guardrails compare
@@ -106,7 +106,7 @@ def arms_table(metrics: Mapping[str, Mapping], records: Mapping[str, Mapping], v
             {
                 "arm": arm,
                 "role": records[arm]["arm"]["role"],
-                "rows added": sum(records[arm]["synthetic_rows"].values()),
+                "rows added": _rows_added(records[arm]),
                 title: _score(values, metric),
                 f"points against {verdict['best_control']}": "the best control" if found is None else change(found),
                 "p": "" if found is None else chance(found["p_value"]),
@@ -115,6 +115,12 @@ def arms_table(metrics: Mapping[str, Mapping], records: Mapping[str, Mapping], v
             }
         )
     return pd.DataFrame(rows)
+
+
+def _rows_added(record: Mapping) -> str:
+    pool = [f"{record['pool_rows']} of the pool"] if record["arm"]["also"] == POOL else []
+    synthetic = sum(record["synthetic_rows"].values())
+    return " + ".join(([str(synthetic)] if synthetic or not pool else []) + pool)
 
 
 def metrics_table(metrics: Mapping[str, Mapping], names: Sequence[str]) -> pd.DataFrame:
@@ -217,7 +223,7 @@ def doses(metrics: Mapping[str, Mapping], records: Mapping[str, Mapping], metric
     rows = []
     for (generator, also, use, *_), arms in kinds.items():
         if len(arms) > 1 and generator != "nothing":
-            name = " + ".join([generator, *([also] if also != "nothing" else [])]) + (
+            name = " + ".join([generator, *([] if also == "nothing" else [also])]) + (
                 f", {use}" if use != "kept" else ""
             )
             for arm in arms:

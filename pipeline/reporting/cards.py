@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from pipeline.params import Params
+from pipeline.params import Arm, Params
 from pipeline.reporting import answer, data, html, tables
 from pipeline.selection.rules import REASONS
 
@@ -54,6 +54,7 @@ def model(run: Run, record: Mapping, seed: int, files: Mapping[str, Mapping]) ->
         "seeds_trained": len(record["seeds"]),
         "training_rows": run.about["counts"]["train"],
         "synthetic_rows": {"generators": generators(record), "by_class": record["synthetic_rows"]},
+        "pool_rows": record["pool_rows"],
         "verdict": {k: v for k, v in found.items() if k not in ("arms", "comparisons", "guardrails", "single_models")},
         "test": found["test"],
         "validation_rows": run.choices["validation_rows"],
@@ -81,10 +82,7 @@ def model_input(params: Params, settings: Mapping) -> dict:
 
 def generators(record: Mapping) -> list[str]:
     """The generators whose rows an arm learnt from."""
-    if not any(record["synthetic_rows"].values()):
-        return []
-    arm = record["arm"]
-    return [arm["rows"], *([arm["also"]] if arm["also"] != "nothing" else [])]
+    return Arm.model_validate(record["arm"]).generators if any(record["synthetic_rows"].values()) else []
 
 
 def with_ends(metrics: Mapping) -> dict[str, dict]:

@@ -105,3 +105,37 @@ def drift_table(about: Mapping) -> pd.DataFrame:
             for d in about["drift"]
         ]
     )
+
+
+def pool_table(pool: Mapping) -> pd.DataFrame:
+    """Per class, rows of the unlabelled pool: judged to be of it, from which confidence on taken for it, and learnt from."""
+    return pd.DataFrame(
+        [
+            {
+                "class": name,
+                "judged to be of it": c["judged"],
+                "threshold": "none" if c["threshold"] is None else f"{c['threshold']:.2f}",
+                "learnt from": c["kept"],
+            }
+            for name, c in pool["classes"].items()
+        ]
+    )
+
+
+def pool_trials(pool: Mapping) -> pd.DataFrame:
+    """What classifiers that learnt from rows of the pool, under such labels, gained on validation over the line above."""
+    return pd.DataFrame(
+        [
+            {
+                "labels": trial["labels"],
+                "rows": trial["rows"],
+                "log-likelihood": f"{trial['likelihood']:.3f}",
+                "gain": f"{trial['gain']:+.3f} (standard error {trial['standard_error']:.3f})"
+                if "gain" in trial
+                else "",
+                "balanced accuracy": f"{100 * trial['correct']:+.1f} points" if "gain" in trial else "",
+                "taken": "yes" if trial["labels"] == pool["taken"] else "no",
+            }
+            for trial in pool["trials"]
+        ]
+    )

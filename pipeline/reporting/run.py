@@ -49,8 +49,10 @@ class Run:
     tried: pd.DataFrame  # what the search tried
     losses: Mapping[str, list[dict]]  # by generator
     selections: Mapping[str, dict]  # by generator: rows wanted, kept, dropped
+    pool: Mapping  # what became of the unlabelled rows
     fidelity: pd.DataFrame
     train: Samples
+    fitted_on: Samples  # train, and the rows of the pool that generators learnt from too
     synthetic: Mapping[str, Samples]
     times: list[dict]
 
@@ -116,6 +118,8 @@ def generated(run: Run) -> dict[str, pd.DataFrame]:
         "selection": tables.selection_table(run.selections),
         "fidelity": tables.fidelity_table(run.fidelity),
         "search": tables.search_table(run.tried),
+        "pool": data.pool_table(run.pool),
+        "pool_trials": data.pool_trials(run.pool),
         "points": tables.points_table(run.generators, run.about["classes"]),
     }
 
@@ -138,7 +142,7 @@ def warnings(run: Run) -> list[str]:
 
 def selected_from(params: Params) -> set[str]:
     """The generators of whose rows an arm uses those alone that selection kept."""
-    return {g for arm in params.compared.values() if arm.use != "all" for g in (arm.rows, arm.also)}
+    return {g for arm in params.compared.values() if arm.use != "all" for g in arm.generators}
 
 
 def pictures(run: Run, metrics: Mapping[str, Mapping]) -> dict:
@@ -177,7 +181,7 @@ def pictures(run: Run, metrics: Mapping[str, Mapping]) -> dict:
 def may_show(params: Params, generator: str) -> bool:
     """Whether pictures of its rows may be seen: if real rows are hidden, then those too that controls make from them."""
     return params.report.show_real_images or any(
-        generator in (arm.rows, arm.also) and arm.role == "candidate" for arm in params.compared.values()
+        generator in arm.generators and arm.role == "candidate" for arm in params.compared.values()
     )
 
 
@@ -265,13 +269,13 @@ def near_duplicates(run: Run) -> Markup:
 
 
 def closest_pairs(run: Run, rows: Samples) -> Markup:
-    """The synthetic rows nearest to a training row over that row; without copies and real rows if those are hidden."""
+    """The synthetic rows nearest to a real row fitted on, over that row; without copies and real rows if those are hidden."""
     show = run.params.report.show_real_images
     rows = rows if show else rows.take(rows.table["reason"].to_numpy() != "copy")
     if not len(rows):
         return Markup("")
-    distance, position = copies.nearest(rows.images, run.train.images)
+    distance, position = copies.nearest(rows.images, run.fitted_on.images)
     order = np.argsort(distance[:, 0], kind="stable")[: run.params.report.examples]
     captions = [f"{rows.table['label'][i]}\n{distance[i, 0]:.1f}" for i in order]
-    real = run.train.images[position[order, 0]] if show else None
+    real = run.fitted_on.images[position[order, 0]] if show else None
     return html.picture(figures.pairs(rows.images[order], real, captions), "synthetic rows and their nearest real rows")

@@ -1,0 +1,180 @@
+"""label_pool: the teachers label rows of the unlabelled pool; validation decides which of these labels are learnt from."""
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from pipeline import processes
+from pipeline.data import splits
+from pipeline.evaluation.utility import gain, likelihood
+from pipeline.params import Params
+from pipeline.samples import Samples
+from pipeline.seeds import derive
+from pipeline.selection.pool import UNSURE, pseudo_labels, thresholds
+from stages import Output
+from stages.augment import write_bank
+from stages.pseudo_label import ask_teachers
+from stages.retrain import learn
+
+if TYPE_CHECKING:
+    from pipeline.classifier.model import Settings
+
+log = logging.getLogger("stages")
+
+
+class Labels(NamedTuple):
+    """What is said of every row of the pool: class indices int (N,), confidence float (N,), whether it is sure, bool (N,)."""
+
+    judged: np.ndarray
+    confidence: np.ndarray
+    sure: np.ndarray
+
+
+def main(params: Params, train: Path, val: Path, unlabelled: Path, views: Path, baseline: Path, out: Output) -> None:
+    pool, real = Samples.load(unlabelled), Samples.load(train)
+    account: dict[str, Any] = {"rows": len(pool), "classes": {}, "trials": [], "taken": "none"}
+    if not len(pool):
+        labelled(pool, real, Labels(*(np.empty(0, t) for t in (int, float, bool)))).save(out)
+    else:
+        processes.warm(__name__, "pipeline.classifier.train")
+        with np.load(baseline / "judgement.npz", allow_pickle=False) as file:
+            least = thresholds(file["held"], real.y, params.pool.precision, params.pool.least)
+        labels = Labels(*pseudo_labels(ask_teachers(params, baseline, pool)[0].mean(axis=0), least))
+        with TemporaryDirectory(dir=out.parent) as folder:
+            trials = Trials(params, train, val, views, Path(folder))
+            rows, account["taken"] = trials.choose(pool, labels, least, account["trials"])
+        rows.save(out)
+        write_banks(out, rows, params)
+        account["classes"] = by_class(labels, rows, least)
+        log.info("%d rows of the pool, learnt from: %d (%s)", len(pool), len(rows), account["taken"])
+    (out / "summary.json").write_text(json.dumps(account, indent=1))
+
+
+def labelled(pool: Samples, real: Samples, labels: Labels) -> Samples:
+    """The sure rows under the labels given to them."""
+    names = [real.classes[c] for c in labels.judged]
+    reason = np.where(labels.sure, "", UNSURE)
+    said = pool.with_columns(label=names, judged=names, confidence=labels.confidence, keep=labels.sure, reason=reason)
+    return said.take(labels.sure)
+
+
+def write_banks(folder: Path, rows: Samples, params: Params) -> None:
+    write_bank(folder / "views" / "standard", rows, params)
+    write_bank(folder / "views" / "strong", rows, params, strong=True)
+
+
+def by_class(first: Labels, rows: Samples, least: np.ndarray) -> dict[str, dict]:
+    """Per class: rows that the teachers judged to be of it, the threshold (None: they are never sure), and rows learnt from."""
+    counts = np.bincount(first.judged, minlength=len(least))
+    return {
+        name: {
+            "judged": int(counts[c]),
+            "threshold": float(least[c]) if np.isfinite(least[c]) else None,
+            "kept": int((rows.y == c).sum()),
+        }
+        for c, name in enumerate(rows.classes)
+    }
+
+
+class Trials:
+    """Trains classifiers on the training rows and labelled rows of the pool, and asks the validation rows what they gain."""
+
+    def __init__(self, params: Params, train: Path, val: Path, views: Path, folder: Path) -> None:
+        from pipeline.classifier import model
+
+        self.params, self.train, self.val, self.views, self.folder = params, train, val, views, folder
+        self.real, self.held = Samples.load(train), Samples.load(val)
+        self.settings = model.settings(params.classifier, self.real.shape, len(self.real.classes), len(self.real))
+
+    def choose(self, pool: Samples, labels: Labels, least: np.ndarray, told: list[dict]) -> tuple[Samples, str]:
+        """The rows to learn from, under their labels, and where these are from: the teachers, one refinement, or none.
+
+        The teachers' labels are left if validation rows are surely less likely with them (by one standard error) than
+        without the pool. Labels by classifiers that learnt from the other rows' labels are taken if validation rows
+        are surely likelier with them than with the teachers', and no fewer are right.
+        """
+        rows = labelled(pool, self.real, labels)
+        nothing = rows.take(np.empty(0, int))
+        if not len(rows):
+            return nothing, "none"
+        alone, sure = self.said([self.put("none", nothing), self.put("teachers", rows)])
+        told += [self.line("none", nothing, alone), self.line("teachers", rows, sure, alone)]
+        if told[1]["gain"] < -told[1]["standard_error"]:
+            return nothing, "none"
+        again = labelled(pool, self.real, self.refined(pool, labels, least))
+        (refined,) = self.said([self.put("refined", again)])
+        told.append(self.line("refined", again, refined, sure))
+        better = told[2]["gain"] > told[2]["standard_error"] and told[2]["correct"] >= 0
+        return (again, "refined") if better else (rows, "teachers")
+
+    def line(self, name: str, rows: Samples, said: np.ndarray, before: np.ndarray | None = None) -> dict[str, Any]:
+        """What the report tells of a trial; the gain is over what was said before it."""
+        found = {"labels": name, "rows": len(rows), "likelihood": float(likelihood(said, self.held.y).mean())}
+        if before is None:
+            return found
+        return found | gain(said, before, self.held.y, self.held.table["group"].to_numpy())
+
+    def put(self, name: str, rows: Samples) -> Path:
+        """A folder with these rows and their views."""
+        rows.save(self.folder / name)
+        write_banks(self.folder / name, rows, self.params)
+        return self.folder / name
+
+    def said(self, folders: Sequence[Path]) -> list[np.ndarray]:
+        """What classifiers of each folder's rows say of the validation rows, float (seeds, N, K) each."""
+        numbers = range(self.params.pool.seeds)
+        jobs = [(self.held.images, folder, derive(self.params.seed, "pool", n)) for folder in folders for n in numbers]
+        said = self.spread(jobs)
+        return [np.stack(said[i : i + len(numbers)]) for i in range(0, len(said), len(numbers))]
+
+    def refined(self, pool: Samples, labels: Labels, least: np.ndarray) -> Labels:
+        """New labels: each part of the pool is judged by a classifier that learnt from the others' sure rows."""
+        parts = self.params.teachers.folds
+        seed = derive(self.params.seed, "pool", "folds")
+        fold = splits.folds(labels.judged, pool.table["group"].to_numpy(), parts, seed)
+        jobs = []
+        for k in range(parts):
+            others = labels._replace(sure=labels.sure & (fold != k))
+            folder = self.put(f"without{k}", labelled(pool, self.real, others))
+            jobs.append((pool.images[fold == k], folder, derive(self.params.seed, "pool", "refine", k)))
+        probabilities = np.empty((len(pool), len(self.real.classes)))
+        for k, said in enumerate(self.spread(jobs)):
+            probabilities[fold == k] = said
+        return Labels(*pseudo_labels(probabilities, least))
+
+    def spread(self, jobs: Sequence[tuple[np.ndarray, Path, int]]) -> list[np.ndarray]:
+        from pipeline import devices
+
+        given = [(self.params, self.settings, *job, self.train, self.val, self.views) for job in jobs]
+        workers, steps = devices.workers(self.params.compute), len(jobs) * self.settings.steps
+        return processes.spread(train_one, given, workers, "label_pool", steps)
+
+
+def train_one(
+    params: Params,
+    settings: "Settings",
+    images: np.ndarray,
+    pool: Path,
+    seed: int,
+    train: Path,
+    val: Path,
+    views: Path,
+    report: Callable,
+) -> np.ndarray:
+    """What a classifier of the training rows and these of the pool says of images: probabilities (N, K).
+
+    At the temperature that suits the validation rows best, as the teachers' are.
+    """
+    from pipeline import devices
+    from pipeline.classifier import predict
+
+    recipe = params.recipes[params.teachers.recipe]
+    network = learn(params, settings, recipe, seed, None, train, val, views, pool, report)[0]
+    held, where = Samples.load(val), devices.device(params.compute)
+    temperature = predict.fit_temperature(predict.run(network, held.images, where)[0], held.y)
+    return predict.probabilities(predict.run(network, images, where)[0], temperature)
