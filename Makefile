@@ -20,7 +20,7 @@ repro: setup
 # The advised model and the synthetic rows of a finished run, in the folder export/: see docs/export.md.
 export: setup
 	@dvc status --quiet || { echo "the run is not finished or not up to date (dvc status says why): run make repro first" >&2; exit 2; }
-	@python -m stages export data/real/train data/real/val data/selected models results/evaluation reports pyproject.toml export
+	@python -m stages export data/real/train data/real/val data/selected models results/search results/evaluation reports pyproject.toml export
 
 # dvc runs one stage at a time. A generator is fitted on one core, so there are as many at once as cores, the last named
 # (mostly the longest) first. Of arms there are two at once, each with half of the cores. A line is one call of dvc: stages

@@ -20,7 +20,7 @@ from pipeline.reporting import cards, portable
 from pipeline.samples import Samples
 from stages import Output
 from stages.evaluate import read_scores
-from stages.retrain import added_rows
+from stages.retrain import added_rows, settle
 
 SOFTWARE = ("torch", "numpy", "safetensors", "onnx", "onnxscript", "pillow")
 log = logging.getLogger("stages")
@@ -32,6 +32,7 @@ def main(
     val: Path,
     selected: Path,
     models: Path,
+    search: Path,
     evaluation: Path,
     reports: Path,
     project: Path,
@@ -40,9 +41,9 @@ def main(
     run = read_run(params, evaluation, reports, project)
     real, held = Samples.load(there(train)), Samples.load(there(val))
     out.mkdir(parents=True)
-    write_model(run, models / "arms", held, out)
+    write_model(run, models / "arms", search, held, out)
     arm = run.verdict["chosen_arm"]
-    rows = learnt(params, arm, record_of(params, models / "arms", arm), real, selected) if arm else []
+    rows = learnt(params, arm, record_of(params, models / "arms", search, arm), real, selected) if arm else []
     kept = [(g, made.take(made.table["keep"].to_numpy())) for g, made in rows]
     left_out = sum(len(made) for _, made in rows) - sum(len(made) for _, made in kept)
     if any(len(made) for _, made in kept):
@@ -79,17 +80,16 @@ def read(path: Path) -> Any:
     return json.loads(there(path).read_text())
 
 
-def record_of(params: Params, arms: Path, name: str) -> dict:
-    """What an arm trained with. Raises ValueError if params.yaml says something else by now."""
+def record_of(params: Params, arms: Path, search: Path, name: str) -> dict:
+    """What an arm trained with. Raises ValueError if params.yaml and what the search found say something else by now."""
     arm, record = pick(params.arms, name, "arms"), read(arms / name / "record.json")
-    if (record.get("arm"), record.get("recipe")) != tuple(
-        block.model_dump(mode="json") for block in (arm, params.recipes[arm.recipe])
-    ):
+    said = [block.model_dump(mode="json") for block in settle(params, arm, read(search / f"{arm.rows}.json"))]
+    if [record.get("arm"), record.get("recipe")] != said:
         raise ValueError(f"arm {name} was trained with other params than params.yaml has now; run `make repro`")
     return record
 
 
-def write_model(run: cards.Run, arms: Path, held: Samples, out: Path) -> None:
+def write_model(run: cards.Run, arms: Path, search: Path, held: Samples, out: Path) -> None:
     """model.safetensors, model.onnx, model.json and MODEL_CARD.md of the best seed of the advised arm."""
     from pipeline import devices
     from pipeline.classifier import predict
@@ -98,7 +98,7 @@ def write_model(run: cards.Run, arms: Path, held: Samples, out: Path) -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     devices.set_threads(run.params.compute)
     arm = cards.advised(run.verdict)
-    record, seed = record_of(run.params, arms, arm), run.choices["best_seed"][arm]
+    record, seed = record_of(run.params, arms, search, arm), run.choices["best_seed"][arm]
     weights = there(arms / arm / f"seed{seed}.safetensors")
     network = predict.load(weights.with_suffix(""))
     model = portable.to_onnx(network, held.shape, {"classes": json.dumps(held.classes), "pixels": "uint8 / 127.5 - 1"})

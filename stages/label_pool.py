@@ -19,7 +19,7 @@ from pipeline.selection.pool import UNSURE, pseudo_labels, thresholds
 from stages import Output
 from stages.augment import write_bank
 from stages.pseudo_label import ask_teachers
-from stages.retrain import learn
+from stages.retrain import Real, learn
 
 if TYPE_CHECKING:
     from pipeline.classifier.model import Settings
@@ -150,7 +150,10 @@ class Trials:
     def spread(self, jobs: Sequence[tuple[np.ndarray, Path, int]]) -> list[np.ndarray]:
         from pipeline import devices
 
-        given = [(self.params, self.settings, *job, self.train, self.val, self.views) for job in jobs]
+        given = [
+            (self.params, self.settings, images, seed, Real(self.train, self.val, self.views, folder))
+            for images, folder, seed in jobs
+        ]
         workers, steps = devices.workers(self.params.compute), len(jobs) * self.settings.steps
         return processes.spread(train_one, given, workers, "label_pool", steps)
 
@@ -159,11 +162,8 @@ def train_one(
     params: Params,
     settings: "Settings",
     images: np.ndarray,
-    pool: Path,
     seed: int,
-    train: Path,
-    val: Path,
-    views: Path,
+    source: Real,
     report: Callable,
 ) -> np.ndarray:
     """What a classifier of the training rows and these of the pool says of images: probabilities (N, K).
@@ -174,7 +174,7 @@ def train_one(
     from pipeline.classifier import predict
 
     recipe = params.recipes[params.teachers.recipe]
-    network = learn(params, settings, recipe, seed, None, train, val, views, pool, report)[0]
-    held, where = Samples.load(val), devices.device(params.compute)
+    network = learn(params, settings, recipe, seed, None, source, report)[0]
+    held, where = Samples.load(source.val), devices.device(params.compute)
     temperature = predict.fit_temperature(predict.run(network, held.images, where)[0], held.y)
     return predict.probabilities(predict.run(network, images, where)[0], temperature)

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,15 @@ from stages import Output
 
 if TYPE_CHECKING:
     from pipeline.classifier.model import Network, Settings
+
+
+class Real(NamedTuple):
+    """Folders of real rows: training and validation rows, the views of the first, and rows of a pool with theirs."""
+
+    train: Path
+    val: Path
+    views: Path
+    pool: Path | None = None
 
 
 def main(
@@ -46,21 +55,17 @@ def main(
 
     real = Samples.load(train)
     settings = model.settings(params.classifier, real.shape, len(real.classes), len(real))
-    folders, pool = [selected, also][: len(arm.generators)], also if arm.also == POOL else None
+    folders, source = (
+        [selected, also][: len(arm.generators)],
+        Real(train, val, views, also if arm.also == POOL else None),
+    )
     chosen = added_rows(params, arm, recipe, real, [Samples.load(folder) for folder in folders])
     seeds = list(range(params.retraining.seeds))
     parts = list(zip(folders, chosen, strict=True))
-    jobs = [(params, settings, name, recipe, number, parts, train, val, views, pool, out) for number in seeds]
-    done = processes.spread(
-        train_seed,
-        jobs,
-        devices.workers(params.compute),
-        f"retrain {name}",
-        len(seeds) * settings.steps,
-    )
+    jobs = [(params, settings, name, recipe, number, parts, source, out) for number in seeds]
+    workers, steps = devices.workers(params.compute), len(seeds) * settings.steps
+    done = processes.spread(train_seed, jobs, workers, f"retrain {name}", steps)
     write_results(name, done, Samples.load(val), out)
-    learnt = np.concatenate([Samples.load(folder).y[rows] for folder, rows in parts])
-    counts = np.bincount(learnt, minlength=len(real.classes)).tolist()
     record = {
         "settings": settings.model_dump(mode="json"),
         "seeds": seeds,
@@ -68,11 +73,17 @@ def main(
         "policy": json.loads((views / "policy.json").read_text()),
         "arm": arm.model_dump(mode="json"),
         "recipe": recipe.model_dump(mode="json"),
-        "synthetic_rows": dict(zip(real.classes, counts, strict=True)),
-        "pool_rows": len(Samples.load(pool)) if pool else 0,
+        "synthetic_rows": by_class(real.classes, parts),
+        "pool_rows": len(Samples.load(source.pool)) if source.pool else 0,
         "machine": devices.describe(params.compute),
     }
     (out / "record.json").write_text(json.dumps(record, indent=1))
+
+
+def by_class(classes: Sequence[str], parts: Sequence[tuple[Path, np.ndarray]]) -> dict[str, int]:
+    """How many of the rows at these positions of each folder are of each class."""
+    y = np.concatenate([Samples.load(folder).y[rows] for folder, rows in parts])
+    return dict(zip(classes, np.bincount(y, minlength=len(classes)).tolist(), strict=True))
 
 
 def settle(params: Params, arm: Arm, found: dict) -> tuple[Arm, Recipe]:
@@ -125,10 +136,7 @@ def train_seed(
     recipe: Recipe,
     number: int,
     parts: list[tuple[Path, np.ndarray]],
-    train: Path,
-    val: Path,
-    views: Path,
-    pool: Path | None,
+    source: Real,
     out: Path,
     report: Callable,
 ) -> dict:
@@ -136,13 +144,13 @@ def train_seed(
     from pipeline.classifier import predict
     from pipeline.evaluation.scores import scores
 
-    held, seed = Samples.load(val), derive(params.seed, "retrain", number)
+    held, seed = Samples.load(source.val), derive(params.seed, "retrain", number)
     order = derive(params.seed, "shuffle", name) if params.arms[name].use == "shuffled" else None
     made = synthetic_rows(recipe, parts)
     if made is not None and order is not None:
         made = made.relabelled(mixed_up(made.y, len(held.classes), np.random.default_rng(order)))
     told = partial(_told, report, f"seed {number}")
-    network, curve, probabilities, initial = learn(params, settings, recipe, seed, made, train, val, views, pool, told)
+    network, curve, probabilities, initial = learn(params, settings, recipe, seed, made, source, told)
     predict.save(network, settings, out / f"seed{number}")
     return {
         "scores": scores(probabilities, held.y, held.classes),
@@ -162,25 +170,19 @@ def learn(
     recipe: Recipe,
     seed: int,
     made: Rows | None,
-    train: Path,
-    val: Path,
-    views: Path,
-    pool: Path | None,
+    source: Real,
     report: Callable,
 ) -> tuple["Network", list[dict], np.ndarray, str]:
-    """A classifier of real and synthetic rows: the network, its curve, what it says of validation, its first weights' hash.
-
-    `pool` holds more real rows, which the teachers labelled, and their views.
-    """
+    """A classifier of real and synthetic rows: the network, its curve, what it says of validation, its first weights' hash."""
     from pipeline import devices
     from pipeline.classifier import predict
     from pipeline.classifier.model import Network
     from pipeline.classifier.train import train as fit
 
-    real, held = Samples.load(train), Samples.load(val)
-    own = Rows(real.y, Views.load(views / recipe.views), real.table["weight"].to_numpy())
-    if pool is not None and len(more := Samples.load(pool)):
-        bank = Views.joined([own.views, Views.load(pool / "views" / recipe.views)])
+    real, held = Samples.load(source.train), Samples.load(source.val)
+    own = Rows(real.y, Views.load(source.views / recipe.views), real.table["weight"].to_numpy())
+    if source.pool is not None and len(more := Samples.load(source.pool)):
+        bank = Views.joined([own.views, Views.load(source.pool / "views" / recipe.views)])
         own = Rows(np.concatenate([own.y, more.y]), bank, np.concatenate([own.weight, more.table["weight"]]))
     batches = mix(recipe, own, len(real.classes), settings, seed, made)
     devices.seed_everything(seed)

@@ -20,7 +20,7 @@ from stages import Output
 from stages.augment import write_bank
 from stages.generate import ask
 from stages.pseudo_label import judge
-from stages.retrain import added_rows, learn, settle, synthetic_rows
+from stages.retrain import Real, added_rows, learn, settle, synthetic_rows
 
 if TYPE_CHECKING:
     from pipeline.classifier.model import Settings
@@ -118,7 +118,7 @@ class Trials:
         settings = model.settings(self.params.classifier, self.real.shape, len(self.real.classes), len(self.real))
         numbers = range(self.params.search.seeds)
         jobs = [
-            (self.params, settings, name, found, number, rows, self.train, self.val, self.views)
+            (self.params, settings, name, found, number, rows, Real(self.train, self.val, self.views))
             for found, rows in [(found, self.judged(name, found)) for found in several]
             for number in numbers
         ]
@@ -161,9 +161,7 @@ def train_one(
     found: Found,
     number: int,
     rows: Path,
-    train: Path,
-    val: Path,
-    views: Path,
+    source: Real,
     report: Callable,
 ) -> np.ndarray:
     """Probabilities (N, K) of the validation rows after training with these rows, with a seed of the search's own.
@@ -174,8 +172,8 @@ def train_one(
 
     arm = next(a for a in params.compared.values() if a.tuned and a.role == "candidate" and a.rows == name)
     arm, recipe = settle(params, arm, found)
-    chosen = added_rows(params, arm, recipe, Samples.load(train), [Samples.load(rows)])
+    chosen = added_rows(params, arm, recipe, Samples.load(source.train), [Samples.load(rows)])
     made, seed = synthetic_rows(recipe, [(rows, chosen[0])]), derive(params.seed, "search", number)
-    said = learn(params, settings, recipe, seed, made, train, val, views, None, report)[2]
+    said = learn(params, settings, recipe, seed, made, source, report)[2]
     logits = np.log(np.maximum(said, 1e-12))
-    return predict.probabilities(logits, predict.fit_temperature(logits, Samples.load(val).y))
+    return predict.probabilities(logits, predict.fit_temperature(logits, Samples.load(source.val).y))

@@ -329,7 +329,7 @@ def toy_fit() -> None:
     toy_rows(Path("train"))
     Path("plan.json").write_text(json.dumps({"wanted": True}))
     rows = Samples.load(Path("train"))
-    settings = Settings(size=rows.shape[0], channels=rows.shape[2], classes=len(rows.classes), widths=(8, 8), batch=4,
+    settings = Settings(size=rows.shape[0], channels=rows.shape[2], classes=len(rows.classes), widths=(8, 8), depth=1, fold=1, batch=4,
                         steps=1, lr=0.1, weight_decay=0.1, dropout=0.1, label_smoothing=0.1)  # fmt: skip
     predict.save(Network(settings), settings, Path("baseline/baseline"))
 

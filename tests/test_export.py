@@ -54,6 +54,9 @@ def write(file: Path, content: object) -> None:
     file.write_text(content if isinstance(content, str) else json.dumps(content))
 
 
+FOUND = {"cvae": {"share": 0.3, "soft": 0.4}}  # by the search, for tuned arms
+
+
 def finish(folder: Path, word: str = "HELPS", arms: dict[str, tuple[str, str, str]] = ARMS, **arm: str) -> Path:
     """A finished run: train has 12, 10, 4 and 2 rows; generators made 8 rows of each scarce class, every other one kept."""
     yaml = YAML(typ="safe")
@@ -75,6 +78,7 @@ def finish(folder: Path, word: str = "HELPS", arms: dict[str, tuple[str, str, st
         made.save(folder / "data/selected" / generator)
         write(folder / "data/selected" / generator / "summary.json", summary(made))
         write(folder / "models/generators" / generator / "generator.json", {})
+        write(folder / "results/search" / f"{generator}.json", FOUND.get(generator, {}))
     write(folder / "models/generators/cvae/weights.safetensors", "weights of the cvae")
     for name in arms:
         train_arm(folder, params, name)
@@ -91,22 +95,23 @@ def summary(made: Samples) -> dict:
 
 def train_arm(folder: Path, params: parameters.Params, name: str) -> None:
     """Two seeds with weights of their own, and the record that `retrain` writes."""
-    settings = Settings(size=8, channels=1, classes=4, widths=(8, 8), batch=4, steps=1, lr=0.1, weight_decay=0.1,
+    settings = Settings(size=8, channels=1, classes=4, widths=(8, 8), depth=1, fold=1, batch=4, steps=1, lr=0.1, weight_decay=0.1,
                         dropout=0.1, label_smoothing=0.1)  # fmt: skip
     for seed in (0, 1):
         torch.manual_seed(seed + 10 * len(name))
         predict.save(Network(settings), settings, folder / "models/arms" / name / f"seed{seed}")
-    arm = params.arms[name]
-    made = [Samples.load(folder / "data/selected" / g) for g in (arm.rows, arm.also)[: 1 + (arm.also != "nothing")]]
-    chosen = export.added_rows(params, arm, params.recipes[arm.recipe], Samples.load(folder / "data/real/train"), made)
+    arm, recipe = export.settle(params, params.arms[name], FOUND.get(params.arms[name].rows, {}))
+    made = [Samples.load(folder / "data/selected" / g) for g in arm.generators]
+    chosen = export.added_rows(params, arm, recipe, Samples.load(folder / "data/real/train"), made)
     counts = sum(np.bincount(m.y[rows], minlength=4) for m, rows in zip(made, chosen, strict=True))
     record = {
         "settings": settings.model_dump(mode="json"),
         "seeds": [0, 1],
         "policy": {"policy": "glyph", "flips": []},
         "arm": arm.model_dump(mode="json"),
-        "recipe": params.recipes[arm.recipe].model_dump(mode="json"),
+        "recipe": recipe.model_dump(mode="json"),
         "synthetic_rows": {c: int(n) for c, n in zip(WORST, counts, strict=True)},
+        "pool_rows": 0,
     }
     write(folder / "models/arms" / name / "record.json", record)
 
@@ -376,3 +381,23 @@ def test_names_show_as_they_stand() -> None:
 def test_a_start_of_export_loads_neither_torch_nor_onnx() -> None:
     code = "import sys, stages.export; sys.exit(bool({'torch', 'onnx', 'onnxscript'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_rows_of_a_pool_stand_on_the_card_and_are_not_handed_on(tmp_path: Path, quick: None) -> None:
+    finish(tmp_path, arms={"real": ARMS["real"], "cvae": ("cvae", "pool", "synthetic")})
+    file = tmp_path / "models/arms/cvae/record.json"
+    write(file, json.loads(file.read_text()) | {"pool_rows": 7})
+    out = hand_on(tmp_path, tmp_path / "export")
+    assert json.loads((out / "model.json").read_text())["pool_rows"] == 7
+    assert "7 real rows without a label, which other models labelled" in (out / "MODEL_CARD.md").read_text()
+    assert set(pd.read_csv(out / "synthetic" / "manifest.csv")["generator"]) == {"cvae"}
+
+
+def test_an_arm_that_was_trained_with_what_the_search_found_is_handed_on_as_such(tmp_path: Path, quick: None) -> None:
+    finish(tmp_path)
+    record = json.loads((tmp_path / "models/arms/cvae/record.json").read_text())
+    assert {k: record["recipe"][k] for k in FOUND["cvae"]} == FOUND["cvae"]
+    assert json.loads((hand_on(tmp_path, tmp_path / "export") / "model.json").read_text())["recipe"] == record["recipe"]
+    write(tmp_path / "results/search/cvae.json", {})
+    with pytest.raises(ValueError, match="arm cvae was trained with other params"):
+        hand_on(tmp_path, tmp_path / "again")

@@ -103,7 +103,7 @@ def train_one(data, settled, out: Path, name: str, *folders: str, number: int = 
     real, places = data.real, [data.root / part for part in ("train", "val", "views")]
     settings = model.settings(settled.classifier, real.shape, 3, len(real))
     recipe, parts = settled.recipes[settled.arms[name].recipe], parts_of(data, settled, name, *folders)
-    return retrain.train_seed(settled, settings, name, recipe, number, parts, *places, out, quiet)
+    return retrain.train_seed(settled, settings, name, recipe, number, parts, retrain.Real(*places), out, quiet)
 
 
 # ---- which rows are added ---------------------------------------------------------------------------------------

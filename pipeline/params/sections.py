@@ -99,6 +99,8 @@ class Classifier(Block):
     widths: (
         Auto | Annotated[list[Annotated[int, Field(gt=0, le=4096, multiple_of=8)]], Field(min_length=1, max_length=6)]
     )
+    depth: Annotated[int, Field(ge=1, le=64)]
+    fold: Auto | Literal[1, 2]
     batch: Auto | Count
     steps: Auto | Count
     lr: Annotated[float, Field(gt=0, le=10)]

@@ -154,6 +154,7 @@ def automatic_table(
         "augment.policy": policy["policy"],
         "augment.flips": ", ".join(policy["flips"]) or "none",
         "classifier.widths": ", ".join(map(str, settings["widths"])),
+        "classifier.fold": settings["fold"],
         "classifier.batch": settings["batch"],
         "classifier.steps": settings["steps"],
     } | {

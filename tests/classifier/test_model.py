@@ -8,7 +8,7 @@ from pipeline.params import Classifier
 
 
 def tiny(**changes: object) -> Settings:
-    plain = dict(size=8, channels=1, classes=3, widths=(8, 16), batch=16, steps=10, lr=0.003)
+    plain = dict(size=8, channels=1, classes=3, widths=(8, 16), depth=1, fold=1, batch=16, steps=10, lr=0.003)
     return Settings(**{**plain, "weight_decay": 0.05, "dropout": 0.1, "label_smoothing": 0.05, **changes})
 
 
@@ -31,12 +31,39 @@ def test_auto_steps_grow_with_the_rows_up_to_a_limit(shipped, rows, steps):
 
 def test_auto_steps_grow_with_the_side():
     """At 32 px the rule for 8 px left classifiers of 800 photographs hardly trained."""
-    block = Classifier(widths="auto", batch="auto", steps="auto", lr=0.1, weight_decay=0, dropout=0, label_smoothing=0)
+    block = Classifier(
+        widths="auto",
+        depth=1,
+        fold="auto",
+        batch="auto",
+        steps="auto",
+        lr=0.1,
+        weight_decay=0,
+        dropout=0,
+        label_smoothing=0,
+    )
     assert [settings(block, (n, n, 1), 3, 0).steps for n in (8, 16, 32)] == [600, 1200, 2400]
 
 
+@pytest.mark.parametrize(("size", "fold"), [(8, 1), (23, 1), (24, 2), (64, 2)])
+def test_auto_folds_pixels_from_24_on(shipped, size, fold):
+    assert settings(shipped.classifier, (size, size, 1), 3, 100).fold == fold
+
+
+def test_five_blocks_a_level_are_the_32_layers_of_resnet_32():
+    network = Network(tiny(size=32, channels=3, classes=10, widths=(16, 32, 64), depth=5))
+    layers = [
+        m for n, m in network.named_modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.Linear)) and "skip" not in n
+    ]
+    assert len(layers) == 32 and 0.46e6 < sum(p.numel() for p in network.parameters()) < 0.47e6
+    small = torch.nn.Sequential(network.stem, network.blocks)(torch.rand(1, 3, 32, 32))
+    assert small.shape == (1, 64, 8, 8)
+
+
 def test_what_is_set_is_not_chosen():
-    block = Classifier(widths=[16, 24], batch=7, steps=9, lr=0.1, weight_decay=0.2, dropout=0.3, label_smoothing=0.4)
+    block = Classifier(
+        widths=[16, 24], depth=2, fold=1, batch=7, steps=9, lr=0.1, weight_decay=0.2, dropout=0.3, label_smoothing=0.4
+    )
     chosen = settings(block, (12, 12, 3), 5, 10**6)
     assert chosen.model_dump() == {"size": 12, "channels": 3, "classes": 5} | block.model_dump() | {"widths": (16, 24)}
     assert Settings.model_validate_json(chosen.model_dump_json()) == chosen
@@ -44,8 +71,9 @@ def test_what_is_set_is_not_chosen():
 
 @pytest.mark.parametrize("size", [4, 5, 7, 9, 10, 23, 24, 25, 27, 33])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_any_size_gives_logits_and_features(size, channels):
-    network = Network(tiny(size=size, channels=channels)).eval()
+@pytest.mark.parametrize("fold", [1, 2])
+def test_any_size_gives_logits_and_features(size, channels, fold):
+    network = Network(tiny(size=size, channels=channels, fold=fold)).eval()
     x = torch.rand(2, channels, size, size) * 2 - 1
     assert network(x).shape == (2, 3) and network.features(x).shape == (2, 16)
     assert torch.equal(network(x), network.head(network.features(x)))
@@ -64,14 +92,14 @@ def test_a_network_is_its_features_and_what_it_makes_of_them():
 
 @pytest.mark.parametrize("size", [8, 24, 25])
 def test_an_images_logits_do_not_depend_on_its_batch(size):
-    network = Network(tiny(size=size)).train()
+    network = Network(tiny(size=size, fold=2 if size > 8 else 1)).train()
     network.drop.p = 0.0
     x = torch.rand(6, 1, size, size) * 2 - 1
     assert torch.allclose(network(x)[4], network(x[4:5])[0], atol=1e-5)
 
 
 def test_folding_pixels_loses_none_of_them():
-    network = Network(tiny(size=24)).eval()
+    network = Network(tiny(size=24, fold=2)).eval()
     x = torch.rand(1, 1, 24, 24, requires_grad=True)
     network(x).square().sum().backward()
     assert (x.grad != 0).all()

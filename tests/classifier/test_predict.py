@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def settings() -> Settings:
     return Settings(
-        size=8, channels=1, classes=3, widths=(8, 16), batch=16, steps=1, lr=1.0, weight_decay=0.0, dropout=0.5,
+        size=8, channels=1, classes=3, widths=(8, 16), depth=1, fold=1, batch=16, steps=1, lr=1.0, weight_decay=0.0, dropout=0.5,
         label_smoothing=0.0,
     )  # fmt: skip
 

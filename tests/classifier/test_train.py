@@ -19,7 +19,7 @@ WIDTHS = (8, 16)
 
 
 def settings(**changes: object) -> Settings:
-    plain = dict(size=8, channels=1, classes=3, widths=WIDTHS, batch=16, steps=30, lr=0.01)
+    plain = dict(size=8, channels=1, classes=3, widths=WIDTHS, depth=1, fold=1, batch=16, steps=30, lr=0.01)
     return Settings(**{**plain, "weight_decay": 0.05, "dropout": 0.2, "label_smoothing": 0.05, **changes})
 
 

@@ -129,7 +129,7 @@ def test_other_splits_have_a_line_each_and_their_mean():
 
 def record(role, rows="nothing", also="nothing", use="kept", recipe="plain", added=0):
     about = {"role": role, "rows": rows, "also": also, "use": use, "recipe": recipe, "tuned": False}
-    return {"arm": about, "synthetic_rows": {"cat": added, "NA": 0}}
+    return {"arm": about, "synthetic_rows": {"cat": added, "NA": 0}, "pool_rows": 0}
 
 
 RECORDS = {
@@ -152,7 +152,7 @@ def test_the_arms_table_has_a_line_for_each_arm_and_names_the_best_control():
     arms = {a: RECORDS[a] for a in ("oversample", "classic", "diffusion", "cvae")}
     table = answer.arms_table(scored(arms), arms, VERDICT).set_index("arm")
     assert table.loc["oversample", "points against oversample"] == "the best control"
-    assert table.loc["diffusion"].tolist()[1:] == [40, "92.0 [90.0, 94.0]", "+1.6 [+0.7, +2.6]", "0.031", "",
+    assert table.loc["diffusion"].tolist()[1:] == ["40", "92.0 [90.0, 94.0]", "+1.6 [+0.7, +2.6]", "0.031", "",
                                                       "HELPS: the whole interval lies above zero"]  # fmt: skip
     assert table.loc["classic", "points against oversample"] == "+0.0 [-1.0, +0.6]", "no negative zero"
     assert table.loc["cvae", "p (Holm)"] == "0.062"

@@ -100,6 +100,8 @@ def facts(name="cat", **change):
                 "hashes",
                 "search",
                 "points",
+                "pool",
+                "pool_trials",
             ),
             frame,
         ),
@@ -108,7 +110,10 @@ def facts(name="cat", **change):
 
 
 EMPTY = {
-    **{k: pd.DataFrame() for k in ("comparisons", "repeats", "selection", "times", "guardrails", "search", "points")},
+    **{
+        k: pd.DataFrame()
+        for k in ("comparisons", "repeats", "selection", "times", "guardrails", "search", "points", "pool")
+    },
     "beside": [],
     "dose": "",
     "samples": {},

@@ -77,11 +77,12 @@ def record(params, name, real, made):
     chosen = added_rows(params, arm, params.recipes[arm.recipe], real, [made[arm.rows]])
     learnt = np.bincount(made[arm.rows].y[chosen[0]], minlength=3).tolist()
     return {
-        "settings": {"steps": 30, "batch": 8, "widths": [16]},
+        "settings": {"steps": 30, "batch": 8, "widths": [16], "fold": 1},
         "initial_weights": [f"{s:02x}" for s in range(SEEDS)],
         "policy": {"policy": "glyph", "flips": []},
         "arm": arm.model_dump(mode="json"),
         "synthetic_rows": dict(zip(real.classes, learnt, strict=True)),
+        "pool_rows": 0,
         "machine": {"python": "3.12.1", "torch": "2.9.0", "device": "cuda, Toy 1", "precision": "bf16-mixed"},
     }
 
@@ -137,6 +138,8 @@ def finished(shipped, **change) -> runs.Run:
         "code": {"code": "commit 123abc, changed since in stages/report.py", "requirements.lock": "456def"},
         "openings": {"00ff": ["aa"]},
         "choices": choices,
+        "pool": {"rows": 0, "classes": {}, "trials": [], "taken": "none"},
+        "fitted_on": real,
         "scores": measured(test),
         "y": test.y,
         "predicted": {n: test.predicted(n) for n in SHARES},
