@@ -315,7 +315,7 @@ def test_the_digest_holds_every_fact():
 
 
 def test_the_digest_of_a_full_profile_is_short_and_shows_every_arm_that_is_no_control(shipped):
-    trained = {a: one for a, one in shipped.arms.items() if one.role != "skip"}
+    trained = {a: one for a, one in shipped.arms.items() if one.role != "skip" and one.also != "pool"}
     arms = {a: {"arm": one.model_dump(), "synthetic_rows": {"cat": 9}, "pool_rows": 0} for a, one in trained.items()}
     text = digest(arms, wide(), warnings=["first", "second"])
     assert len(arms) > 20 and len(text.splitlines()) < 60
