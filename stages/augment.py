@@ -33,10 +33,10 @@ def main(params: Params, train: Path, heldback: Path, views: Output, set_aside: 
 
 def write_bank(folder: Path, rows: Samples, params: Params, strong: bool = False) -> augment.Views:
     """Views of any rows, real or synthetic, by the one policy, or by RandAugment; a row's seed comes from its id."""
-    block, flips = params.augment, rows.facts.flips
-    name = augment.choose_policy(block.policy, rows.shape[0])
-    policy = augment.policy(name, flips, block.strength)
-    if strong:
+    block, flips, policy = params.augment, rows.facts.flips, None  # without rows albumentations is not even imported
+    if len(rows) and strong:
         policy = augment.randaugment(flips, block.strong.transforms, block.strong.magnitude)
+    elif len(rows):
+        policy = augment.policy(augment.choose_policy(block.policy, rows.shape[0]), flips, block.strength)
     seeds = [derive(params.seed, "strong views" if strong else "views", i) for i in rows.table["id"]]
     return augment.write_views(folder, rows.images, augment.views_per_row(rows.y, block), seeds, policy)

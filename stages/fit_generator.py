@@ -21,11 +21,12 @@ def main(
     params: Params, name: str, plan: Path, train: Path, pool: Path, val: Path, baseline: Path, out: Output
 ) -> None:
     block = borrowing(params.generators, name)
-    model, rows, curve = generators.build(block, params.compute, name), with_pool(train, pool), []
+    curve: list[dict] = []
     out.mkdir(parents=True)
     if not json.loads(plan.read_text())["wanted"]:
         (out / "generator.json").write_text(json.dumps({"model": block.model, "options": block.options}, indent=1))
     else:
+        model, rows = generators.build(block, params.compute, name), with_pool(train, pool)
         judge = judging(params, rows, Samples.load(val), baseline) if model.uses_device else None
         with Progress(f"fit {name}", model.steps(rows)) as progress:
             curve = model.fit(rows, derive(params.seed, "fit", name), progress.step, judge)
