@@ -14,7 +14,9 @@ import pytest
 from PIL import Image
 
 from pipeline.reporting import figures, html
+from pipeline.reporting import run as runs
 from tests.reporting.test_html import facts
+from tests.reporting.test_run import SHARES, finished
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 FLAGS = (
@@ -68,6 +70,40 @@ def test_the_page_is_drawn_light_and_dark(page, tmp_path):
         assert 0.01 < ink.mean() < 0.5 and ink[: len(ink) // 3].any() and ink[len(ink) // 3 :].any(), (
             "something is drawn"
         )
+
+
+ANSWERS = {  # the share that the chosen arm has right on test, where the best control has 0.6, and test rows per class
+    "HELPS": (0.8, 60),
+    "HURTS": (0.4, 60),
+    "NEUTRAL": (0.6, 60),
+    "CANNOT_TELL": (0.8, 9),
+}
+FIRST = """<script>
+const low = Math.max(...["h1", ".advice", ".badge"].map(s => document.querySelector(s).getBoundingClientRect().bottom));
+document.title = low + " " + getComputedStyle(document.querySelector(".badge")).backgroundColor;
+</script></body>"""
+
+
+@needs_browser
+@pytest.mark.parametrize("word", ANSWERS)
+def test_the_first_screen_of_each_verdict_says_what_to_do(shipped, tmp_path, word):
+    """Badge, sentence and advice, of a whole run with every section, stand on the first screen, in the verdict's colour."""
+    share, rows = ANSWERS[word]
+    run = finished(shipped, SHARES | {"cvae": share}, rows)
+    assert run.verdict["verdict"] == word
+    told = runs.facts(run)
+    file, shot = tmp_path / "report.html", tmp_path / "shot.png"
+    file.write_text(html.page(told | runs.pictures(run, told["metrics"])).replace("</body>", FIRST))
+    low, colour = re.search(
+        r"<title>([\d.]+) rgb\((.*?)\)</title>", browse(file, "--window-size=900,700", "--dump-dom")
+    ).groups()
+    badge = re.search(rf"\.{word} {{ background: (#\w+)", STYLE)[1]
+    assert float(low) < 700 and bytes(map(int, colour.split(","))).hex() == badge[1:]
+    browse(file, "--window-size=900,700", f"--screenshot={shot}")
+    top = np.asarray(Image.open(shot).convert("RGB"))[:120, :400]
+    assert (top == np.frombuffer(bytes.fromhex(badge[1:]), np.uint8)).all(axis=2).sum() > 500
+    what = {"HELPS": "Use the model of arm cvae", "CANNOT_TELL": "Keep the model of arm"}
+    assert what.get(word, f"Use the model of arm {run.verdict['best_control']}") in told["advice"]
 
 
 def luminance(colour: str) -> float:

@@ -116,13 +116,13 @@ def measured(test):
     return pd.DataFrame(rows, columns=["arm", "seed", "class", "metric", "value"])
 
 
-def finished(shipped, **change) -> runs.Run:
-    """A whole run whose classifiers are made up: their answers have known shares right."""
+def finished(shipped, shares=SHARES, rows=60, **change) -> runs.Run:
+    """A whole run whose classifiers are made up: known shares of their answers on so many test rows a class are right."""
     params, real = settings(shipped), toy_samples((30, 12, 3))
     spare = toy_samples((0, 0, 20), seed=4, split="heldback")
     made = {"nothing": toy_samples((0, 0, 0), seed=5), "cvae": generated(real), "heldback": spare}
     records = {name: record(params, name, real, made) for name in params.arms}
-    test = answers(SHARES, toy_samples((60, 60, 60), seed=1, split="test"))
+    test = answers(shares, toy_samples((rows, rows, rows), seed=1, split="test"))
     choices, found = decided(params, records, test)
     bins = [(n, *one) for n in SHARES for one in scores.reliability(test.probabilities[n], test.y)]
     steps = [(n, s, t, 1 / t, t / 40) for n in SHARES for s in range(SEEDS) for t in (10, 20)]
