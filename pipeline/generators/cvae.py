@@ -16,12 +16,15 @@ from torch import nn
 from pipeline.generators._blocks import Block, NetworkGenerator, NetworkOptions, fold, halvings
 from pipeline.samples import Samples, to_network
 
+FEWEST = 5  # a class of fewer rows is widened as one of so many
+
 
 class Options(NetworkOptions):
     latent: Annotated[int, Field(ge=1, le=1024)]
     kl_weight: Annotated[float, Field(ge=0)]
     kl_warmup: Annotated[float, Field(ge=0, le=1)]  # share of training over which the KL weight rises from zero
     shrink: Annotated[float, Field(ge=0)]  # pseudo-rows that pull a class's latent Gaussian to that of all rows
+    widen: Annotated[float, Field(ge=0)]  # ... which is sqrt(1 + widen / n) times as wide for a class of n rows
 
 
 class Network(nn.Module):
@@ -75,7 +78,10 @@ class Network(nn.Module):
 
     @torch.no_grad()
     def fit_prior(self, x: torch.Tensor, y: torch.Tensor) -> None:
-        """Moments of the aggregate posterior of each class, shrunk towards those of all rows by `shrink` pseudo-rows."""
+        """Moments of the aggregate posterior of each class, shrunk towards those of all rows by `shrink` pseudo-rows.
+
+        Of few rows they are too narrow for the next one: their mean is not that of the class, and the encoder has seen them.
+        """
         parts = [self.encode(a, b) for a, b in zip(x.split(256), y.split(256), strict=True)]
         mean, var = torch.cat([m for m, _ in parts]), torch.cat([v.clamp(-8, 8).exp() for _, v in parts])
         second = var + mean.square()
@@ -84,7 +90,8 @@ class Network(nn.Module):
             pull = self.o.shrink / (self.o.shrink + own.sum()) if self.o.shrink + own.sum() else 1.0
             first = (mean[own].mean(0) if own.any() else mean.mean(0)) * (1 - pull) + mean.mean(0) * pull
             square = (second[own].mean(0) if own.any() else second.mean(0)) * (1 - pull) + second.mean(0) * pull
-            self.prior_mean[c], self.prior_std[c] = first, (square - first.square()).clamp_min(1e-4).sqrt()
+            wider = 1 + self.o.widen / max(int(own.sum()) or len(y), FEWEST)
+            self.prior_mean[c], self.prior_std[c] = first, ((square - first.square()).clamp_min(1e-4) * wider).sqrt()
 
     def forward(self, y: torch.Tensor, noise: Callable[..., torch.Tensor]) -> torch.Tensor:
         return self.decode(self.prior_mean[y] + self.prior_std[y] * noise(self.o.latent), y)

@@ -431,8 +431,8 @@ def test_a_ramp_must_rise(build):
 def encoded(network, monkeypatch) -> Callable[..., tuple[torch.nn.Module, torch.Tensor, torch.Tensor]]:
     """A network whose posterior lies at 16 pixels of the image; its prior is fitted to 300 rows of two classes."""
 
-    def fit(shrink: float) -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor]:
-        model = network("cvae", shrink=shrink, latent=16)
+    def fit(shrink: float, widen: float = 0.0) -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor]:
+        model = network("cvae", shrink=shrink, widen=widen, latent=16)
         model.encode = lambda x, y: (x.flatten(1)[:, :16], torch.full((len(x), 16), -1.0))
         generator = torch.Generator().manual_seed(0)
         y = torch.tensor([0] * 290 + [1] * 10)
@@ -473,6 +473,14 @@ def test_shrinkage_counts_as_so_many_rows_of_the_whole(encoded):
 def test_a_class_without_rows_has_the_prior_of_all_rows(encoded, shrink):
     model, z, _ = encoded(shrink)
     assert torch.allclose(model.prior_mean[2], z.mean(dim=0), atol=1e-4) and torch.isfinite(model.prior_std).all()
+
+
+@pytest.mark.parametrize("shrink", [0.0, 4.0])
+def test_the_prior_of_few_rows_is_wider_and_has_the_same_middle(encoded, shrink):
+    plain, wide = encoded(shrink)[0], encoded(shrink, widen=10.0)[0]
+    assert torch.equal(wide.prior_mean, plain.prior_mean)
+    factor = torch.tensor([1 + 10 / 290, 1 + 10 / 10, 1 + 10 / 300]).sqrt()  # the last class has none: that of all rows
+    assert torch.allclose(wide.prior_std / plain.prior_std, factor[:, None].expand(3, 16), rtol=1e-4)
 
 
 def test_latents_are_drawn_from_the_prior_of_the_class(encoded):
