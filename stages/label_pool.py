@@ -46,8 +46,8 @@ def main(params: Params, train: Path, val: Path, unlabelled: Path, views: Path, 
             least = thresholds(file["held"], real.y, params.pool.precision, params.pool.least)
         labels = Labels(*pseudo_labels(ask_teachers(params, baseline, pool)[0].mean(axis=0), least))
         with TemporaryDirectory(dir=out.parent) as folder:
-            trials = Trials(params, train, val, views, Path(folder))
-            rows, account["taken"] = trials.choose(pool, labels, least, account["trials"])
+            trials = Trials(params, train, val, unlabelled, views, Path(folder))
+            rows, account["taken"] = trials.choose(labels, least, account["trials"])
         rows.save(out)
         write_banks(out, rows, params)
         account["classes"] = by_class(labels, rows, least)
@@ -84,21 +84,21 @@ def by_class(first: Labels, rows: Samples, least: np.ndarray) -> dict[str, dict]
 class Trials:
     """Trains classifiers on the training rows and labelled rows of the pool, and asks the validation rows what they gain."""
 
-    def __init__(self, params: Params, train: Path, val: Path, views: Path, folder: Path) -> None:
+    def __init__(self, params: Params, train: Path, val: Path, unlabelled: Path, views: Path, folder: Path) -> None:
         from pipeline.classifier import model
 
-        self.params, self.train, self.val, self.views, self.folder = params, train, val, views, folder
-        self.real, self.held = Samples.load(train), Samples.load(val)
+        self.params, self.folder, self.unlabelled, self.source = params, folder, unlabelled, Real(train, val, views)
+        self.real, self.held, self.pool = Samples.load(train), Samples.load(val), Samples.load(unlabelled)
         self.settings = model.settings(params.classifier, self.real.shape, len(self.real.classes), len(self.real))
 
-    def choose(self, pool: Samples, labels: Labels, least: np.ndarray, told: list[dict]) -> tuple[Samples, str]:
+    def choose(self, labels: Labels, least: np.ndarray, told: list[dict]) -> tuple[Samples, str]:
         """The rows to learn from, under their labels, and where these are from: the teachers, one refinement, or none.
 
         The teachers' labels are left if validation rows are surely less likely with them (by one standard error) than
         without the pool. Labels by classifiers that learnt from the other rows' labels are taken if validation rows
         are surely likelier with them than with the teachers', and no fewer are right.
         """
-        rows = labelled(pool, self.real, labels)
+        rows = labelled(self.pool, self.real, labels)
         nothing = rows.take(np.empty(0, int))
         if not len(rows):
             return nothing, "none"
@@ -106,7 +106,7 @@ class Trials:
         told += [self.line("none", nothing, alone), self.line("teachers", rows, sure, alone)]
         if told[1]["gain"] < -told[1]["standard_error"]:
             return nothing, "none"
-        again = labelled(pool, self.real, self.refined(pool, labels, least))
+        again = labelled(self.pool, self.real, self.refined(labels, least))
         (refined,) = self.said([self.put("refined", again)])
         told.append(self.line("refined", again, refined, sure))
         better = told[2]["gain"] > told[2]["standard_error"] and told[2]["correct"] >= 0
@@ -128,31 +128,34 @@ class Trials:
     def said(self, folders: Sequence[Path]) -> list[np.ndarray]:
         """What classifiers of each folder's rows say of the validation rows, float (seeds, N, K) each."""
         numbers = range(self.params.pool.seeds)
-        jobs = [(self.held.images, folder, derive(self.params.seed, "pool", n)) for folder in folders for n in numbers]
-        said = self.spread(jobs)
+        every = np.arange(len(self.held))
+        said = self.spread(
+            [(self.source.val, every, f, derive(self.params.seed, "pool", n)) for f in folders for n in numbers]
+        )
         return [np.stack(said[i : i + len(numbers)]) for i in range(0, len(said), len(numbers))]
 
-    def refined(self, pool: Samples, labels: Labels, least: np.ndarray) -> Labels:
+    def refined(self, labels: Labels, least: np.ndarray) -> Labels:
         """New labels: each part of the pool is judged by a classifier that learnt from the others' sure rows."""
         parts = self.params.teachers.folds
         seed = derive(self.params.seed, "pool", "folds")
-        fold = splits.folds(labels.judged, pool.table["group"].to_numpy(), parts, seed)
+        fold = splits.folds(labels.judged, self.pool.table["group"].to_numpy(), parts, seed)
         jobs = []
         for k in range(parts):
             others = labels._replace(sure=labels.sure & (fold != k))
-            folder = self.put(f"without{k}", labelled(pool, self.real, others))
-            jobs.append((pool.images[fold == k], folder, derive(self.params.seed, "pool", "refine", k)))
-        probabilities = np.empty((len(pool), len(self.real.classes)))
+            folder = self.put(f"without{k}", labelled(self.pool, self.real, others))
+            asked = np.flatnonzero(fold == k)
+            jobs.append((self.unlabelled, asked, folder, derive(self.params.seed, "pool", "refine", k)))
+        probabilities = np.empty((len(self.pool), len(self.real.classes)))
         for k, said in enumerate(self.spread(jobs)):
             probabilities[fold == k] = said
         return Labels(*pseudo_labels(probabilities, least))
 
-    def spread(self, jobs: Sequence[tuple[np.ndarray, Path, int]]) -> list[np.ndarray]:
+    def spread(self, jobs: Sequence[tuple[Path, np.ndarray, Path, int]]) -> list[np.ndarray]:
         from pipeline import devices
 
         given = [
-            (self.params, self.settings, images, seed, Real(self.train, self.val, self.views, folder))
-            for images, folder, seed in jobs
+            (self.params, self.settings, asked, rows, seed, self.source._replace(pool=folder))
+            for asked, rows, folder, seed in jobs
         ]
         workers, steps = devices.workers(self.params.compute), len(jobs) * self.settings.steps
         return processes.spread(train_one, given, workers, "label_pool", steps)
@@ -161,12 +164,13 @@ class Trials:
 def train_one(
     params: Params,
     settings: "Settings",
-    images: np.ndarray,
+    asked: Path,
+    rows: np.ndarray,
     seed: int,
     source: Real,
     report: Callable,
 ) -> np.ndarray:
-    """What a classifier of the training rows and these of the pool says of images: probabilities (N, K).
+    """What a classifier of real rows says of these rows (N,) of the folder asked about: probabilities (N, K).
 
     At the temperature that suits the validation rows best, as the teachers' are.
     """
@@ -177,4 +181,4 @@ def train_one(
     network = learn(params, settings, recipe, seed, None, source, report)[0]
     held, where = Samples.load(source.val), devices.device(params.compute)
     temperature = predict.fit_temperature(predict.run(network, held.images, where)[0], held.y)
-    return predict.probabilities(predict.run(network, images, where)[0], temperature)
+    return predict.probabilities(predict.run(network, Samples.load(asked).images[rows], where)[0], temperature)
