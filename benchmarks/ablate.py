@@ -21,8 +21,7 @@ import pandas as pd
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
-from pipeline.evaluation.statistics import Statistic, breadth, by_confusion, differences, resamples
-from pipeline.evaluation.utility import likelihood
+from benchmarks.paired import Said, cell, compare
 from pipeline.params import Params
 from pipeline.params.fields import explain
 
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from benchmarks.laboratory import Laboratory
 
 ROOT = Path(__file__).parents[1]
-DRAWS, CONFIDENCE = 2000, 0.95
 
 
 class Change(NamedTuple):
@@ -76,7 +74,7 @@ CHANGES = (
     option("fit", "diffusion", "no augmentation, not 0.15", augment=0.0),
     option("fit", "diffusion", "no dropout, not 0.1", dropout=0.0),
     *(Change("arm", f"{name}, not diffusion", arm=name) for name in ("gmm", "translate", "cvae", "cgan", "mixture")),
-    *(Change("arm", f"{name}, not diffusion", arm=name) for name in ("oversample", "classic", "real")),
+    *(Change("arm", f"{name}, not diffusion", arm=name) for name in ("oversample", "duplicate", "classic", "real")),
     option("cgan", "cgan", "no term for diversity, not 1", diversity=0.0),
     option("cgan", "cgan", "the class counts from the start, no ramp", ramp=[0.0, 0.0001]),
     option("cgan", "cgan", "no augmentation, not all three", augment=[]),
@@ -111,130 +109,78 @@ def base(source: str, split: int, given: Mapping[str, Any]) -> dict[str, Any]:
     return raw
 
 
-class Said(NamedTuple):
-    """What an arm's classifiers say of the validation rows of one split: (S, N, K), and classes and groups (N,)."""
+class Result(NamedTuple):
+    """A change with what was found on each split: changed and shipped classifiers, and how far their rows lie."""
 
-    probabilities: np.ndarray
-    y: np.ndarray
-    groups: np.ndarray
-
-    @classmethod
-    def load(cls, file: Path) -> "Said":
-        """Probabilities at the temperature that suits these rows best, so that more or less caution is no gain."""
-        from pipeline.classifier.predict import fit_temperature, probabilities
-
-        with np.load(file, allow_pickle=False) as arrays:
-            raw, y, groups = (arrays[k] for k in ("probabilities", "y", "groups"))
-        logits = np.log(np.maximum(raw, 1e-12))
-        return cls(np.stack([probabilities(one, fit_temperature(one, y)) for one in logits]), y, groups)
-
-    def statistics(self) -> list[Statistic]:
-        """Balanced accuracy, and the mean over classes of the mean log-likelihood of a class."""
-        classes = self.probabilities.shape[2]
-        right = by_confusion(self.probabilities.argmax(axis=2), self.y, classes, "balanced_accuracy")
-        logs = np.stack([likelihood(one[None], self.y) for one in self.probabilities], axis=1)  # (N, S), balanced
-
-        def likely(rows: np.ndarray) -> np.ndarray:
-            """Weights (R, N) of rows, of which every class has the same sum as without them -> (R, S)."""
-            return rows @ logs / len(self.y)
-
-        return [right, likely]
+    change: Change
+    pairs: list[tuple[Said, Said]]
+    distances: list[tuple[float, float]]
 
 
-class Found(NamedTuple):
-    """A mean difference over splits and seeds with its interval, of balanced accuracy and of log-likelihood."""
-
-    accuracy: tuple[float, float, float]
-    likelihood: tuple[float, float, float]
-
-    @property
-    def verdict(self) -> str:
-        """By the measures whose interval leaves zero out."""
-        sure = {np.sign(low) for _, low, high in self if low > 0 or high < 0}
-        return {1.0: "helps", -1.0: "hurts"}[sure.pop()] if len(sure) == 1 else "cannot tell"
-
-
-def compare(pairs: Sequence[tuple[Said, Said]]) -> Found:
-    """First against second, one pair for each split, by the bootstrap over seeds and groups that the verdict has too.
-
-    Splits count alike and as if they were independent.
-    """
-    seen, drawn = [], []
-    for split, (one, other) in enumerate(pairs):
-        assert np.array_equal(one.y, other.y) and np.array_equal(one.groups, other.groups), "not the same rows"
-        both = list(zip(one.statistics(), other.statistics(), strict=True))
-        whole = np.ones((1, len(one.y)))
-        seen.append([(a(whole) - b(whole)).mean() for a, b in both])
-        again = resamples(one.y, one.groups, DRAWS, split)
-        drawn.append(differences(both, again, split, breadth(one.y, one.groups, CONFIDENCE)))
-    ends = np.quantile(np.mean(drawn, axis=0), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=1)  # (2, measures)
-    means = np.mean(seen, axis=0)
-    return Found(*((float(m), float(low), float(high)) for m, low, high in zip(means, *ends, strict=True)))
-
-
-def table(results: Sequence[tuple[Change, Sequence[tuple[Said, Said]]]]) -> tuple[list[str], pd.DataFrame]:
+def table(results: Sequence[Result]) -> tuple[list[str], pd.DataFrame]:
     """Lines of markdown by group, and the same as figures."""
-    lines = ["| change | balanced accuracy, points | log-likelihood | the change |", "| --- | --- | --- | --- |"]
-    rows, last = [], ""
-    for change, pairs in sorted(results, key=lambda r: GROUPS.index(r[0].group)):
-        found = compare(pairs)
-        if change.group != last:
-            last = change.group
-            lines.append(f"| **{last}** | | | |")
-        points, nats = (_cell(*v, scale, digits) for v, scale, digits in zip(found, (100, 1), (1, 3), strict=True))
-        lines.append(f"| {change.text} | {points} | {nats} | {found.verdict} |")
-        figures = {f"{k}{end}": v for k, own in found._asdict().items() for end, v in zip(ENDS, own, strict=True)}
-        rows.append({"group": change.group, "change": change.text, "splits": len(pairs), **figures})
-        rows[-1]["verdict"] = found.verdict
-    return lines, pd.DataFrame(rows)
+    titles = ("change", "balanced accuracy, points", "log-likelihood", "distance of rows", "the change")
+    lines, figures = [f"| {' | '.join(titles)} |", "|" + " --- |" * len(titles)], []
+    for result in sorted(results, key=lambda r: GROUPS.index(r.change.group)):
+        (group, text, *_), found = result.change, compare(result.pairs)
+        if not figures or figures[-1]["group"] != group:
+            lines.append(f"| **{group}** | | | | |")
+        other, shipped = np.mean(result.distances, axis=0)
+        cells = (
+            text,
+            cell(*found.accuracy, 100, 1),
+            cell(*found.likelihood, 1, 3),
+            moved(other, shipped),
+            found.verdict,
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+        figures.append({"group": group, "change": text, "splits": len(result.pairs)})
+        for name, (value, low, high) in found._asdict().items():
+            figures[-1] |= {name: value, f"{name}_low": low, f"{name}_high": high}
+        figures[-1] |= {"distance": other, "distance_shipped": shipped, "verdict": found.verdict}
+    return lines, pd.DataFrame(figures)
 
 
-ENDS = ("", "_low", "_high")
+def moved(other: float, shipped: float) -> str:
+    """A distance and what it is as shipped; empty if the same rows, or none, are learnt from."""
+    return "" if np.isnan(other + shipped) or other == shipped else f"{other:.3f}, shipped {shipped:.3f}"
 
 
-def _cell(value: float, low: float, high: float, scale: float, digits: int) -> str:
-    value, low, high = (scale * v for v in (value, low, high))
-    return f"{value:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
-
-
-Results = list[tuple[Change, list[tuple[Said, Said]]]]
-
-
-def measure(labs: Sequence["Laboratory"], shipped: Sequence[Mapping[str, Any]], groups: Sequence[str]) -> Results:
-    """Every change of these groups with its pairs, told as they come: a group on all splits before the next group."""
+def measure(labs: Sequence["Laboratory"], shipped: Sequence[Mapping[str, Any]], groups: Sequence[str]) -> list[Result]:
+    """Every change of these groups, told as they come: a group on all splits before the next group."""
     jobs = [(c, i) for g in groups for i in range(len(labs)) for c in CHANGES if c.group == g]
     asked = [changed(shipped[i], c.keys) for c, i in jobs]  # a key that is wrong is told before anything runs
-    begun, pairs = time.monotonic(), {}
+    begun, results = time.monotonic(), {}
     for done, ((change, split), other) in enumerate(zip(jobs, asked, strict=True), 1):
+        sides = (other, change.arm), (changed(shipped[split], {}), change.against)
         try:
-            own = labs[split].trained(changed(shipped[split], {}), change.against)
-            files = labs[split].trained(other, change.arm), own
+            files = [labs[split].trained(*side) for side in sides]
         except (ValueError, ArithmeticError) as error:
             print(f"left out: split {split}, {change.group}, {change.text}: {error}", file=sys.stderr, flush=True)
             continue
-        found = pairs.setdefault((change.group, change.text), (change, []))[1]
-        found.append(tuple(map(Said.load, files)))
-        minutes, cell = (time.monotonic() - begun) / 60, _cell(*compare(found[-1:]).accuracy, 100, 1)
-        told = f"split {split}, {change.group}: {change.text}: {cell} points"
+        result = results.setdefault((change.group, change.text), Result(change, [], []))
+        result.pairs.append(tuple(map(Said.load, files)))
+        result.distances.append(tuple(labs[split].distance(*side) for side in sides))
+        minutes, points = (time.monotonic() - begun) / 60, cell(*compare(result.pairs[-1:]).accuracy, 100, 1)
+        told = f"split {split}, {change.group}: {change.text}: {points} points"
         print(f"{minutes:6.1f} min, {done} of {len(jobs)}, {told}", flush=True)
-    return list(pairs.values())
+    return list(results.values())
 
 
-def heading(source: str, labs: Sequence["Laboratory"], results: Results, given: Mapping[str, Any]) -> list[str]:
+def heading(
+    source: str, labs: Sequence["Laboratory"], results: Sequence[Result], given: Mapping[str, Any]
+) -> list[str]:
     """What was measured on what, above the table."""
-    from pipeline.params import load
-
     lines = [f"### {Path(source).stem}", ""]
     for split, lab in enumerate(labs):
-        each = "; ".join(f"{name} {n}, {held} of {groups}" for name, n, held, groups in lab.rows())
-        lines.append(f"- split {split}: training rows, validation rows of so many groups: {each}")
-    seeds = given.get("retraining.seeds", load(ROOT / "params.yaml").retraining.seeds)
-    lines.append(
-        f"- {seeds} seeds; changed on both sides: {', '.join(f'`{k}: {v}`' for k, v in given.items()) or 'nothing'}"
-    )
-    for arm in dict.fromkeys(c.against for c, _ in results):
-        own = {id(b): b for c, pairs in results if c.against == arm for _, b in pairs[: len(labs)]}
-        score = np.mean([b.statistics()[0](np.ones((1, len(b.y)))).mean() for b in own.values()])
+        each = "; ".join(f"{name} {n}, {held} ({groups})" for name, n, held, groups in lab.rows())
+        lines.append(f"- split {split}, rows of train and of validation (groups of these): {each}")
+    seeds = len(results[0].pairs[0][0].probabilities)
+    keys = ", ".join(f"`{k}: {v}`" for k, v in given.items()) or "nothing"
+    lines.append(f"- {seeds} seeds; on both sides instead of what is shipped: {keys}")
+    for arm in dict.fromkeys(r.change.against for r in results):
+        pairs = max((r.pairs for r in results if r.change.against == arm), key=len)
+        score = np.mean([b.statistics()[0](np.ones((1, len(b.y)))).mean() for _, b in pairs])
         lines.append(f"- {arm} as shipped: balanced accuracy {100 * score:.1f} %")
     return lines
 

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pipeline import generators
 from pipeline.params import Params, borrowing
 from pipeline.samples import Samples
@@ -79,6 +81,24 @@ class Laboratory:
             key,
             lambda out: fit_generator.main(params, name, self.plan, self.train, self.val, self.baseline, out),
         )
+
+    def distance(self, params: Params, name: str) -> float:
+        """How far the rows that this arm may use lie from those of validation, as the baseline sees them; mean of classes.
+
+        The kernel distance by which a network's weights are chosen, too. NaN if it learns from none, or of two generators.
+        """
+        from pipeline import devices
+        from pipeline.classifier import predict
+        from pipeline.evaluation.fidelity import distances
+
+        arm, held = params.arms[name], Samples.load(self.val)
+        made = Samples.load(self.selected(params, arm.rows))
+        usable = made.table["keep"].to_numpy() | (arm.use == "all") if len(made) else np.zeros(0, bool)
+        if arm.also != "nothing" or not usable.any():
+            return float("nan")
+        network, where = predict.load(self.baseline / "baseline"), devices.device(params.compute)
+        seen, new = (predict.run(network, images, where)[1] for images in (held.images, made.images[usable]))
+        return float(np.nanmean(distances(seen, held.y, new, made.y[usable], len(held.classes))))
 
     def rows(self) -> tuple[tuple[str, int, int, int], ...]:
         """Of each class its name, its rows in train and in validation, and its groups in validation."""

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from ruamel.yaml import YAML
 
-from benchmarks import ablate, calibrate, groups, intake, laboratory, leak, project
+from benchmarks import ablate, calibrate, groups, intake, laboratory, leak, paired, project
 from pipeline import params
 from pipeline.data.sources import manifest
 from pipeline.evaluation.utility import gain
@@ -150,44 +150,47 @@ def test_a_simulated_run_is_judged_beside_the_difference_that_is_true():
     assert again == runs.iloc[1].to_dict(), "the same run is the same again"
 
 
-def answers(right: float, rows: int = 120, seeds: int = 4, seed: int = 0) -> ablate.Said:
+def answers(right: float, rows: int = 120, seeds: int = 4, seed: int = 0) -> paired.Said:
     """Trainings that have about this share of validation rows of three classes right, and more the higher it is."""
     rng = np.random.default_rng(seed)
     y, luck = np.arange(rows) % 3, rng.random(rows) + rng.normal(0, 0.02, (seeds, rows))
     said = np.where(luck < right, y, (y + 1) % 3)
-    return ablate.Said(np.eye(3)[said] * 0.7 + 0.1, y, np.arange(rows))
+    return paired.Said(np.eye(3)[said] * 0.7 + 0.1, y, np.arange(rows))
 
 
 def test_a_change_is_judged_by_the_difference_in_both_measures():
     better, worse = answers(0.8), answers(0.6)
-    found, other = ablate.compare([(better, worse)] * 2), ablate.compare([(worse, better)] * 2)
+    found, other = paired.compare([(better, worse)] * 2), paired.compare([(worse, better)] * 2)
     assert (found.verdict, other.verdict) == ("helps", "hurts")
     assert 0 < found.accuracy[1] < found.accuracy[0] < found.accuracy[2]
     assert found.accuracy[0] == pytest.approx(-other.accuracy[0])
     expected = gain(better.probabilities, worse.probabilities, better.y, better.groups)
     assert [found.accuracy[0], found.likelihood[0]] == pytest.approx([expected["correct"], expected["gain"]])
-    same = ablate.compare([(better, better)])
+    same = paired.compare([(better, better)])
     assert same.verdict == "cannot tell" and same.accuracy == same.likelihood == (0, 0, 0)
-    assert ablate.Found((0.1, 0.05, 0.2), (-0.1, -0.2, -0.05)).verdict == "cannot tell", "the measures disagree"
+    assert paired.Found((0.1, 0.05, 0.2), (-0.1, -0.2, -0.05)).verdict == "cannot tell", "the measures disagree"
 
 
 def test_an_interval_is_narrower_the_more_splits_it_is_pooled_over():
     pairs = [(answers(0.7, seed=2 * s), answers(0.7, seed=2 * s + 1)) for s in range(8)]
-    width = [np.ptp(ablate.compare(some).accuracy[1:]) for some in (pairs[:1], pairs)]
+    width = [np.ptp(paired.compare(some).accuracy[1:]) for some in (pairs[:1], pairs)]
     assert width[1] < 0.6 * width[0]
 
 
 def test_ablations_are_told_by_group_with_their_figures():
     fit, first = (next(c for c in ablate.CHANGES if c.group == g) for g in ("fit", "use"))
     pair = (answers(0.8), answers(0.6))
-    lines, figures = ablate.table([(fit, [pair[::-1]]), (first, [pair])])
+    lines, figures = ablate.table(
+        [ablate.Result(fit, [pair[::-1]], [(0.02, 0.01)]), ablate.Result(first, [pair], [(0.01, 0.01)])]
+    )
     assert [line.split(" | ")[0] for line in lines[2:]] == [
         "| **use**",
         f"| {first.text}",
         "| **fit**",
         f"| {fit.text}",
     ]
-    assert re.search(r"\| \+[\d.]+ \[\+[\d.]+, \+[\d.]+\] \| \+0\.\d{3} \[.*\] \| helps \|$", lines[3])
+    assert re.search(r"\| \+[\d.]+ \[\+[\d.]+, \+[\d.]+\] \| \+0\.\d{3} \[.*\] \|  \| helps \|$", lines[3])
+    assert lines[5].endswith("| 0.020, shipped 0.010 | hurts |")
     assert figures["verdict"].tolist() == ["helps", "hurts"] and figures["accuracy"].tolist()[0] > 0
 
 
