@@ -148,6 +148,8 @@ def moved(other: float, shipped: float) -> str:
 
 def measure(labs: Sequence["Laboratory"], shipped: Sequence[Mapping[str, Any]], groups: Sequence[str]) -> list[Result]:
     """Every change of these groups, told as they come: a group on all splits before the next group."""
+    from benchmarks.laboratory import NotMade
+
     jobs = [(c, i) for g in groups for i in range(len(labs)) for c in CHANGES if c.group == g]
     asked = [changed(shipped[i], c.keys) for c, i in jobs]  # a key that is wrong is told before anything runs
     begun, results = time.monotonic(), {}
@@ -155,6 +157,8 @@ def measure(labs: Sequence["Laboratory"], shipped: Sequence[Mapping[str, Any]], 
         sides = (other, change.arm), (changed(shipped[split], {}), change.against)
         try:
             files = [labs[split].trained(*side) for side in sides]
+        except NotMade:
+            continue
         except (ValueError, ArithmeticError) as error:
             print(f"left out: split {split}, {change.group}, {change.text}: {error}", file=sys.stderr, flush=True)
             continue
@@ -185,19 +189,19 @@ def heading(
     return lines
 
 
-def one(source: str, out: Path, splits: int, given: Mapping[str, Any], groups: Sequence[str]) -> None:
+def one(source: str, out: Path, given: argparse.Namespace) -> None:
     """A dataset from beginning to end: its table printed, and written with the figures."""
     from benchmarks.laboratory import Laboratory
 
-    shipped = [base(source, split, given) for split in range(splits)]
-    labs = [Laboratory(out / f"split{i}", changed(raw, {})) for i, raw in enumerate(shipped)]
+    shipped = [base(source, split, given.set) for split in range(given.splits)]
+    labs = [Laboratory(out / f"split{i}", changed(raw, {}), given.made) for i, raw in enumerate(shipped)]
     if len({lab.held() for lab in labs}) < len(labs):
         raise ValueError(f"{source} brings a validation split of its own, so there is only one: use --splits 1")
-    results = measure(labs, shipped, groups)
+    results = measure(labs, shipped, given.groups)
     if not results:
         raise ValueError(f"{source}: nothing could be trained; see above")
     lines, figures = table(results)
-    text = "\n".join([*heading(source, labs, results, given), "", *lines])
+    text = "\n".join([*heading(source, labs, results, given.set), "", *lines])
     (out / "table.md").write_text(text + "\n")
     figures.to_csv(out / "figures.csv", index=False)
     print(f"\n{text}\n")
@@ -212,6 +216,7 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--groups", default=",".join(GROUPS), help=f"which of {', '.join(GROUPS)}; default: all")
     parser.add_argument("--splits", type=int, default=2, help="values of data.split, from 0; default: 2")
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "ablations", help="where what was made is kept")
+    parser.add_argument("--made", action="store_true", help="only tell what was trained before")
     given = parser.parse_args(words)
     given.groups = given.groups.split(",")
     if lost := [g for g in given.groups if g not in GROUPS]:
@@ -227,7 +232,7 @@ def main(words: Sequence[str]) -> int:
     given = arguments(words)
     try:
         for source in given.datasets:
-            one(source, given.out / Path(source).stem, given.splits, given.set, given.groups)
+            one(source, given.out / Path(source).stem, given)
     except (ValueError, OSError) as error:
         print(f"cannot go on: {error}", file=sys.stderr)
         return 2

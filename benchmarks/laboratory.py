@@ -20,10 +20,16 @@ from pipeline.seeds import derive
 from stages import augment, fit_generator, generate, prepare, pseudo_label, retrain, train_baseline
 
 
+class NotMade(ValueError):
+    """Asked of a closed laboratory, which runs nothing."""
+
+
 class Laboratory:
     """Classifiers of one arm under given params: only what no earlier setting has made is run."""
 
-    def __init__(self, folder: Path, params: Params) -> None:
+    def __init__(self, folder: Path, params: Params, closed: bool = False) -> None:
+        """In a closed one nothing is run: what is not there yet raises NotMade."""
+        self.closed = closed
         self.folder, real = folder.resolve(), folder.resolve() / "real"
         self.train, self.val, self.heldback = (real / name for name in ("train", "val", "heldback"))
         self.views, self.baseline = self.folder / "views", self.folder / "baseline"
@@ -123,10 +129,11 @@ class Laboratory:
         folder = self.folder / f"{name}-{derive(0, json.dumps(key, sort_keys=True))}"
         return self._once(folder, make)
 
-    @staticmethod
-    def _once(folder: Path, make: Callable[[Path], None]) -> Path:
+    def _once(self, folder: Path, make: Callable[[Path], None]) -> Path:
         """The folder, made if it is not there; one that was not finished has another name."""
         if not folder.exists():
+            if self.closed:
+                raise NotMade(f"{folder} has not been made yet")
             draft = folder.with_name(folder.name + ".draft")
             shutil.rmtree(draft, ignore_errors=True)
             draft.parent.mkdir(parents=True, exist_ok=True)

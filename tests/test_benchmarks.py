@@ -229,6 +229,10 @@ def test_only_what_a_change_touches_is_made_again(tmp_path, monkeypatch):
     assert runs(selection__third_class=1.0) == "pseudo_label retrain"
     assert runs(generators__diffusion__guidance=1.5) == "generate pseudo_label retrain"
     assert runs(generators__diffusion__dropout=0.0) == "fit_generator generate pseudo_label retrain"
+    lab.closed = True
+    assert runs(selection__third_class=1.0) == ""
+    with pytest.raises(laboratory.NotMade, match="has not been made yet"):
+        runs(selection__third_class=0.9)
     with pytest.raises(ValueError, match="made with other params"):
         laboratory.Laboratory(tmp_path / "split0", ablate.changed(shipped, {"data.split": 1}))
 
