@@ -25,7 +25,7 @@ def copy(folder: Path, change: Callable[[dict], None]) -> Path:
     params = yaml.load(folder / "params.yaml")
     change(params)
     yaml.dump(params, folder / "params.yaml")
-    run(folder, "dvc", "init", "--no-scm", "--quiet")
+    run(folder, sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet")
     return folder
 
 

@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 from ruamel.yaml import YAML
 
-from benchmarks import calibrate, groups, intake, leak, project
+from benchmarks import ablate, calibrate, groups, intake, laboratory, leak, paired, project
 from pipeline import params
 from pipeline.data.sources import manifest
+from pipeline.evaluation.utility import gain
 from stages import Output
 from stages.prepare import main
 
@@ -147,6 +148,103 @@ def test_a_simulated_run_is_judged_beside_the_difference_that_is_true():
     assert calibrate.holds(runs).all() and len(calibrate.simulated_table(runs)) == 4
     again = calibrate.one_simulation((world, 0.6, 0))
     assert again == runs.iloc[1].to_dict(), "the same run is the same again"
+
+
+def answers(right: float, rows: int = 120, seeds: int = 4, seed: int = 0) -> paired.Said:
+    """Trainings that have about this share of validation rows of three classes right, and more the higher it is."""
+    rng = np.random.default_rng(seed)
+    y, luck = np.arange(rows) % 3, rng.random(rows) + rng.normal(0, 0.02, (seeds, rows))
+    said = np.where(luck < right, y, (y + 1) % 3)
+    return paired.Said(np.eye(3)[said] * 0.7 + 0.1, y, np.arange(rows))
+
+
+def test_a_change_is_judged_by_the_difference_in_both_measures():
+    better, worse = answers(0.8), answers(0.6)
+    found, other = paired.compare([(better, worse)] * 2), paired.compare([(worse, better)] * 2)
+    assert (found.verdict, other.verdict) == ("helps", "hurts")
+    assert 0 < found.accuracy[1] < found.accuracy[0] < found.accuracy[2]
+    assert found.accuracy[0] == pytest.approx(-other.accuracy[0])
+    expected = gain(better.probabilities, worse.probabilities, better.y, better.groups)
+    assert [found.accuracy[0], found.likelihood[0]] == pytest.approx([expected["correct"], expected["gain"]])
+    same = paired.compare([(better, better)])
+    assert same.verdict == "cannot tell" and same.accuracy == same.likelihood == (0, 0, 0)
+    assert paired.Found((0.1, 0.05, 0.2), (-0.1, -0.2, -0.05)).verdict == "cannot tell", "the measures disagree"
+
+
+def test_an_interval_is_narrower_the_more_splits_it_is_pooled_over():
+    pairs = [(answers(0.7, seed=2 * s), answers(0.7, seed=2 * s + 1)) for s in range(8)]
+    width = [np.ptp(paired.compare(some).accuracy[1:]) for some in (pairs[:1], pairs)]
+    assert width[1] < 0.6 * width[0]
+
+
+def test_ablations_are_told_by_group_with_their_figures():
+    fit, first = (next(c for c in ablate.CHANGES if c.group == g) for g in ("fit", "use"))
+    pair = (answers(0.8), answers(0.6))
+    lines, figures = ablate.table(
+        [ablate.Result(fit, [pair[::-1]], [(0.02, 0.01)]), ablate.Result(first, [pair], [(0.01, 0.01)])]
+    )
+    assert [line.split(" | ")[0] for line in lines[2:]] == [
+        "| **use**",
+        f"| {first.text}",
+        "| **fit**",
+        f"| {fit.text}",
+    ]
+    assert re.search(r"\| \+[\d.]+ \[\+[\d.]+, \+[\d.]+\] \| \+0\.\d{3} \[.*\] \|  \| helps \|$", lines[3])
+    assert lines[5].endswith("| 0.020, shipped 0.010 | hurts |")
+    assert figures["verdict"].tolist() == ["helps", "hurts"] and figures["accuracy"].tolist()[0] > 0
+
+
+def test_every_ablation_changes_something_that_params_have():
+    shipped = ablate.base("photographs", 1, {"retraining.seeds": 3})
+    before = ablate.changed(shipped, {})
+    assert (before.data.split, before.retraining.seeds, before.searched) == (1, 3, [])
+    for change in ablate.CHANGES:
+        after = ablate.changed(shipped, change.keys)
+        assert after != before or change.arm != change.against, change.text
+        assert {change.arm, change.against} <= set(before.compared), change.text
+    with pytest.raises(ValueError, match=r"params.yaml has no recipes.synthetic.wait"):
+        ablate.changed(shipped, {"recipes.synthetic.wait": 1})
+    with pytest.raises(ValueError, match=r"retraining.seeds"):
+        ablate.changed(shipped, {"retraining.seeds": "many"})
+
+
+def test_only_what_a_change_touches_is_made_again(tmp_path, monkeypatch):
+    made = []
+    for stage in ("train_baseline", "fit_generator", "generate", "pseudo_label", "retrain"):
+        main = lambda *given, stage=stage: (made.append(stage), given[-1].mkdir())  # noqa: E731
+        monkeypatch.setattr(getattr(laboratory, stage), "main", main)
+    monkeypatch.setattr(laboratory, "_prepare", lambda params, out: out.mkdir())
+    monkeypatch.setattr(laboratory, "_augment", lambda params, train, heldback, out: out.mkdir())
+    shipped = ablate.base("photographs", 0, {})
+    lab = laboratory.Laboratory(tmp_path / "split0", ablate.changed(shipped, {}))
+
+    def runs(**keys) -> str:
+        made.clear()
+        lab.trained(ablate.changed(shipped, {k.replace("__", "."): v for k, v in keys.items()}), "diffusion")
+        return " ".join(dict.fromkeys(made))
+
+    assert runs() == "fit_generator generate pseudo_label retrain"
+    assert runs() == "", "what was made is kept"
+    assert runs(recipes__synthetic__weight=1.0) == runs(arms__diffusion__use="all") == "retrain"
+    assert runs(selection__third_class=1.0) == "pseudo_label retrain"
+    assert runs(generators__diffusion__guidance=1.5) == "generate pseudo_label retrain"
+    assert runs(generators__diffusion__dropout=0.0) == "fit_generator generate pseudo_label retrain"
+    lab.closed = True
+    assert runs(selection__third_class=1.0) == ""
+    with pytest.raises(laboratory.NotMade, match="has not been made yet"):
+        runs(selection__third_class=0.9)
+    with pytest.raises(ValueError, match="made with other params"):
+        laboratory.Laboratory(tmp_path / "split0", ablate.changed(shipped, {"data.split": 1}))
+
+
+def test_a_wrong_command_is_told_plainly(capfd):
+    with pytest.raises(SystemExit):
+        ablate.arguments(["set", "--groups", "use,luck"])
+    assert "there is no luck; there are: use, " in capfd.readouterr().err
+    assert ablate.main(["set", "--set", "data.colour=1"]) == 2
+    assert "cannot go on: params.yaml has no data.colour" in capfd.readouterr().err
+    given = ablate.arguments(["set", "--set", "classifier.widths=[16, 32]", "--set", "data.split=2"])
+    assert given.set == {"classifier.widths": [16, 32], "data.split": 2} and given.groups == list(ablate.GROUPS)
 
 
 @pytest.fixture(scope="module")
