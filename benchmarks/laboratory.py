@@ -17,7 +17,7 @@ from pipeline import generators
 from pipeline.params import Params, borrowing
 from pipeline.samples import Samples
 from pipeline.seeds import derive
-from stages import augment, fit_generator, generate, prepare, pseudo_label, retrain, train_baseline
+from stages import augment, fit_generator, generate, label_pool, prepare, pseudo_label, retrain, train_baseline
 
 
 class NotMade(ValueError):
@@ -40,8 +40,11 @@ class Laboratory:
         self._claim(params)
         self._once(real, lambda out: _prepare(params, out))
         self._once(self.views, lambda out: _augment(params, self.train, self.heldback, out))
+        self.pool, bank, unlabelled = self.folder / "pool", self.views / "bank", real / "unlabelled"
+        self._once(self.baseline, lambda out: train_baseline.main(params, self.train, self.val, bank, out))
         self._once(
-            self.baseline, lambda out: train_baseline.main(params, self.train, self.val, self.views / "bank", out)
+            self.pool,
+            lambda out: label_pool.main(params, self.train, self.val, unlabelled, bank, self.baseline, out),
         )
 
     def trained(self, params: Params, name: str) -> Path:
@@ -64,7 +67,7 @@ class Laboratory:
         return self._made(
             f"selected/{name}",
             key,
-            lambda out: pseudo_label.main(params, name, self.train, made, self.baseline, self.found, out),
+            lambda out: pseudo_label.main(params, name, self.train, self.pool, made, self.baseline, self.found, out),
         )
 
     def drawn(self, params: Params, name: str) -> Path:
@@ -74,7 +77,7 @@ class Laboratory:
         return self._made(
             f"drawn/{name}",
             key,
-            lambda out: generate.main(params, name, self.plan, self.train, model, self.found, out),
+            lambda out: generate.main(params, name, self.plan, self.train, self.pool, model, self.found, out),
         )
 
     def fitted(self, params: Params, name: str) -> Path:
@@ -85,7 +88,9 @@ class Laboratory:
         return self._made(
             f"fitted/{name}",
             key,
-            lambda out: fit_generator.main(params, name, self.plan, self.train, self.val, self.baseline, out),
+            lambda out: fit_generator.main(
+                params, name, self.plan, self.train, self.pool, self.val, self.baseline, out
+            ),
         )
 
     def distance(self, params: Params, name: str) -> float:
@@ -118,7 +123,7 @@ class Laboratory:
 
     def _claim(self, params: Params) -> None:
         """Raises ValueError if the folder holds what was made under other params of what no key tells apart."""
-        sections = ("seed", "data", "sources", "augment", "classifier", "teachers")
+        sections = ("seed", "data", "sources", "augment", "classifier", "teachers", "pool")
         own = json.dumps({s: params.model_dump(mode="json")[s] for s in sections}, indent=1)
         file = self.folder / "params.json"
         if file.exists() and file.read_text() != own:
