@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from pipeline.evaluation.openings import settings_hash
 from pipeline.evaluation.scores import confusion
-from pipeline.params import Params
+from pipeline.params import POOL, Params
 from pipeline.reporting import answer, cost, data, figures, html, tables
 from pipeline.samples import Samples
 from pipeline.selection import copies
@@ -67,7 +67,8 @@ def facts(run: Run) -> dict:
     found, about, block = run.verdict, run.about, run.params.evaluation
     metrics = tables.summarise(run.scores, block.confidence)
     settings = next(iter(run.records.values()))["settings"]
-    skipped = [a for a in run.params.arms if a not in run.records]
+    pooled = run.params.has_pool  # without a pool nothing is missed by leaving out the arms that learn from it
+    skipped = [a for a, arm in run.params.arms.items() if a not in run.records and (pooled or arm.also != POOL)]
     price = cost.sentence(run.times, run.records, found["chosen_arm"], found["best_control"])
     return {
         "verdict": found,
