@@ -1,8 +1,8 @@
 """The published yardstick: long-tailed CIFAR-10, 100 : 1, with ResNet-32, top-1 on the balanced test split.
 
 Run: python -m benchmarks.yardstick <folder with train/ and test/, a folder per class in each> <folder to work in> [share]
-A share below 1 takes so much of the rows of each class, of the steps and of the networks' width: 0.01 shows on a CPU that
-it all runs. Called again with the same folder to work in, it goes on where it was: stages that had finished are kept.
+A share below 1 takes so much of the rows of each class and of the steps, smaller batches and a narrower diffusion model:
+0.01 shows on a CPU that it all runs, and says nothing about accuracy. Called again with the same folder to work in, it goes on where it was: stages that had finished are kept.
 """
 
 import json
@@ -25,14 +25,15 @@ def settings(params: dict, source: Path, share: float) -> None:
     steps = max(20, round(share * EPOCHS * ROWS / BATCH))
     params["profile"] = "full"
     params["data"].update(source=str(source), image_size=32, val_fraction=0.1)
-    params["classifier"].update(widths=[16, 32, 64], depth=5, fold=1, batch=BATCH, steps=steps)
-    params["retraining"]["seeds"] = SEEDS
+    batch, seeds = (BATCH, SEEDS) if share == 1 else (32, 2)
+    params["classifier"].update(widths=[16, 32, 64], depth=5, fold=1, batch=batch, steps=steps)
+    params["retraining"]["seeds"] = seeds
     params["search"]["trainings"] = 0
     params["generation"]["cap"] = {"rows": [64, 5000], "ratio": [100.0, 1.0]}
     width, depth = (128, 2) if share == 1 else (16, 1)
-    epochs = max(1, round(share * DIFFUSION_STEPS * BATCH / ROWS))
+    epochs = max(1, round(share * DIFFUSION_STEPS * batch / (share * ROWS)))
     params["generators"] = {name: params["generators"][name] for name in ("nothing", "diffusion")}
-    params["generators"]["diffusion"].update(width=width, depth=depth, batch=BATCH, epochs=epochs)
+    params["generators"]["diffusion"].update(width=width, depth=depth, batch=batch, epochs=epochs)
     recipes, arms = params["recipes"], params["arms"]
     recipes["synthetic_cutmix"] = {**recipes["synthetic"], "mix": "cutmix"}
     arms["diffusion_cutmix"] = {**arms["diffusion"], "recipe": "synthetic_cutmix"}

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from ruamel.yaml import YAML
 
-from benchmarks import ablate, calibrate, groups, intake, laboratory, leak, paired, project
+from benchmarks import ablate, calibrate, groups, intake, laboratory, leak, paired, project, yardstick
 from pipeline import params
 from pipeline.data.sources import manifest
 from pipeline.evaluation.utility import gain
@@ -235,6 +235,24 @@ def test_only_what_a_change_touches_is_made_again(tmp_path, monkeypatch):
         runs(selection__third_class=0.9)
     with pytest.raises(ValueError, match="made with other params"):
         laboratory.Laboratory(tmp_path / "split0", ablate.changed(shipped, {"data.split": 1}))
+
+
+@pytest.mark.parametrize(("share", "rows"), [(1.0, 40), (0.5, 20), (0.01, 8)])
+def test_the_yardstick_takes_a_share_of_each_class_and_its_params_are_accepted(tmp_path, share, rows):
+    for split in ("train", "test"):
+        (tmp_path / "set" / split / "cat").mkdir(parents=True)
+        for i in range(40):
+            (tmp_path / "set" / split / "cat" / f"{i:02}.png").write_bytes(b"")
+    part = yardstick.part(tmp_path / "set", share, tmp_path / "part")
+    counts = [len(list((part / split / "cat").iterdir())) for split in ("train", "test")]
+    assert counts == [rows, max(rows, 30)]
+    yaml = YAML()
+    changed = yaml.load(ROOT / "params.yaml")
+    yardstick.settings(changed, part, share)
+    yaml.dump(changed, tmp_path / "params.yaml")
+    read = params.load(tmp_path / "params.yaml")
+    assert tuple(read.compared) == yardstick.ARMS and read.recipes["synthetic_cutmix"].mix == "cutmix"
+    assert read.classifier.steps == {1.0: 19384, 0.5: 9692, 0.01: 194}[share] and not read.searched
 
 
 def test_a_wrong_command_is_told_plainly(capfd):
