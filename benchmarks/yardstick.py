@@ -2,7 +2,8 @@
 
 Run: python -m benchmarks.yardstick <folder with train/ and test/, a folder per class in each> <folder to work in> [share]
 A share below 1 takes so much of the rows of each class and of the steps, smaller batches and a narrower diffusion model:
-0.01 shows on a CPU that it all runs, and says nothing about accuracy. Called again with the same folder to work in, it goes on where it was: stages that had finished are kept.
+0.01 shows on a CPU that it all runs, and says nothing about accuracy. Called again with the same folder to work in, it
+goes on where it was: stages that had finished are kept.
 """
 
 import json
