@@ -1,4 +1,4 @@
-"""Which rows of a pool are sure enough. Run: python -m pytest tests/selection/test_pool.py"""
+"""Which rows of a pool are sure enough. Run: python -m pytest tests/selection/test_thresholds_of_a_pool.py"""
 
 import numpy as np
 import pytest
