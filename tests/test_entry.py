@@ -321,7 +321,7 @@ def read_until(process, terminal, word, seconds=60):
     return text
 
 
-FIT = ("fit_generator", "cvae", "plan.json", "train", "train", "baseline", "models/cvae")
+FIT = ("fit_generator", "cvae", "plan.json", "train", "pool", "train", "baseline", "models/cvae")
 
 
 def toy_fit() -> None:
@@ -329,6 +329,7 @@ def toy_fit() -> None:
     toy_rows(Path("train"))
     Path("plan.json").write_text(json.dumps({"wanted": True}))
     rows = Samples.load(Path("train"))
+    rows.take(np.empty(0, int)).save(Path("pool"))
     settings = Settings(size=rows.shape[0], channels=rows.shape[2], classes=len(rows.classes), widths=(8, 8), depth=1, fold=1, batch=4,
                         steps=1, lr=0.1, weight_decay=0.1, dropout=0.1, label_smoothing=0.1)  # fmt: skip
     predict.save(Network(settings), settings, Path("baseline/baseline"))
@@ -369,7 +370,10 @@ def test_the_same_training_publishes_if_left_alone(run):
 
 @pytest.mark.parametrize(
     "arguments",
-    [("fit_generator", "nope", "plan.json", "train", "train", "baseline", "out"), ("augment", "nowhere", "out")],
+    [
+        ("fit_generator", "nope", "plan.json", "train", "pool", "train", "baseline", "out"),
+        ("augment", "nowhere", "out"),
+    ],
 )
 def test_a_name_or_folder_that_does_not_exist_is_said_in_words(run, arguments):
     toy_rows(Path("train"))
