@@ -280,6 +280,19 @@ def test_every_stage_ran_no_other_code_than_what_its_plan_holds(project: Path) -
     assert {"prepare", "train_baseline", "fit_generator", "search", "generate", "retrain", "report"} <= seen
 
 
+def test_a_changed_template_makes_the_report_again(project: Path) -> None:
+    template = project / "pipeline" / "reporting" / "report.md.jinja"
+    before = template.read_text()
+    try:
+        template.write_text(before + "One more line.\n")
+        run(project, "dvc", "repro")
+        assert (project / "reports" / "report.md").read_text().endswith("One more line.")
+    finally:
+        template.write_text(before)
+        run(project, "dvc", "repro")
+    assert not (project / "reports" / "report.md").read_text().endswith("One more line.")
+
+
 def test_nothing_runs_again_when_nothing_changed(project: Path) -> None:
     assert "Data and pipelines are up to date" in run(project, "dvc", "repro")
 
