@@ -126,7 +126,7 @@ def trained(number: int) -> list[dict]:
     from pipeline.data.augment import Views
     from pipeline.data.loaders import Batches, Rows
     from pipeline.seeds import derive
-    from stages.augment import write_bank
+    from stages.augment import write_banks
 
     block = load()
     devices.set_threads(block.compute)
@@ -136,8 +136,9 @@ def trained(number: int) -> list[dict]:
     )
     rng = np.random.default_rng([number, 1])
     with tempfile.TemporaryDirectory() as folder:
-        base = write_bank(Path(folder, "train"), train, block)
-        extra = write_bank(Path(folder, "spare"), spare, block)
+        for name, rows in {"train": train, "spare": spare}.items():
+            write_banks(Path(folder, name), rows, block, ["standard"])
+        base, extra = (Views.load(Path(folder, name, "standard")) for name in ("train", "spare"))
         need = np.maximum(train.counts.max() - train.counts, 0)
         copies = np.concatenate([rng.choice(np.flatnonzero(train.y == c), need[c]) for c in range(10)])
         more = np.concatenate([np.flatnonzero(spare.y == c)[: need[c]] for c in range(10)])

@@ -17,7 +17,7 @@ from pipeline.samples import Samples
 from pipeline.seeds import derive
 from pipeline.selection.pool import UNSURE, pseudo_labels, thresholds
 from stages import Output
-from stages.augment import write_bank
+from stages.augment import write_banks
 from stages.pseudo_label import ask_teachers
 from stages.retrain import Real, learn
 
@@ -49,7 +49,7 @@ def main(params: Params, train: Path, val: Path, unlabelled: Path, views: Path, 
             trials = Trials(params, train, val, unlabelled, views, Path(folder))
             rows, account["taken"] = trials.choose(labels, least, account["trials"])
         rows.save(out)
-        write_banks(out, rows, params)
+        write_banks(out / "views", rows, params)
         account["classes"] = by_class(labels, rows, least)
         log.info("%d rows of the pool, learnt from: %d (%s)", len(pool), len(rows), account["taken"])
     (out / "summary.json").write_text(json.dumps(account, indent=1))
@@ -61,11 +61,6 @@ def labelled(pool: Samples, real: Samples, labels: Labels) -> Samples:
     reason = np.where(labels.sure, "", UNSURE)
     said = pool.with_columns(label=names, judged=names, confidence=labels.confidence, keep=labels.sure, reason=reason)
     return said.take(labels.sure)
-
-
-def write_banks(folder: Path, rows: Samples, params: Params) -> None:
-    write_bank(folder / "views" / "standard", rows, params)
-    write_bank(folder / "views" / "strong", rows, params, strong=True)
 
 
 def by_class(first: Labels, rows: Samples, least: np.ndarray) -> dict[str, dict]:
@@ -120,9 +115,10 @@ class Trials:
         return found | gain(said, before, self.held.y, self.held.table["group"].to_numpy())
 
     def put(self, name: str, rows: Samples) -> Path:
-        """A folder with these rows and their views."""
+        """A folder with these rows and the views that the teachers' recipe asks for."""
         rows.save(self.folder / name)
-        write_banks(self.folder / name, rows, self.params)
+        kinds = [self.params.recipes[self.params.teachers.recipe].views]
+        write_banks(self.folder / name / "views", rows, self.params, kinds)
         return self.folder / name
 
     def said(self, folders: Sequence[Path]) -> list[np.ndarray]:

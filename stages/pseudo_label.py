@@ -10,7 +10,7 @@ from pipeline.params import Params, banded
 from pipeline.samples import Samples, with_pool
 from pipeline.selection import copies, pseudo_label, rules
 from stages import Output
-from stages.augment import write_bank
+from stages.augment import write_banks
 
 log = logging.getLogger("stages")
 
@@ -26,7 +26,7 @@ def main(
     rows, beliefs = judge(params, real, seen, made, baseline, floor, goal) if len(made) else (made, np.empty((0, 0)))
     rows.save(out)
     np.save(out / "probabilities.npy", beliefs.astype(np.float32))
-    write_bank(out / "views", rows, params)
+    write_banks(out / "views", rows, params)
     account = summarise(rows, goal, floor, params.selection.too_few)
     (out / "summary.json").write_text(json.dumps(account, indent=1))
     log.info("%d generated, %d kept", len(rows), int(rows.table["keep"].sum()))

@@ -94,9 +94,9 @@ def settle(params: Params, arm: Arm, found: dict) -> tuple[Arm, Recipe]:
     recipe = params.recipes[arm.recipe]
     if not arm.tuned:
         return arm, recipe
-    used = {k: v for k, v in found.items() if k in ("share", "weight", "soft")}
+    used = {k: v for k, v in found.items() if k in Recipe.model_fields}
     dose = found.get("dose", arm.dose) if arm.dose == params.generation.dose else arm.dose
-    return arm.model_copy(update={"dose": dose}), recipe.model_copy(update=used)
+    return arm.model_copy(update={"dose": dose}), Recipe(**(recipe.model_dump() | used))
 
 
 def write_results(name: str, done: list[dict], held: Samples, out: Path) -> None:
@@ -207,8 +207,9 @@ def synthetic_rows(recipe: Recipe, parts: list[tuple[Path, np.ndarray]]) -> Rows
     weight = np.full(len(y), recipe.weight)
     if len(parts) == 1:  # without a copy of the bank
         folder, chosen = parts[0]
-        return Rows(y, Views.load(folder / "views"), weight, chosen, soft)
-    return Rows(y, Views.joined([Views.load(f / "views").take(chosen) for f, chosen in parts]), weight, None, soft)
+        return Rows(y, Views.load(folder / "views" / recipe.views), weight, chosen, soft)
+    banks = [Views.load(folder / "views" / recipe.views).take(chosen) for folder, chosen in parts]
+    return Rows(y, Views.joined(banks), weight, None, soft)
 
 
 def softened(folder: Path, chosen: np.ndarray, soft: float) -> np.ndarray:

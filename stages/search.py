@@ -17,7 +17,7 @@ from pipeline.seeds import derive
 from pipeline.selection import copies
 from pipeline.selection.rules import wanted
 from stages import Output
-from stages.augment import write_bank
+from stages.augment import write_banks
 from stages.generate import ask
 from stages.pseudo_label import judge
 from stages.retrain import Real, added_rows, learn, settle, synthetic_rows
@@ -38,8 +38,10 @@ def main(
         processes.warm(__name__, "pipeline.classifier.train")
         with TemporaryDirectory(dir=out) as folder:
             trials = Trials(params, train, pool, val, views, models, baseline, Path(folder))
+            recipes = params.search.space.recipe
             for name, start in ranked(trials, params.searched, table):
-                found[name] = climb(trials, name, start, table)
+                found[name] = climb(trials, name, start, table, recipes)
+                recipes = [r for r in recipes if r == found[name].get("recipe")]
     for name, settings in found.items():
         (out / f"{name}.json").write_text(json.dumps(settings))
     pd.DataFrame(table, columns=COLUMNS).to_csv(out / "tried.csv", index=False)
@@ -53,11 +55,14 @@ def ranked(trials: "Trials", names: Sequence[str], table: list[dict]) -> list[tu
     return sorted(starts, key=lambda start: -likelihood(start[1], y).mean())
 
 
-def climb(trials: "Trials", name: str, best: np.ndarray, table: list[dict]) -> Found:
-    """One key of the space after the other: the likeliest value that is surely better and has no fewer rows right."""
+def climb(trials: "Trials", name: str, best: np.ndarray, table: list[dict], recipes: list[str]) -> Found:
+    """One key of the space after the other: the likeliest value that is surely better and has no fewer rows right.
+
+    These recipes are tried instead of those of the space.
+    """
     found: Found = {}
-    for key, values in space(trials.params, name).items():
-        tried = [found | {key: value} for value in values[: trials.affords(len(values))]]
+    for key, values in (space(trials.params, name) | {"recipe": recipes}).items():
+        tried = [found | spelt_out(trials.params, key, value) for value in values[: trials.affords(len(values))]]
         if not tried:
             continue
         results = trials.run(name, tried)
@@ -80,6 +85,14 @@ def space(params: Params, name: str) -> dict[str, list]:
     return {key: values for key, values in every.items() if key not in GUIDING or key in block.options}
 
 
+def spelt_out(params: Params, key: str, value: Any) -> Found:
+    """What a value stands for: a recipe for all its keys but those that say how synthetic rows are used."""
+    if key != "recipe":
+        return {key: value}
+    return {key: value, **params.recipes[value].model_dump(mode="json", exclude=SYNTHETIC)}
+
+
+SYNTHETIC = {"share", "weight", "soft", "real_only"}  # keys of a recipe
 COLUMNS = ["generator", "key", "value", "likelihood", "gain", "standard_error", "correct", "taken"]
 
 
@@ -136,7 +149,7 @@ class Trials:
             rows, beliefs = judge(params, self.real, self.seen, made, self.baseline, self.floor, self.goal)
             rows.save(folder)
             np.save(folder / "probabilities.npy", beliefs.astype(np.float32))
-            write_bank(folder / "views", rows, params)
+            write_banks(folder / "views", rows, params)
         return folder
 
     def made(self, params: Params, name: str, options: Found) -> Samples:

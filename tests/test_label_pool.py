@@ -10,7 +10,7 @@ from pipeline import params
 from pipeline.data.augment import Views
 from pipeline.samples import Facts, Samples, with_pool
 from stages import label_pool, retrain, train_baseline
-from stages.augment import write_bank
+from stages.augment import write_banks
 
 SHIPPED = params.load(Path(params.__file__).parents[2] / "params.yaml")
 
@@ -37,8 +37,7 @@ def places(tmp_path_factory: pytest.TempPathFactory, toy, small) -> dict[str, Pa
     rows = {"train": train, "val": held, "unlabelled": Samples(unlabelled, pool.images, train.facts)}
     for name, samples in rows.items():
         Samples(samples.table, samples.images, Facts(train.classes, train.classes[1:])).save(root / name)
-    for kind in ("standard", "strong"):
-        write_bank(root / "views" / kind, Samples.load(root / "train"), small, strong=kind == "strong")
+    write_banks(root / "views", Samples.load(root / "train"), small)
     (root / "views" / "policy.json").write_text("{}")
     (root / "baseline").mkdir()
     train_baseline.main(small, root / "train", root / "val", root / "views", root / "baseline")
@@ -127,7 +126,7 @@ def test_an_arm_learns_from_the_pool_as_from_real_rows(small, places, tmp_path, 
     monkeypatch.setattr(retrain.processes, "spread", lambda f, jobs, *_: [f(*j, report=lambda *_: None) for j in jobs])
     nothing = train.take(np.empty(0, int))
     nothing.save(tmp_path / "nothing")
-    write_bank(tmp_path / "nothing" / "views", nothing, small)
+    write_banks(tmp_path / "nothing" / "views", nothing, small)
     for arm, also in (("oversample", "nothing"), ("pool", "pool")):
         retrain.main(
             small,

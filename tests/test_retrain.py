@@ -13,8 +13,8 @@ from pipeline.classifier import model
 from pipeline.classifier.predict import load
 from pipeline.data.augment import Views
 from pipeline.samples import Facts, Samples, table
-from stages import retrain, train_baseline
-from stages.augment import write_bank
+from stages import retrain, search, train_baseline
+from stages.augment import write_banks
 
 SHIPPED = params.load(Path(params.__file__).parents[2] / "params.yaml")
 CLASSES = ("a", "b", "c")
@@ -65,8 +65,7 @@ def data(tmp_path_factory, toy, settled) -> SimpleNamespace:
     train = Samples(train.table, train.images, Facts(CLASSES, ("b", "c")))
     train.save(root / "train")
     toy((4, 3, 2), seed=9, split="val").save(root / "val")
-    write_bank(root / "views" / "standard", train, settled)
-    write_bank(root / "views" / "strong", train, settled, strong=True)
+    write_banks(root / "views", train, settled)
     (root / "views" / "policy.json").write_text(json.dumps({"policy": "glyph"}))
     parts = {
         "first": made_by("first", "bbbbbccccccc", 100, drop=(0, 4)),
@@ -76,7 +75,7 @@ def data(tmp_path_factory, toy, settled) -> SimpleNamespace:
     for name, rows in parts.items():
         rows.save(root / name)
         np.save(root / name / "probabilities.npy", beliefs(len(rows)))
-        write_bank(root / name / "views", rows, settled)
+        write_banks(root / name / "views", rows, settled)
     return SimpleNamespace(root=root, real=train, **parts)
 
 
@@ -132,7 +131,7 @@ def test_the_views_of_a_mixture_are_those_of_its_parts(data, settled):
     expected = [
         bank.images[bank.start[row] : bank.start[row + 1]]
         for folder, rows in parts
-        for bank in [Views.load(folder / "views")]
+        for bank in [Views.load(folder / "views" / "standard")]
         for row in rows
     ]
     assert np.array_equal(made.views.images, np.concatenate(expected))
@@ -165,7 +164,7 @@ def test_soft_labels_are_part_label_and_part_what_the_teachers_say(data, settled
     assert np.allclose(made.soft, 0.6 * np.eye(3)[made.y] + 0.4 * said) and made.soft.dtype == np.float32
     assert retrain.synthetic_rows(settled.recipes["synthetic"], parts).soft is None
     data.real.save(data.root / "aside")
-    write_bank(data.root / "aside" / "views", data.real, settled)
+    write_banks(data.root / "aside" / "views", data.real, settled)
     real = retrain.synthetic_rows(recipe, [(data.root / "aside", np.array([3, 12]))])
     assert np.array_equal(real.soft, np.eye(3)[data.real.y[[3, 12]]]), "nobody judged rows that were set aside"
     own = retrain.Rows(data.real.y, Views.load(data.root / "views" / "standard"), np.ones(len(data.real)))
@@ -174,6 +173,16 @@ def test_soft_labels_are_part_label_and_part_what_the_teachers_say(data, settled
     target = batches[0][1].numpy()
     assert swap.any() and np.array_equal(target[swap], made.soft[row[swap]])
     assert np.array_equal(target[~swap], np.eye(3, dtype=np.float32)[c[~swap]])
+
+
+def test_a_recipe_that_was_found_keeps_how_the_arm_uses_synthetic_rows(settled):
+    found = search.spelt_out(settled, "recipe", "cutmix") | {"weight": 0.7}
+    recipe = retrain.settle(settled, SHIPPED.arms["diffusion"], json.loads(json.dumps(found)))[1]
+    own, other = settled.recipes["synthetic"], settled.recipes["cutmix"]
+    assert (recipe.mix, recipe.views, recipe.balance, recipe.weight) == ("cutmix", other.views, other.balance, 0.7)
+    assert (recipe.share, recipe.soft, recipe.real_only) == (own.share, own.soft, own.real_only)
+    progressive = search.spelt_out(settled, "recipe", "progressive")
+    assert retrain.settle(settled, SHIPPED.arms["diffusion"], progressive)[1].balance == (1.0, 0.0)
 
 
 def test_a_tuned_arm_has_what_the_search_found_and_another_has_not(settled):
@@ -263,6 +272,13 @@ def handed(monkeypatch) -> list:
 def test_real_rows_have_the_views_of_the_recipe(data, settled, tmp_path, handed, recipe, views):
     train_one(data, settled, tmp_path, f"by_{recipe}", "first", "second")
     assert Path(handed[0].real.views.images.filename) == data.root / "views" / views / "views.npy"
+
+
+@pytest.mark.parametrize("views", ["standard", "strong"])
+def test_synthetic_rows_have_the_views_of_the_recipe(data, settled, views):
+    recipe = settled.recipes["synthetic"].model_copy(update={"views": views})
+    made = retrain.synthetic_rows(recipe, [(data.root / "second", np.array([8, 0]))])
+    assert Path(made.views.images.filename) == data.root / "second" / "views" / views / "views.npy"
 
 
 @pytest.mark.parametrize(("recipe", "views"), [("progressive", "standard"), ("strong", "strong")])

@@ -13,7 +13,7 @@ from pipeline.data import splits
 from pipeline.samples import Facts, Samples
 from pipeline.seeds import derive
 from stages import search, train_baseline
-from stages.augment import write_bank
+from stages.augment import write_banks
 
 SHIPPED = params.load(Path(params.__file__).parents[2] / "params.yaml")
 Y = np.repeat([0, 1], [60, 20])
@@ -56,7 +56,7 @@ def test_better_values_are_taken_one_key_after_the_other():
 
     trials, table = Judged(worth, 100), []
     start = trials.run("diffusion", [{}])[0]
-    assert search.climb(trials, "diffusion", start, table) == {"share": 0.3, "soft": 0.4}
+    assert search.climb(trials, "diffusion", start, table, []) == {"share": 0.3, "soft": 0.4}
     taken = [(row["key"], row["value"]) for row in table if row["taken"]]
     assert taken == [("share", "0.3"), ("soft", "0.4")]
     space = SHIPPED.search.space
@@ -64,9 +64,27 @@ def test_better_values_are_taken_one_key_after_the_other():
     assert tried.count("share") == len(space.share) and "guidance" in tried and "strength" not in tried
 
 
+def test_of_recipes_later_generators_try_the_one_that_the_first_took(small, places, tmp_path, monkeypatch):
+    def worth(name: str, found: dict) -> float:
+        return {"diffusion": 2.0, "translate": 1.0}[name] + {"cutmix": 0.5, "strong": 0.4}.get(found.get("recipe"), 0)
+
+    space = {key: [] for key in SHIPPED.search.space.model_dump()} | {"recipe": ["mixup", "cutmix", "strong"]}
+    arms = {name: SHIPPED.arms[name] for name in ("real", "diffusion", "translate")}
+    block = params.Search(trainings=100, seeds=2, space=space)
+    trials = Judged(worth, 100)
+    trials.params = small.model_copy(update={"search": block, "arms": arms})
+    monkeypatch.setattr(search, "Trials", lambda *_: trials)
+    search.main(trials.params, *places.values(), tmp_path / "out")
+    asked = [(name, found["recipe"]) for name, found in trials.asked if found]
+    assert asked == [("diffusion", "mixup"), ("diffusion", "cutmix"), ("diffusion", "strong"), ("translate", "cutmix")]
+    found = found_in(tmp_path / "out")
+    assert found["diffusion"] == found["translate"] == search.spelt_out(SHIPPED, "recipe", "cutmix")
+    assert found["diffusion"]["mix"] == "cutmix" and not found["nothing"]
+
+
 def test_what_is_not_surely_better_is_not_taken():
     trials, table = Judged(lambda name, found: 1 + 0.01 * len(found), 100, noise=2.0), []
-    assert search.climb(trials, "cvae", trials.run("cvae", [{}])[0], table) == {}
+    assert search.climb(trials, "cvae", trials.run("cvae", [{}])[0], table, []) == {}
     assert table and not any(row["taken"] for row in table)
     assert {row["key"] for row in table} == {"weight", "share", "band", "soft", "dose"}, "cvae has no options to guide"
 
@@ -74,7 +92,7 @@ def test_what_is_not_surely_better_is_not_taken():
 def test_a_likelier_value_with_fewer_rows_right_is_not_taken(monkeypatch):
     monkeypatch.setattr(search, "gain", lambda *_: {"gain": 1.0, "standard_error": 0.1, "correct": -0.01})
     trials = Judged(lambda name, found: 1.0, 100)
-    assert search.climb(trials, "cvae", trials.run("cvae", [{}])[0], []) == {}
+    assert search.climb(trials, "cvae", trials.run("cvae", [{}])[0], [], []) == {}
 
 
 @pytest.mark.parametrize("trainings", [0, 1, 2, 5, 7, 30])
@@ -83,7 +101,7 @@ def test_no_more_is_trained_than_the_budget_allows_and_the_best_come_first(train
     order = [
         name
         for name, start in search.ranked(trials, ["cvae", "cgan", "gmm"], table)
-        if not search.climb(trials, name, start, table)
+        if not search.climb(trials, name, start, table, [])
     ]
     assert 2 * len(trials.asked) <= trainings and trials.left >= 0
     started = ["cvae", "cgan", "gmm"][: trainings // 2]
@@ -125,7 +143,7 @@ def places(tmp_path_factory, toy, small) -> dict[str, Path]:
     train.save(root / "train")
     held.save(root / "val")
     train.take(np.empty(0, int)).save(root / "pool")
-    write_bank(root / "views" / "standard", train, small)
+    write_banks(root / "views", train, small, ["standard"])
     model = generators.build(small.generators["diffusion"], small.compute, "diffusion")
     model.fit(train, 0)
     model.save(root / "models" / "diffusion")

@@ -85,6 +85,8 @@ class Params(Block):
         for name, rows in {HELDBACK: "that data.heldback sets aside", POOL: "of data.unlabelled"}.items():
             if name in self.generators:
                 raise ValueError(f"generators.{name}: this name stands for the rows {rows}")
+        if unknown := [name for name in self.search.space.recipe if name not in self.recipes]:
+            raise ValueError(f"search.space.recipe names {unknown}; recipes has: {', '.join(self.recipes)}")
         waiting = [name for name, arm in self.arms.items() if HELDBACK in (arm.rows, arm.also)]
         if waiting and not self.data.heldback:
             raise ValueError(f"arms.{waiting[0]} learns from rows set aside, but data.heldback is 0: set a share")

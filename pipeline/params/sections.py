@@ -159,6 +159,7 @@ class Selection(Block):
 
 
 class Space(Block):
+    recipe: list[Name]
     weight: list[Annotated[float, Field(gt=0, le=10)]]
     share: list[Annotated[float, Field(gt=0, le=1)]]
     guidance: list[Annotated[float, Field(ge=0, le=20)]]
