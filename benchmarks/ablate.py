@@ -75,6 +75,7 @@ CHANGES = (
     option("fit", "diffusion", "no dropout, not 0.1", dropout=0.0),
     *(Change("arm", f"{name}, not diffusion", arm=name) for name in ("oversample", "duplicate", "classic", "real")),
     *(Change("arm", f"{name}, not diffusion", arm=name) for name in ("gmm", "translate", "cgan", "mixture", "cvae")),
+    option("cvae", "cvae", "latent Gaussians as narrow as fitted (widen 0), not 10", widen=0.0),
     option("cgan", "cgan", "no term for diversity, not 1", diversity=0.0),
     option("cgan", "cgan", "the class counts from the start, no ramp", ramp=[0.0, 0.0001]),
     option("cgan", "cgan", "no augmentation, not all three", augment=[]),

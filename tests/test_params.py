@@ -147,6 +147,16 @@ def test_an_unknown_family_lists_what_exists(tmp_path):
     assert all(family in message for family in params.families())
 
 
+def test_a_recipe_to_try_must_exist(tmp_path):
+    message = refusal(tmp_path, {"search.space.recipe": ["cutmix", "cutmx"]})
+    assert "search.space.recipe names ['cutmx']; recipes has: plain, " in message
+
+
+def test_rows_from_the_pool_are_refused_with_the_key_that_adds_them(tmp_path):
+    message = refusal(tmp_path, {"arms.pool.rows": "pool"})
+    assert "arms.pool.rows is 'pool'" in message and "rows of the pool come with `also: pool`" in message
+
+
 def test_families_are_the_public_files_of_the_folder():
     assert {"nothing", "duplicate"} <= set(params.families())
     assert not {"base", "_blocks", "_rows", "__init__"} & set(params.families())

@@ -96,7 +96,12 @@ class Params(Block):
             named = {name: getattr(arm, key) for name, arm in self.arms.items()}
             lost = [f"arms.{name}.{key} is {said!r}" for name, said in named.items() if said not in known]
             if lost:
-                raise ValueError(f"{'; '.join(lost)}: no such block under {section}. There are: {', '.join(known)}")
+                hint = (
+                    f"; rows of the pool come with `also: {POOL}`" if POOL in set(named.values()) - set(known) else ""
+                )
+                raise ValueError(
+                    f"{'; '.join(lost)}: no such block under {section}. There are: {', '.join(known)}{hint}"
+                )
         if twice := [name for name, arm in self.arms.items() if arm.also == arm.rows != "nothing"]:
             raise ValueError(f"arms.{twice[0]}: rows and also name the same generator; set also: nothing")
         if not any(arm.role == "control" for arm in self.compared.values()):
