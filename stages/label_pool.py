@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from pipeline import processes
-from pipeline.data import splits
 from pipeline.evaluation.utility import gain, likelihood
 from pipeline.params import Params
 from pipeline.samples import Samples
@@ -132,17 +131,16 @@ class Trials:
 
     def refined(self, labels: Labels, least: np.ndarray) -> Labels:
         """New labels: each part of the pool is judged by a classifier that learnt from the others' sure rows."""
-        parts = self.params.teachers.folds
-        seed = derive(self.params.seed, "pool", "folds")
-        fold = splits.folds(labels.judged, self.pool.table["group"].to_numpy(), parts, seed)
-        jobs = []
-        for k in range(parts):
+        group = np.unique(self.pool.table["group"], return_inverse=True)[1]
+        order = np.random.default_rng(derive(self.params.seed, "pool", "folds")).permutation(group.max() + 1)
+        fold, jobs = order[group] % self.params.teachers.folds, []
+        for k in np.unique(fold):
             others = labels._replace(sure=labels.sure & (fold != k))
             folder = self.put(f"without{k}", labelled(self.pool, self.real, others))
             asked = np.flatnonzero(fold == k)
-            jobs.append((self.unlabelled, asked, folder, derive(self.params.seed, "pool", "refine", k)))
+            jobs.append((self.unlabelled, asked, folder, derive(self.params.seed, "pool", "refine", int(k))))
         probabilities = np.empty((len(self.pool), len(self.real.classes)))
-        for k, said in enumerate(self.spread(jobs)):
+        for k, said in zip(np.unique(fold), self.spread(jobs), strict=True):
             probabilities[fold == k] = said
         return Labels(*pseudo_labels(probabilities, least))
 

@@ -108,6 +108,16 @@ def test_without_a_pool_there_is_nothing_to_learn_and_nothing_is_trained(small, 
     assert len(with_pool(places["train"], tmp_path / "out")) == len(Samples.load(places["train"]))
 
 
+@pytest.mark.parametrize("rows", [1, 2])
+def test_a_pool_of_fewer_rows_than_folds_is_used_all_the_same(small, places, tmp_path, rows, monkeypatch):
+    monkeypatch.setattr(label_pool, "thresholds", lambda *_: np.zeros(3))
+    Samples.load(places["unlabelled"]).take(np.arange(rows)).save(tmp_path / "few")
+    label_pool.main(small, *(places | {"unlabelled": tmp_path / "few"}).values(), tmp_path / "out")
+    account = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert account["rows"] == rows and [t["labels"] for t in account["trials"]][:2] == ["none", "teachers"]
+    assert len(Samples.load(tmp_path / "out")) == (0 if account["taken"] == "none" else rows)
+
+
 def test_where_the_teachers_are_never_sure_the_pool_is_left_aside(small, places, tmp_path, monkeypatch):
     monkeypatch.setattr(label_pool, "thresholds", lambda *_: np.full(3, np.inf))
     label_pool.main(small, *places.values(), tmp_path / "out")
