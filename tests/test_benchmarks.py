@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from ruamel.yaml import YAML
 
-from benchmarks import ablate, calibrate, groups, intake, laboratory, leak, paired, project, yardstick
+from benchmarks import ablate, calibrate, groups, intake, laboratory, leak, paired, project, results, yardstick
 from pipeline import params
 from pipeline.data.sources import manifest
 from pipeline.evaluation.utility import gain
@@ -253,6 +253,39 @@ def test_the_yardstick_takes_a_share_of_each_class_and_its_params_are_accepted(t
     read = params.load(tmp_path / "params.yaml")
     assert tuple(read.compared) == yardstick.ARMS and read.recipes["synthetic_cutmix"].mix == "cutmix"
     assert read.classifier.steps == {1.0: 19384, 0.5: 9692, 0.01: 194}[share] and not read.searched
+
+
+def test_a_cut_of_x_rays_has_fewer_normal_rows_for_training_and_no_others_are_gone(tmp_path):
+    rng, labels = np.random.default_rng(0), {"train": [0] * 30 + [1] * 50, "val": [0, 1] * 4, "test": [0, 1] * 6}
+    whole = {f"{split}_labels": np.array(y)[:, None] for split, y in labels.items()}
+    whole |= {f"{s}_images": rng.integers(0, 255, (len(y), 8, 8), np.uint8) for s, y in labels.items()}
+    np.savez(tmp_path / "pneumoniamnist.npz", **whole)
+    with np.load(results.x_rays(12)(tmp_path, tmp_path / "out")) as made:
+        assert np.bincount(made["train_labels"].ravel()).tolist() == [12, 50]
+        kept = {row.tobytes() for row in made["train_images"]}
+        assert kept <= {row.tobytes() for row in whole["train_images"]} and len(kept) == 62
+        assert all((made[name] == whole[name]).all() for name in whole if not name.startswith("train"))
+
+
+def test_a_tenth_of_the_photographs_trains_and_others_validate(tmp_path):
+    for split, counts in {"train": {"cat": 500, "dog": 80}, "test": {"cat": 40, "dog": 40}}.items():
+        for label, count in counts.items():
+            (tmp_path / split / label).mkdir(parents=True)
+            for i in range(count):
+                (tmp_path / split / label / f"{i}.txt").write_text(f"{split}{label}{i}")
+    out = results.photographs(tmp_path, tmp_path / "out")
+    found = {
+        split: {f.name: len(list(f.iterdir())) for f in (out / split).iterdir()} for split in ("train", "val", "test")
+    }
+    assert found == {"train": {"cat": 50, "dog": 8}, "val": {"cat": 30, "dog": 30}, "test": {"cat": 40, "dog": 40}}
+    assert len({f.read_text() for f in out.rglob("*.txt")}) == sum(sum(n.values()) for n in found.values())
+
+
+@pytest.mark.parametrize("cut", results.CUTS)
+def test_params_of_every_cut_are_accepted(cut):
+    raw = YAML(typ="safe").load(project.ROOT / "params.yaml")
+    results.settings(raw, results.CUTS[cut].keys)
+    assert params.Params.model_validate(raw).data.source
 
 
 def test_a_wrong_command_is_told_plainly(capfd):
