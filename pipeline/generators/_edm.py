@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import nn
 
-from pipeline.generators._blocks import Block, NetworkGenerator, NetworkOptions, fold
+from pipeline.generators._blocks import Block, NetworkGenerator, NetworkOptions, fold, halvings
 from pipeline.params.fields import Pair, Rising
 
 P_MEAN, P_STD, SIGMA_DATA, SIGMA_MIN, SIGMA_MAX, RHO = -1.2, 1.2, 0.5, 0.002, 80.0, 7.0  # table 1
@@ -34,21 +34,29 @@ class Options(NetworkOptions):
 
 
 class UNet(nn.Module):
-    """F_theta: two levels, an embedding of noise level, class and augmentation; images (N, C, H, W) -> same."""
+    """F_theta: levels of half the side each, an embedding of noise level, class and augmentation; images (N, C, H, W) -> same.
+
+    Two levels, and more for larger pictures, until the coarsest has at most 8 cells a side.
+    """
 
     def __init__(self, side: tuple[int, int], channels: int, classes: int, o: Options) -> None:
         super().__init__()
         f, w, e = fold(side), o.width, 4 * o.width
+        coarser = sum(min(side) // f >> i > 8 for i in range(1, halvings(side)))
+        widths = [w, 2 * w, *[2 * w] * coarser]
         self.fold, self.unfold = nn.PixelUnshuffle(f), nn.PixelShuffle(f)
         self.register_buffer("frequencies", torch.exp(torch.linspace(0, math.log(1000), w)), persistent=False)
         self.level, self.label = nn.Linear(2 * w, e), nn.Embedding(classes + 1, e)
         self.shape, self.mix = nn.Linear(AUGMENTS, e, bias=False), nn.Linear(e, e)
         self.stem = nn.Conv2d(channels * f**2, w, 3, padding=1)
-        self.down1 = nn.ModuleList(Block(w, w, e, o.dropout) for _ in range(o.depth))
-        self.down2 = nn.ModuleList(Block(w if i == 0 else 2 * w, 2 * w, e, o.dropout) for i in range(o.depth))
+
+        def blocks(first: int, width: int) -> nn.ModuleList:
+            return nn.ModuleList(Block(width if i else first, width, e, o.dropout) for i in range(o.depth))
+
+        self.down = nn.ModuleList(blocks(a, b) for a, b in itertools.pairwise([w, *widths]))
         self.middle = Block(2 * w, 2 * w, e, o.dropout)
-        self.up2 = nn.ModuleList(Block(4 * w if i == 0 else 2 * w, 2 * w, e, o.dropout) for i in range(o.depth))
-        self.up1 = nn.ModuleList(Block(3 * w if i == 0 else w, w, e, o.dropout) for i in range(o.depth))
+        below = [*widths[1:], 2 * w]  # what comes from the level below, beside what went down
+        self.up = nn.ModuleList(blocks(a + b, b) for a, b in zip(below[::-1], widths[::-1], strict=True))
         self.norm, self.out = nn.GroupNorm(8, w), nn.Conv2d(w, channels * f**2, 3, padding=1)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
@@ -59,19 +67,17 @@ class UNet(nn.Module):
         angle = c_noise[:, None] * self.frequencies  # (N, w)
         e = self.level(torch.cat([angle.cos(), angle.sin()], dim=1)) + self.label(y)  # (N, e)
         e = F.silu(self.mix(F.silu(e if shape is None else e + self.shape(shape))))
-        h = self.stem(self.fold(x))
-        for block in self.down1:
-            h = block(h, e)
-        high, h = h, F.avg_pool2d(h, 2)  # (N, w, H, W)
-        for block in self.down2:
-            h = block(h, e)
-        low = h  # (N, 2w, H/2, W/2)
-        h = torch.cat([self.middle(h, e), low], dim=1)
-        for block in self.up2:
-            h = block(h, e)
-        h = torch.cat([F.interpolate(h, scale_factor=2.0), high], dim=1)
-        for block in self.up1:
-            h = block(h, e)
+        h, passed = self.stem(self.fold(x)), []
+        for i, blocks in enumerate(self.down):
+            h = F.avg_pool2d(h, 2) if i else h
+            for block in blocks:
+                h = block(h, e)
+            passed.append(h)
+        h = self.middle(h, e)
+        for i, blocks in enumerate(self.up):
+            h = torch.cat([F.interpolate(h, scale_factor=2.0) if i else h, passed.pop()], dim=1)
+            for block in blocks:
+                h = block(h, e)
         return self.unfold(self.out(F.silu(self.norm(h))))
 
 

@@ -215,6 +215,19 @@ def test_sampling_starts_at_the_largest_noise_and_ends_without(network):
     assert np.allclose(sorted(set(np.round(levels, 6)), reverse=True), grid, rtol=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("side", "cells"), [(8, [8, 4]), (28, [14, 7]), (32, [16, 8]), (64, [32, 16, 8]), (72, [36, 18, 9])]
+)
+def test_larger_pictures_have_more_levels_down_to_about_eight_cells_a_side(build, side, cells):
+    model, seen = build("diffusion", width=8), []
+    model.shape, model.classes, model.flips = (side, side, 1), 2, ()
+    net = model.build().net
+    for level in net.down:
+        level[0].register_forward_hook(lambda block, given, out: seen.append(out.shape[2]))
+    out = net(torch.zeros(1, 1, side, side), torch.zeros(1), torch.zeros(1, dtype=torch.int64), None)
+    assert seen == cells and out.shape == (1, 1, side, side)
+
+
 def test_augmentation_of_probability_zero_is_the_identity():
     x = torch.randn(6, 1, 8, 8)
     moved, shape = _edm.augment(x, 0.0, ("horizontal", "vertical"))
