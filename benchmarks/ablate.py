@@ -63,7 +63,7 @@ CHANGES = (
     Change("selection", "none: every row may be used", {"arms.diffusion.use": "all"}),
     Change("selection", "no band", {"selection.band": [0.0, 1e6]}),
     Change("selection", "no third_class", {"selection.third_class": 1.0}),
-    Change("selection", "no copy_floor, in the choice of weights neither", {"selection.copy_floor": 0.0}),
+    Change("selection", "no look for copies, in the choice of weights neither", {"selection.copy_false_alarms": 0.0}),
     Change("drawing", "other rows of the same model", {"arms.diffusion.rows": "redrawn"}),
     option("drawing", "diffusion", "guidance 1.5, not 1", guidance=1.5),
     option("drawing", "diffusion", "churn 20, not 0", churn=20.0),

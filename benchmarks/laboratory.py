@@ -84,7 +84,7 @@ class Laboratory:
         """The folder of the model it draws from. Options of sampling alone ask for no model of their own."""
         name = params.generators[name].model
         model = generators.build(params.generators[name], params.compute, name)
-        key = [params.selection.copy_floor, model.fixed(model.options.model_dump(mode="json"))]
+        key = [params.selection.copy_false_alarms, model.fixed(model.options.model_dump(mode="json"))]
         return self._made(
             f"fitted/{name}",
             key,

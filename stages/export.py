@@ -176,7 +176,7 @@ def write_rows(
             "label": made.table["label"],
             "generator": made.table["origin"],
             "generator_weights_sha256": weights,
-            **{name: made.table[name] for name in ("seed", "confidence", "judged", "distance")},
+            **{name: made.table[name] for name in ("seed", "confidence", "judged", "distance", "copy_distance")},
             "synthetic": "true",
         }
     )

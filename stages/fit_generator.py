@@ -43,11 +43,12 @@ def judging(params: Params, real: Samples, held: Samples, baseline: Path) -> Jud
 
     where, network = devices.device(params.compute), predict.load(baseline / "baseline")
     reference = predict.run(network, held.images, where)[1]
-    floor = copies.floor(real.images, real.table["group"].to_numpy(), params.selection.copy_floor)
+    groups = real.table["group"].to_numpy()
+    rule = copies.rule(real.images, groups, params.selection.copy_false_alarms)
 
     def judge(images: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         distance = distances(reference, held.y, predict.run(network, images, where)[1], y, len(real.classes))
-        copied = (copies.nearest(images, real.images)[0][:, 0] < floor).astype(float)
+        copied = rule.copied(copies.nearest(images, real.images, groups)[0]).astype(float)
         share = np.full(len(real.classes), np.nan)
         for c in np.unique(y):
             share[c] = copied[y == c].mean()

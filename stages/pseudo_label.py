@@ -21,13 +21,13 @@ def main(
     params = banded(params, json.loads(search.read_text()))
     real, made = Samples.load(train), Samples.load(synthetic)
     seen = with_pool(train, pool)
-    floor = copies.floor(seen.images, seen.table["group"].to_numpy(), params.selection.copy_floor)
+    rule = copies.rule(seen.images, seen.table["group"].to_numpy(), params.selection.copy_false_alarms)
     goal = rules.wanted(real.counts, real.scarce, params.generation.dose, params.generation.cap)
-    rows, beliefs = judge(params, real, seen, made, baseline, floor, goal) if len(made) else (made, np.empty((0, 0)))
+    rows, beliefs = judge(params, real, seen, made, baseline, rule, goal) if len(made) else (made, np.empty((0, 0)))
     rows.save(out)
     np.save(out / "probabilities.npy", beliefs.astype(np.float32))
     write_banks(out / "views", rows, params)
-    account = summarise(rows, goal, floor, params.selection.too_few)
+    account = summarise(rows, goal, rule, params.selection.too_few)
     (out / "summary.json").write_text(json.dumps(account, indent=1))
     log.info("%d generated, %d kept", len(rows), int(rows.table["keep"].sum()))
     for warning in account["warnings"]:
@@ -35,7 +35,13 @@ def main(
 
 
 def judge(
-    params: Params, real: Samples, fitted_on: Samples, made: Samples, baseline: Path, floor: float, goal: np.ndarray
+    params: Params,
+    real: Samples,
+    fitted_on: Samples,
+    made: Samples,
+    baseline: Path,
+    rule: copies.Rule,
+    goal: np.ndarray,
 ) -> tuple[Samples, np.ndarray]:
     """The rows with what the teachers say of them and whether they are kept or why not, and the teachers' probabilities.
 
@@ -46,12 +52,14 @@ def judge(
     probabilities, features = ask_teachers(params, baseline, made)
     judged, confidence = pseudo_label.judge(probabilities)
     distance, _ = pseudo_label.band_distance(seen, real.y, fold, features, made.y)
-    near, _ = copies.nearest(made.images, fitted_on.images)
+    near, place = copies.nearest(made.images, fitted_on.images, fitted_on.table["group"].to_numpy())
     neighbours = pseudo_label.neighbouring(held, real.y, params.selection.neighbours)
-    why = rules.reasons(made.y, judged, confidence, distance, near[:, 0], floor, neighbours, params.selection)
+    why = rules.reasons(made.y, judged, confidence, distance, rule.copied(near), neighbours, params.selection)
     why = rules.fill(made.y, why, goal)
     labels = [real.classes[j] for j in judged]
-    rows = made.with_columns(judged=labels, confidence=confidence, distance=distance, keep=why == "", reason=why)
+    likest = fitted_on.table["id"].to_numpy()[place[:, 0]]
+    said = {"judged": labels, "confidence": confidence, "distance": distance, "keep": why == "", "reason": why}
+    rows = made.with_columns(**said, nearest=likest, copy_distance=near[:, 0])
     return rows, probabilities.mean(axis=0)
 
 
@@ -70,7 +78,7 @@ def ask_teachers(params: Params, baseline: Path, made: Samples) -> tuple[np.ndar
     )
 
 
-def summarise(rows: Samples, goal: np.ndarray, floor: float, too_few: float) -> dict:
+def summarise(rows: Samples, goal: np.ndarray, rule: copies.Rule, too_few: float) -> dict:
     """Per class: rows aimed for, generated, kept, and dropped by each rule; and a warning where too few are left."""
     classes, warnings = {}, []
     for c, label in enumerate(rows.classes):
@@ -87,4 +95,4 @@ def summarise(rows: Samples, goal: np.ndarray, floor: float, too_few: float) -> 
         }
         if kept < too_few * goal[c]:
             warnings.append(f"class {label}: {kept} of the {goal[c]} rows aimed for passed the rules")
-    return {"copy_floor": floor, "classes": classes, "warnings": warnings}
+    return {"copy_rule": rule._asdict(), "classes": classes, "warnings": warnings}

@@ -117,7 +117,7 @@ class Trials:
         self.goal = wanted(self.real.counts, self.real.scarce, params.generation.dose, params.generation.cap)
         self.seen = with_pool(*self.fitted_on)
         groups = self.seen.table["group"].to_numpy()
-        self.floor = copies.floor(self.seen.images, groups, params.selection.copy_floor)
+        self.rule = copies.rule(self.seen.images, groups, params.selection.copy_false_alarms)
 
     def affords(self, several: int) -> int:
         """How many of several trials the budget still allows."""
@@ -146,7 +146,7 @@ class Trials:
         if not folder.exists():
             params, options = banded(self.params, found), {k: v for k, v in found.items() if k in GUIDING}
             made = self.made(guided(self.params, name, options), name, options)
-            rows, beliefs = judge(params, self.real, self.seen, made, self.baseline, self.floor, self.goal)
+            rows, beliefs = judge(params, self.real, self.seen, made, self.baseline, self.rule, self.goal)
             rows.save(folder)
             np.save(folder / "probabilities.npy", beliefs.astype(np.float32))
             write_banks(folder / "views", rows, params)

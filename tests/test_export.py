@@ -34,6 +34,7 @@ COLUMNS = [
     "confidence",
     "judged",
     "distance",
+    "copy_distance",
     "synthetic",
 ]
 
@@ -43,7 +44,8 @@ def samples(counts: tuple[int, ...], split: str, origin: str = "real", **columns
     seeds = np.random.default_rng([len(y), *origin.encode()]).integers(0, 2**63 - 1, len(y))
     ids = [f"{origin}-{c}-{s}" for c, s in zip(y, seeds, strict=True)]
     labels = [WORST[c] for c in y]
-    columns = {"seed": seeds, "judged": labels, "confidence": np.linspace(0.1, 0.9, len(y)), "distance": 0.5} | columns
+    judged = {"judged": labels, "confidence": np.linspace(0.1, 0.9, len(y)), "distance": 0.5, "copy_distance": 0.2}
+    columns = {"seed": seeds} | judged | columns
     frame = table(id=ids, group=ids, label=labels, split=[split] * len(y), origin=[origin] * len(y), **columns)
     images = np.random.default_rng(len(y)).integers(0, 256, (len(y), 8, 8, 1), dtype=np.uint8)
     return Samples(frame, images, Facts(WORST, WORST[2:]))
@@ -90,7 +92,11 @@ def finish(folder: Path, word: str = "HELPS", arms: dict[str, tuple[str, str, st
 def summary(made: Samples) -> dict:
     dropped = dict.fromkeys(("copy", "too_near", "third_class", "quota"), 0)
     counts = {"wanted": 8, "generated": 8, "kept": 4, "agreed": 8, "dropped": dropped | {"too_far": 4}}
-    return {"copy_floor": 3.25, "warnings": [], "classes": {c: counts for c in WORST[2:] if len(made)}}
+    return {
+        "copy_rule": {"distance": 0.05, "ratio": 0.4},
+        "warnings": [],
+        "classes": {c: counts for c in WORST[2:] if len(made)},
+    }
 
 
 def train_arm(folder: Path, params: parameters.Params, name: str) -> None:
@@ -241,7 +247,8 @@ def test_the_cards_can_be_read_by_people(exported: Path) -> None:
     for words in ("It is \\<b\\>so\\</b\\>. Because. Use the model of arm cvae.", "8 rows made by cvae", "0123abcd",
                   "nothing measured, for: NA", "| balanced accuracy | 66.0 [", " | 71.0 |"):  # fmt: skip
         assert words in model, words
-    for words in ("**These rows helped.**", "3.2 grey levels", "Not anonymous", "Never to be used for evaluation",
+    copies = "within 0.050 of a training row, or 0.40 times as far"
+    for words in ("**These rows helped.**", copies, "Not anonymous", "Never to be used for evaluation",
                   "| cvae | NA | 8 | 8 | 4 |"):  # fmt: skip
         assert words in rows, words
 

@@ -154,7 +154,7 @@ class Selection(Block):
     band: Band
     third_class: Share
     neighbours: Annotated[int, Field(ge=0)]
-    copy_floor: Share
+    copy_false_alarms: Share
     too_few: Share
 
 

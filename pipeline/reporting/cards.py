@@ -171,7 +171,7 @@ def dataset_page(run: Run, arm: str, counts: Mapping[str, Mapping], sources: Seq
         "sources": sources,
         "selection": selection,
         "reasons": REASONS,
-        "share": run.params.selection.copy_floor,
+        "share": run.params.selection.copy_false_alarms,
         "left_out": left_out,
     }
     return html.render("dataset_card.md.jinja", facts, tables.markdown, escaped=False) + "\n"

@@ -12,7 +12,6 @@ from pipeline.evaluation.scores import confusion
 from pipeline.params import POOL, Params
 from pipeline.reporting import answer, cost, data, figures, html, tables
 from pipeline.samples import Samples
-from pipeline.selection import copies
 from pipeline.selection.rules import REASONS
 
 MEASURED = (
@@ -153,7 +152,7 @@ def pictures(run: Run, metrics: Mapping[str, Mapping]) -> dict:
     shown = list(dict.fromkeys([arms[0], *run.chosen]))
     made = {g: rows for g, rows in run.synthetic.items() if len(rows) and may_show(run.params, g)}
     losses = {g: curve for g, curve in run.losses.items() if curve}
-    floors = [s["copy_floor"] for s in run.selections.values()]
+    rules = [s["copy_rule"] for s in run.selections.values()]
     shade = figures.colours(arms)
     own = {run.records[a]["arm"]["rows"]: shade[a] for a in reversed(arms)}  # a generator has its first arm's colour
     return {
@@ -173,8 +172,8 @@ def pictures(run: Run, metrics: Mapping[str, Mapping]) -> dict:
         "near": near_duplicates(run),
         "samples": {g: sample_grids(run, rows) for g, rows in made.items()},
         "pairs": {g: closest_pairs(run, rows) for g, rows in made.items()},
-        "floor": floors[0] if floors else None,
-        "floor_share": run.params.selection.copy_floor,
+        "copy_rule": rules[0] if rules else None,
+        "false_alarms": run.params.selection.copy_false_alarms,
         "show_real": run.params.report.show_real_images,
     }
 
@@ -275,8 +274,9 @@ def closest_pairs(run: Run, rows: Samples) -> Markup:
     rows = rows if show else rows.take(rows.table["reason"].to_numpy() != "copy")
     if not len(rows):
         return Markup("")
-    distance, position = copies.nearest(rows.images, run.fitted_on.images)
-    order = np.argsort(distance[:, 0], kind="stable")[: run.params.report.examples]
-    captions = [f"{rows.table['label'][i]}\n{distance[i, 0]:.1f}" for i in order]
-    real = run.fitted_on.images[position[order, 0]] if show else None
+    distance = rows.table["copy_distance"].to_numpy()
+    order = np.argsort(distance, kind="stable")[: run.params.report.examples]
+    captions = [f"{rows.table['label'][i]}\n{distance[i]:.3f}" for i in order]
+    place = pd.Series(np.arange(len(run.fitted_on)), run.fitted_on.table["id"])
+    real = run.fitted_on.images[place[rows.table["nearest"].iloc[order]]] if show else None
     return html.picture(figures.pairs(rows.images[order], real, captions), "synthetic rows and their nearest real rows")

@@ -1,84 +1,181 @@
-"""Is a synthetic row a copy of a training row? Nearest distances in pixels against what real rows show among themselves.
+"""Is a synthetic row a copy of a training row: the same, mirrored, moved, cropped, noisy, or of another exposure?
 
-Rows are compared a block with a block, so memory grows with neither set, and images may stay memory-mapped. Of bytes the
-sums are whole numbers that doubles hold exactly: block size and order change nothing.
+How unlike two pictures are: one minus their largest normalised cross-correlation in grey, over mirror images, small shifts
+and crops (template matching: Lewis, 1995). Brightness and contrast drop out. Which training rows are worth it is told by
+small sketches of all their crops. A row is a copy if it is nearer to a training row than real rows are to those of other
+groups, or so much nearer to one than to the next ones as real rows are not. Memory grows with neither set: rows are
+compared a block with a block, and images may stay memory-mapped.
 """
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
 BLOCK = 512  # most rows of either side that are compared at once
-BYTES = 2**24  # and most memory for the pixels of those of one side
+SKETCH = 8  # pixels a side of a sketch
+SHORTLIST = 16  # training rows that are laid over a row
+NEIGHBOURS = 4  # of them kept, each of another group
+CROPS = {0.92: 3, 0.84: 3, 0.76: 5}  # sides of crops, and how many places of each are tried along a side
+SIDES = np.linspace(0.97, 0.74, 9)  # of crops when a row is laid over another
+LEAST = 0.005  # as near as that is a copy wherever real rows do not lie nearer
+SURE = 200  # so many real rows show by themselves how near they come; of fewer a normal tail is assumed
+SAMPLE = 600  # real rows that are asked at most
 
 
-def nearest(rows: np.ndarray, reference: np.ndarray, k: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """Distances float (N, k) and positions int (N, k) of the k nearest reference rows; root-mean-square grey levels.
+class Rule(NamedTuple):
+    """A row is a copy if it is as near as `distance`, or if this over that of the next ones is at most `ratio`."""
 
-    Of equally near ones the first counts.
+    distance: float
+    ratio: float
+
+    def copied(self, distance: np.ndarray) -> np.ndarray:
+        """Of distances (N, NEIGHBOURS) as `nearest` gives them, bool (N,)."""
+        return (distance[:, 0] <= self.distance) | (ratios(distance) <= self.ratio)
+
+
+def ratios(distance: np.ndarray) -> np.ndarray:
+    """The nearest distance over the mean of the next ones, float (N,); 1 where there are none."""
+    known = np.isfinite(distance[:, 1:])
+    after = np.where(known, distance[:, 1:], 0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+    return np.where(known.any(axis=1), distance[:, 0] / np.maximum(after, 1e-9), 1.0)
+
+
+def rule(images: np.ndarray, groups: np.ndarray, share: float) -> Rule:
+    """What tells copies of these rows, so that about this share of real rows, of groups of their own, passes for copies."""
+    if not share:
+        return Rule(-1.0, -1.0)
+    asked = np.unique(np.linspace(0, len(images) - 1, min(SAMPLE, len(images))).astype(int))
+    distance = nearest(images[asked], images, groups, groups[asked])[0]
+    known = np.isfinite(distance[:, 0])
+    by_distance, by_ratio = (lower(x[known], share / 2) for x in (distance[:, 0], ratios(distance)))
+    return Rule(max(by_distance, LEAST), by_ratio if np.isfinite(distance[:, 1]).any() else -1.0)
+
+
+def lower(values: np.ndarray, share: float) -> float:
+    """Below it comes about this share of values like these (N,), which are positive; 0 if there are too few to tell.
+
+    Their quantile, where there are SURE of them; else, if less, the lower prediction bound of a log-normal value.
     """
-    assert not len(rows) or k <= len(reference), (k, len(reference))
-    found, position = np.full((len(rows), k), np.inf), np.zeros((len(rows), k), np.int64)
-    for asking in _blocks(rows):
-        x = _flat(rows[asking])
-        for answering in _blocks(reference):
-            least, place = _least(_squares(x, _flat(reference[answering])), k)
-            both = np.concatenate([found[asking], least], axis=1)  # those of the blocks before come first
-            places = np.concatenate([position[asking], place + answering.start], axis=1)
-            order = np.argsort(both, axis=1, kind="stable")[:, :k]
-            found[asking] = np.take_along_axis(both, order, axis=1)
-            position[asking] = np.take_along_axis(places, order, axis=1)
-    return np.sqrt(found) / np.sqrt(np.prod(rows.shape[1:])), position
+    from scipy.stats import t
+
+    if len(values) < 3:
+        return 0.0
+    logs = np.log(np.maximum(values, 1e-4))
+    wide = logs.std(ddof=1) * np.sqrt(1 + 1 / len(logs))
+    assumed = float(np.exp(logs.mean() - t.ppf(1 - share, len(logs) - 1) * wide))
+    return float(np.quantile(values, share)) if len(values) >= SURE else assumed
 
 
-def real_to_real(images: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Distance of each row to the nearest row of another group, float (N,); NaN where there is only one group."""
-    names, group = np.unique(groups, return_inverse=True)
-    if len(names) < 2:
-        return np.full(len(images), np.nan)
-    least = np.full(len(images), np.inf)
-    for one in _blocks(images):
-        x = _flat(images[one])
-        for other in _blocks(images):
-            if other.start < one.start:
-                continue  # that pair of blocks was compared the other way round
-            squares = _squares(x, x if other == one else _flat(images[other]))
-            squares[group[one][:, None] == group[other]] = np.inf
-            least[one] = np.minimum(least[one], squares.min(axis=1))
-            least[other] = np.minimum(least[other], squares.min(axis=0))
-    return np.sqrt(least) / np.sqrt(np.prod(images.shape[1:]))
+def nearest(
+    rows: np.ndarray, reference: np.ndarray, groups: np.ndarray, own: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Distances float (N, NEIGHBOURS) to the nearest reference rows, one of a group, and their positions int.
+
+    `groups` (M,) are those of the reference; with `own` (N,) rows of a row's own group do not count. Where there are
+    fewer groups, inf and -1.
+    """
+    code = np.unique(np.concatenate([groups, groups if own is None else own]), return_inverse=True)[1]
+    known, mine = code[: len(groups)], None if own is None else code[len(groups) :]
+    distance, position = np.full((len(rows), NEIGHBOURS), np.inf), np.full((len(rows), NEIGHBOURS), -1)
+    for part in _blocks(rows):
+        grey = _grey(rows[part])
+        places, mirror = _shortlist(grey, reference, known, None if mine is None else mine[part])
+        for i, own_places in enumerate(places):
+            found = [
+                (_distance(grey[i], _grey(reference[p : p + 1])[0], m), p)
+                for p, m in zip(own_places, mirror[i], strict=True)
+                if p >= 0
+            ]
+            best: dict[int, tuple[float, int]] = {}
+            for pair in sorted(found):
+                best.setdefault(known[pair[1]], pair)
+            for k, pair in enumerate(list(best.values())[:NEIGHBOURS]):
+                distance[part.start + i, k], position[part.start + i, k] = pair
+    return distance, position
 
 
-def floor(images: np.ndarray, groups: np.ndarray, quantile: float) -> float:
-    """The distance below which only this share of real rows have a neighbour from another group: nearer is a copy."""
-    distances = real_to_real(images, groups)
-    return float(np.nanquantile(distances, quantile)) if np.isfinite(distances).any() else 0.0
+def _shortlist(
+    grey: np.ndarray, reference: np.ndarray, groups: np.ndarray, own: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """For rows (N, H, W) the positions of reference rows with a crop that is most like them, int (N, SHORTLIST), and how
+    the row is mirrored for it; -1 where there are fewer."""
+    asked = [_sketch(_mirrored(grey, m)) for m in range(4)]
+    like = np.full((len(grey), SHORTLIST), -np.inf, np.float32)
+    place, mirror = np.full((2, len(grey), SHORTLIST), -1)
+    for part in _blocks(reference):
+        views = _sketches(_grey(reference[part]))
+        each = np.stack([np.max([sketch @ view.T for view in views], axis=0) for sketch in asked])  # (4, N, B)
+        best = each.max(axis=0)
+        if own is not None:
+            best[own[:, None] == groups[part]] = -np.inf
+        both = np.concatenate([like, best], axis=1)
+        order = np.argsort(-both, axis=1, kind="stable")[:, :SHORTLIST]
+        turned, here = each.argmax(axis=0), np.broadcast_to(np.arange(part.start, part.stop), best.shape)
+        place, mirror = (
+            np.take_along_axis(np.concatenate(pair, axis=1), order, axis=1)
+            for pair in ((place, np.where(np.isfinite(best), here, -1)), (mirror, turned))
+        )
+        like = np.take_along_axis(both, order, axis=1)
+    return place, mirror
 
 
 def _blocks(images: np.ndarray) -> Iterator[slice]:
-    step = max(1, min(BLOCK, BYTES // (8 * int(np.prod(images.shape[1:])))))
-    return (slice(start, min(start + step, len(images))) for start in range(0, len(images), step))
+    return (slice(start, min(start + BLOCK, len(images))) for start in range(0, len(images), BLOCK))
 
 
-def _flat(images: np.ndarray) -> np.ndarray:
-    return np.asarray(images).reshape(len(images), -1).astype(np.float64)
+def _grey(images: np.ndarray) -> np.ndarray:
+    """Images (N, H, W, C) without colour, float32 (N, H, W), smoothed a little from 16 px on, so that noise weighs less."""
+    import cv2
+
+    grey = np.asarray(images).astype(np.float32).mean(axis=3)
+    wide = min(grey.shape[1:]) / 48
+    return np.stack([cv2.GaussianBlur(one, (0, 0), wide) for one in grey]) if len(grey) and wide > 0.3 else grey
 
 
-def _squares(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Squared distances (N, M) of rows (N, D) and (M, D)."""
-    out = a @ b.T
-    out *= -2
-    out += np.einsum("nd,nd->n", a, a)[:, None]
-    out += np.einsum("md,md->m", b, b)
-    return np.maximum(out, 0, out=out)  # floats that are no bytes may round to less
+def _mirrored(grey: np.ndarray, mirror: int) -> np.ndarray:
+    """Pictures (..., H, W), upside down where bit 0 of `mirror` is set, left to right where bit 1 is."""
+    grey = grey[..., ::-1, :] if mirror & 1 else grey
+    return np.ascontiguousarray(grey[..., ::-1] if mirror & 2 else grey)
 
 
-def _least(squares: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k smallest values of each row and their columns, in order; k is small, so the least of all, k times."""
-    across, found = np.arange(len(squares)), []
-    for _ in range(min(k, squares.shape[1])):
-        column = squares.argmin(axis=1)
-        found.append((squares[across, column], column))
-        squares[across, column] = np.inf
-    value, column = zip(*found, strict=True)
-    return np.stack(value, axis=1), np.stack(column, axis=1)
+def _sketch(grey: np.ndarray) -> np.ndarray:
+    """Pictures (N, H, W) in a few pixels without brightness and contrast, float32 (N, SKETCH^2) of length 1."""
+    import cv2
+
+    small = [cv2.resize(one, (SKETCH, SKETCH), interpolation=cv2.INTER_AREA).reshape(-1) for one in grey]
+    flat = np.stack(small) if small else np.empty((0, SKETCH**2), np.float32)
+    flat = flat - flat.mean(axis=1, keepdims=True)
+    return flat / (np.linalg.norm(flat, axis=1, keepdims=True) + 1e-3)
+
+
+def _sketches(grey: np.ndarray) -> list[np.ndarray]:
+    """Sketches of small shifts and of crops of pictures (N, H, W)."""
+    height, width = grey.shape[1:]
+    step = max(1, round(min(height, width) / 14))
+    padded = np.pad(grey, ((0, 0), (step, step), (step, step)), mode="edge")
+    shifts = (0, step, 2 * step)
+    views = [padded[:, top : top + height, left : left + width] for top in shifts for left in shifts]
+    for side, places in CROPS.items():
+        h, w = max(4, round(side * height)), max(4, round(side * width))
+        tops, lefts = (np.unique(np.linspace(0, n, places).round().astype(int)) for n in (height - h, width - w))
+        views += [grey[:, top : top + h, left : left + w] for top in tops for left in lefts]
+    return [_sketch(np.ascontiguousarray(view)) for view in views]
+
+
+def _distance(row: np.ndarray, other: np.ndarray, mirror: int) -> float:
+    """How unlike two pictures (H, W) are, the first one mirrored: 0 alike, 1 nothing in common, 2 a negative."""
+    import cv2
+
+    row, best = _mirrored(row, mirror), -1.0
+    height, width = row.shape
+    edge = max(1, round(min(height, width) / 10))
+    pieces = [row[edge : height - edge, edge : width - edge]]
+    sizes = {(max(4, round(width * side)), max(4, round(height * side))) for side in SIDES}
+    pieces += [cv2.resize(row, size, interpolation=cv2.INTER_AREA) for size in sorted(sizes)]
+    for piece in pieces:
+        if piece.std() < 1:  # nothing to see in it, and the correlation is not defined
+            continue
+        found = cv2.matchTemplate(other, np.ascontiguousarray(piece), cv2.TM_CCOEFF_NORMED)
+        best = max(best, float(np.where(np.isfinite(found), np.clip(found, -1, 1), -1).max()))
+    return max(0.0, 1 - best)

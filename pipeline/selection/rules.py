@@ -8,7 +8,7 @@ from pipeline.params import Selection
 from pipeline.params.sections import Cap
 
 REASONS = {
-    "copy": "nearer to a training row than real rows are to one another",
+    "copy": "nearer to a training row, mirrored, moved or cropped, than real rows are to one another",
     "too_near": "nearer to the centre of its class than the band allows",
     "too_far": "farther from its class than the band allows",
     "third_class": "the teachers are sure of a class neither asked for nor neighbouring",
@@ -40,8 +40,7 @@ def reasons(
     judged: np.ndarray,
     confidence: np.ndarray,
     distance: np.ndarray,
-    copy_distance: np.ndarray,
-    copy_floor: float,
+    copied: np.ndarray,
     neighbours: np.ndarray,
     block: Selection,
 ) -> np.ndarray:
@@ -56,7 +55,7 @@ def reasons(
         ("third_class", third),
         ("too_far", distance > high),
         ("too_near", distance < low),
-        ("copy", copy_distance < copy_floor),
+        ("copy", copied),
     ):
         why[hit] = reason
     return why

@@ -80,8 +80,8 @@ def facts(name="cat", **change):
         "reasons": {"too_far": name},
         "samples": {name: [(f"kept, {name}", picture)]},
         "pairs": {name: picture},
-        "floor": 3.25,
-        "floor_share": 0.01,
+        "copy_rule": {"distance": 0.05, "ratio": 0.4},
+        "false_alarms": 0.01,
         "show_real": True,
         "no_dose": f"No curve of {name}.",
         "params": f"classes: [{name}]",
@@ -118,7 +118,7 @@ EMPTY = {
     "dose": "",
     "samples": {},
     "pairs": {},
-    "floor": None,
+    "copy_rule": None,
     "losses": "",
     "warnings": [],
     "contact": "",
@@ -142,7 +142,15 @@ def test_a_leak_stands_in_red_above_everything_else():
 
 def test_the_page_shows_the_verdict_the_sentence_and_the_settings():
     text = Reader(html.page(facts())).text
-    for fact in ("CANNOT TELL", "Cannot tell whether cat helps.", "Keep cat.", "class cat has 1 row", "00ff", "3.2"):
+    for fact in (
+        "CANNOT TELL",
+        "Cannot tell whether cat helps.",
+        "Keep cat.",
+        "class cat has 1 row",
+        "00ff",
+        "0.050",
+        "0.40 times",
+    ):
         assert fact in text, fact
 
 

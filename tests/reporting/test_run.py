@@ -56,7 +56,9 @@ def answers(shares, rows):
 def generated(real: Samples) -> Samples:
     made = toy_samples((0, 0, 60), seed=3, split="synthetic")
     keep = np.arange(len(made)) % 4 > 0
-    return made.with_columns(origin=["cvae"] * len(made), keep=keep, reason=np.where(keep, "", "too_far"), judged="c")
+    nearest = {"nearest": real.table["id"].iloc[0], "copy_distance": np.linspace(0.1, 0.4, len(made))}
+    said = {"keep": keep, "reason": np.where(keep, "", "too_far"), "judged": "c"}
+    return made.with_columns(origin=["cvae"] * len(made), **said, **nearest)
 
 
 def summary(rows: Samples) -> dict:
@@ -68,7 +70,7 @@ def summary(rows: Samples) -> dict:
         "agreed": 40,
         "dropped": dropped,
     }
-    return {"copy_floor": 4.0, "classes": {"c": one} if len(rows) else {}, "warnings": []}
+    return {"copy_rule": {"distance": 0.05, "ratio": 0.4}, "classes": {"c": one} if len(rows) else {}, "warnings": []}
 
 
 def record(params, name, real, made):

@@ -1,177 +1,182 @@
 """Is a synthetic row a copy of a training row? Run: python -m pytest tests/selection/test_copies.py"""
 
 import tracemalloc
-from collections.abc import Callable
 
+import cv2
 import numpy as np
 import pytest
-from sklearn.neighbors import NearestNeighbors
 
 from pipeline.selection import copies
-from pipeline.selection.copies import floor, nearest, real_to_real
+from pipeline.selection.copies import NEIGHBOURS, Rule, lower, nearest, ratios, rule
+
+FALSE_ALARMS = 0.01
 
 
-def pictures(count, seed=0, side=6, channels=1):
-    return np.random.default_rng(seed).integers(0, 256, (count, side, side, channels), dtype=np.uint8)
+def pictures(count, seed=0, side=32, channels=1):
+    """Smooth random fields, each a picture of its own: large shapes, small ones, and a little noise."""
+    rng = np.random.default_rng(seed)
+    out = np.empty((count, side, side, channels), np.uint8)
+    for one in out:
+        field = sum(
+            cv2.GaussianBlur(rng.normal(size=(side, side)), (0, 0), side / n) * side / n * 20 for n in (4, 8, 16)
+        )
+        shade = field[..., None] * rng.uniform(0.7, 1.3, channels) + rng.uniform(100, 150)
+        one[:] = np.clip(shade + rng.normal(0, 2, shade.shape), 0, 255)
+    return out
 
 
-def all_distances(a, b):
-    """Root-mean-square grey-level differences (N, M), in the plainest way."""
-    return np.array([[np.sqrt(np.mean((x.astype(float) - z.astype(float)) ** 2)) for z in b] for x in a])
+def moved(images, step, rng):
+    side = images.shape[1]
+    padded = np.pad(images, ((0, 0), (step, step), (step, step), (0, 0)), mode="edge")
+    at = rng.integers(0, 2 * step + 1, (len(images), 2))
+    return np.stack([p[a : a + side, b : b + side] for p, (a, b) in zip(padded, at, strict=True)])
 
 
-@pytest.mark.parametrize("k", [1, 3])
+def cropped(images, rng):
+    """A part of 75 to 95 % of the sides, anywhere, enlarged again."""
+    side, out = images.shape[1], np.empty_like(images)
+    for i, image in enumerate(images):
+        n = round(rng.uniform(0.75, 0.95) * side)
+        top, left = rng.integers(0, side - n + 1, 2)
+        part = cv2.resize(image[top : top + n, left : left + n], (side, side), interpolation=cv2.INTER_CUBIC)
+        out[i] = part.reshape(image.shape)
+    return out
+
+
+def exposed(images, rng):
+    n = (len(images), 1, 1, 1)
+    return np.clip(images * rng.uniform(0.75, 1.25, n) + rng.uniform(-25, 25, n), 0, 255).astype(np.uint8)
+
+
+CONTROLS = {
+    "exact": lambda images, rng: images,
+    "moved": lambda images, rng: moved(images, 2, rng),
+    "exposed": exposed,
+    "mirrored": lambda images, rng: images[:, :, ::-1],
+    "upside down": lambda images, rng: images[:, ::-1],
+    "noisy": lambda images, rng: np.clip(images + rng.normal(0, 5, images.shape), 0, 255).astype(np.uint8),
+    "cropped": cropped,
+}
+
+
+@pytest.fixture(scope="module", params=[5, 50, 5000])
+def known(request):
+    """Training rows, each a group of its own, and what tells copies of them."""
+    images = pictures(request.param, seed=1)
+    groups = np.arange(len(images)).astype(str)
+    return images, groups, rule(images, groups, FALSE_ALARMS)
+
+
+@pytest.mark.parametrize("kind", CONTROLS)
+def test_copies_are_caught_however_they_were_changed(known, kind):
+    images, groups, told = known
+    rng = np.random.default_rng(2)
+    some = images[rng.integers(0, len(images), 100)]
+    made = np.ascontiguousarray(CONTROLS[kind](some, rng))
+    assert told.copied(nearest(made, images, groups)[0]).mean() >= 0.99
+
+
+def test_honest_rows_raise_few_false_alarms(known):
+    images, groups, told = known
+    assert told.copied(nearest(pictures(200, seed=3), images, groups)[0]).mean() <= 0.05
+
+
 @pytest.mark.parametrize("channels", [1, 3])
-def test_nearest_agrees_with_all_pairs(k, channels):
-    rows, reference = pictures(20, 1, channels=channels), pictures(30, 2, channels=channels)
-    table = all_distances(rows, reference)
-    distance, position = nearest(rows, reference, k)
-    assert distance.shape == position.shape == (20, k)
-    np.testing.assert_allclose(distance, np.sort(table, axis=1)[:, :k], rtol=1e-5)
-    np.testing.assert_allclose(np.take_along_axis(table, position, axis=1), distance, rtol=1e-5)
-
-
-def test_nearest_of_no_rows():
-    distance, position = nearest(pictures(0), pictures(5), 2)
-    assert distance.shape == position.shape == (0, 2)
-
-
-def test_nearest_measures_grey_levels_whatever_the_size():
-    for side in (2, 16):
-        dark, light = np.full((1, side, side, 1), 10, np.uint8), np.full((1, side, side, 1), 250, np.uint8)
-        assert nearest(dark, light)[0][0, 0] == pytest.approx(240)  # and unsigned bytes do not wrap
-
-
-def test_real_to_real_is_the_distance_to_the_nearest_other_row():
-    images = pictures(25)
-    table = all_distances(images, images)
-    np.fill_diagonal(table, np.inf)
-    np.testing.assert_allclose(real_to_real(images, np.arange(25)), table.min(axis=1), rtol=1e-5)
-
-
-def test_real_to_real_looks_past_the_whole_of_its_own_group():
+def test_a_row_is_nearest_to_the_row_that_it_was_made_of(channels):
+    images = pictures(60, 4, channels=channels)
     rng = np.random.default_rng(0)
-    base, groups = pictures(6), np.repeat(list("abcdef"), 4)
-    images = np.clip(base[np.repeat(np.arange(6), 4)] + rng.integers(-2, 3, (24, 6, 6, 1)), 0, 255).astype(np.uint8)
-    table = all_distances(images, images)
-    table[groups[:, None] == groups] = np.inf
-    np.testing.assert_allclose(real_to_real(images, groups), table.min(axis=1), rtol=1e-5)
+    for make in CONTROLS.values():
+        distance, position = nearest(np.ascontiguousarray(make(images, rng)), images, np.arange(60))
+        assert (position[:, 0] == np.arange(60)).mean() > 0.98
+        assert (np.diff(distance, axis=1) >= 0).all() and (distance >= 0).all()
 
 
-def test_one_large_group_beside_a_single_row():
-    images, groups = pictures(9), np.array(["a"] * 8 + ["b"])
-    distance = real_to_real(images, groups)
-    assert np.isfinite(distance).all()
-    assert distance[8] == pytest.approx(distance[:8].min(), rel=1e-5)
+def test_an_exact_copy_is_as_near_as_can_be_and_a_negative_is_not():
+    images = pictures(2, 5)
+    assert nearest(images[:1], images[:1], np.zeros(1))[0][0, 0] == pytest.approx(0, abs=1e-4)
+    assert nearest(255 - images[:1], images[:1], np.zeros(1))[0][0, 0] > 0.2
 
 
-def test_a_single_group_has_no_distance_and_the_floor_flags_nothing():
-    images = pictures(5)
-    assert np.isnan(real_to_real(images, np.zeros(5, int))).all()
-    level = floor(images, np.zeros(5, int), 0.01)
-    assert not (nearest(images, images)[0] < level).any()
-    assert floor(images[:1], np.zeros(1, int), 0.01) == 0.0
+def test_of_a_group_the_nearest_row_alone_counts():
+    images = pictures(8, 6)
+    several = np.concatenate([images, exposed(images, np.random.default_rng(0))])
+    groups = np.tile(np.arange(8), 2)
+    position = nearest(images, several, groups)[1]
+    assert all(len(set(groups[p])) == NEIGHBOURS for p in position)
+    assert (groups[position[:, 0]] == np.arange(8)).all()
 
 
-def smooth(count, seed):
-    """Pictures of one distribution: blends of six fixed patterns, plus grain; uint8 (N, 8, 8, 1)."""
-    rng, patterns = np.random.default_rng(seed), np.random.default_rng(99).normal(0, 40, (6, 64))
-    flat = 128 + rng.normal(0, 1, (count, 6)) @ patterns / 2 + rng.normal(0, 3, (count, 64))
-    return np.clip(flat, 0, 255).astype(np.uint8).reshape(-1, 8, 8, 1)
+def test_rows_of_a_rows_own_group_do_not_count():
+    images, groups = pictures(12, 7), np.repeat(np.arange(4), 3)
+    position = nearest(images, images, groups, groups)[1]
+    assert all(g not in groups[p[p >= 0]] for g, p in zip(groups, position, strict=True))
+    assert (position >= 0).sum(axis=1).tolist() == [3] * 12, "three other groups"
 
 
-def test_exact_and_nearly_exact_copies_fall_below_the_floor():
-    train = smooth(400, 0)
-    level = floor(train, np.arange(400), 0.01)
-    noise = np.random.default_rng(1).integers(-2, 3, train.shape)
-    nearly = np.clip(train.astype(int) + noise, 0, 255).astype(np.uint8)
-    assert level > 0
-    assert (nearest(train, train)[0] < level).all()
-    assert (nearest(nearly, train)[0] < level).mean() > 0.99
+def test_no_rows_have_no_neighbours_and_of_few_rows_some_are_missing():
+    distance, position = nearest(pictures(0), pictures(5), np.arange(5))
+    assert distance.shape == position.shape == (0, NEIGHBOURS)
+    distance, position = nearest(pictures(3), pictures(1, 8), np.zeros(1))
+    assert np.isfinite(distance).sum(axis=1).tolist() == [1] * 3 and (position[:, 1:] == -1).all()
+    assert ratios(distance).tolist() == [1.0] * 3
 
 
-@pytest.mark.parametrize("quantile", [0.01, 0.1])
-def test_fresh_draws_are_flagged_at_about_the_quantile(quantile):
-    train, fresh = smooth(1000, 0), smooth(3000, 1)
-    flagged = (nearest(fresh, train)[0] < floor(train, np.arange(1000), quantile)).mean()
-    assert 0.2 * quantile <= flagged <= 2.5 * quantile
+def test_a_blank_row_is_no_copy_of_a_blank_row():
+    blank = np.full((2, 16, 16, 1), 90, np.uint8)
+    assert (nearest(blank, blank, np.arange(2))[0][:, 0] >= 1).all()
 
 
-def test_the_floor_rises_with_its_quantile():
-    train = smooth(200, 0)
-    levels = [floor(train, np.arange(200), q) for q in (0.0, 0.01, 0.1, 0.5, 1.0)]
-    assert levels == sorted(levels)
-    assert levels[0] == pytest.approx(real_to_real(train, np.arange(200)).min())
+def test_where_no_false_alarm_is_allowed_nothing_is_a_copy():
+    images = pictures(20, 9)
+    told = rule(images, np.arange(20), 0.0)
+    assert not told.copied(nearest(images, images, np.arange(20))[0]).any()
 
 
-# In blocks
+@pytest.mark.parametrize("count", [1, 2])
+def test_of_one_or_two_rows_exact_copies_are_caught(count):
+    images = pictures(count, 10)
+    told = rule(images, np.arange(count), FALSE_ALARMS)
+    assert told.copied(nearest(images, images, np.arange(count))[0]).all()
+    assert not told.copied(nearest(pictures(20, 11), images, np.arange(count))[0]).any()
 
 
-@pytest.mark.parametrize("block", [1, 7, 64])
+def test_either_of_the_two_bounds_makes_a_copy():
+    distance = np.array(
+        [[0.1, 0.2, 0.2, 0.2], [0.1, 0.5, 0.5, 0.5], [0.01, 0.011, 0.012, 0.013], [0.3, 0.4, np.inf, np.inf]]
+    )
+    assert Rule(0.02, 0.3).copied(distance).tolist() == [False, True, True, False]
+    np.testing.assert_allclose(ratios(distance), [0.5, 0.2, 0.01 / 0.012, 0.75])
+
+
+def test_the_lower_bound_is_the_quantile_of_many_values_and_holds_for_few():
+    rng = np.random.default_rng(0)
+    many = np.exp(rng.normal(size=5000))
+    assert lower(many, 0.01) == np.quantile(many, 0.01)
+    below = [np.exp(rng.normal()) < lower(np.exp(rng.normal(size=6)), 0.05) for _ in range(4000)]
+    assert np.mean(below) == pytest.approx(0.05, abs=0.015)
+    assert lower(np.array([0.3, 0.4]), 0.01) == 0.0
+
+
+@pytest.mark.parametrize("block", [1, 7])
 def test_the_size_of_a_block_changes_nothing(monkeypatch, block):
-    rows, reference, groups = pictures(23, 1), pictures(40, 2), np.repeat(np.arange(8), 5)
-    reference[30:] = reference[:10]  # equally near: the first counts
-    whole = nearest(rows, reference, 3), real_to_real(reference, groups)
+    rows, reference, groups = pictures(9, 12), pictures(23, 13), np.arange(23) // 2
+    whole = nearest(rows, reference, groups)
     monkeypatch.setattr(copies, "BLOCK", block)
-    parts = nearest(rows, reference, 3), real_to_real(reference, groups)
-    assert np.array_equal(whole[0][0], parts[0][0]) and np.array_equal(whole[0][1], parts[0][1])
-    assert np.array_equal(whole[1], parts[1])
-    first = nearest(reference, reference)[1][:, 0]
-    assert np.array_equal(first[30:], np.arange(10)) and np.array_equal(first[:30], np.arange(30))
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_distances_are_those_of_a_search_among_all_rows_at_once(channels):
-    rows, reference, groups = pictures(200, 1, 12, channels), pictures(700, 2, 12, channels), np.arange(700) // 60
-    flat = [x.reshape(len(x), -1).astype(np.float64) for x in (rows, reference)]
-    near = NearestNeighbors(n_neighbors=2, algorithm="brute").fit(flat[1])
-    distance, position = near.kneighbors(flat[0])
-    found = nearest(rows, reference, 2)
-    np.testing.assert_allclose(found[0], distance / np.sqrt(flat[0].shape[1]), rtol=1e-9)
-    assert np.array_equal(found[1], position)
-    own, place = near.kneighbors(flat[1], 61)
-    own[groups[place] == groups[:, None]] = np.inf
-    np.testing.assert_allclose(real_to_real(reference, groups), own.min(axis=1) / np.sqrt(flat[0].shape[1]), rtol=1e-9)
-
-
-def most_memory(search: Callable[[], object]) -> int:
-    """Bytes that were held at once beyond what was held before."""
-    tracemalloc.start()
-    try:
-        search()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    for one, other in zip(whole, nearest(rows, reference, groups), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5)
 
 
 def test_memory_is_that_of_a_block_and_not_of_the_sets(monkeypatch, tmp_path):
-    monkeypatch.setattr(copies, "BLOCK", 50)
-    np.save(tmp_path / "images.npy", pictures(1600, side=32))
-    images, groups = np.load(tmp_path / "images.npy", mmap_mode="r"), np.repeat([0, 1], [1200, 400])
-    few = most_memory(lambda: nearest(images[:100], images[:400]))
-    many = most_memory(lambda: nearest(images[:100], images))
-    assert few < 2e6 and many < few + 1e5, f"{few:,} and {many:,} bytes for {images.nbytes:,} of pixels"
-    small = most_memory(lambda: real_to_real(images[::4], groups[::4]))
-    large = most_memory(lambda: real_to_real(images, groups))
-    assert large < small + 1600 * 100, f"{small:,} and {large:,} bytes, the largest group having 1200 rows"
+    monkeypatch.setattr(copies, "BLOCK", 64)
+    rows = np.lib.format.open_memmap(tmp_path / "rows.npy", "w+", np.uint8, (2000, 24, 24, 1))
+    rows[:] = np.random.default_rng(0).integers(0, 256, rows.shape, np.uint8)
 
+    def peak(count):
+        tracemalloc.start()
+        nearest(rows[:4], rows[:count], np.arange(count))
+        used = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return used
 
-def test_pixels_of_a_block_are_bounded_however_large_a_picture_is(tmp_path):
-    np.save(
-        tmp_path / "images.npy",
-        np.broadcast_to(pictures(8, side=512)[None], (5, 8, 512, 512, 1)).reshape(40, 512, 512, 1),
-    )
-    images = np.load(tmp_path / "images.npy", mmap_mode="r")
-    assert most_memory(lambda: nearest(images, images)) < 3 * copies.BYTES < 8 * images.size
-
-
-def test_comparisons_of_real_rows_grow_with_their_pairs_and_each_is_made_once(monkeypatch):
-    made, plain = [], copies._squares
-    monkeypatch.setattr(copies, "BLOCK", 16)
-    monkeypatch.setattr(copies, "_squares", lambda a, b: made.append(len(a) * len(b)) or plain(a, b))
-    counts = []
-    for n in (160, 320):
-        made.clear()
-        real_to_real(pictures(n, side=4), np.repeat([0, 1], [n - 5, 5]))
-        counts.append(sum(made))
-    assert counts[0] < 0.6 * 160**2 and counts[1] < 4 * counts[0]
+    peak(64)
+    assert peak(2000) < 2 * peak(500)

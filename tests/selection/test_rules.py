@@ -8,7 +8,7 @@ from pipeline.params.sections import Cap
 from pipeline.selection import rules
 
 WIDE = Cap(rows=(1, 1_000_000), ratio=(1000.0, 1000.0))  # a cap that never binds here
-BLOCK = Selection(band=(0.1, 1.5), third_class=0.8, neighbours=1, copy_floor=0.01, too_few=0.5)
+BLOCK = Selection(band=(0.1, 1.5), third_class=0.8, neighbours=1, copy_false_alarms=0.01, too_few=0.5)
 COUNTS = np.array([100, 64, 36, 4])
 
 
@@ -72,10 +72,10 @@ def test_a_class_without_rows_gets_none():
 
 def judged(**change):
     """Reasons of one row that breaks no rule but for what is changed; class 0's neighbours are 0 and 1."""
-    row = {"label": 0, "judged": 0, "confidence": 0.9, "distance": 0.7, "copy_distance": 5.0, **change}
+    row = {"label": 0, "judged": 0, "confidence": 0.9, "distance": 0.7, "copied": False, **change}
     neighbours = np.array([[True, True, False], [True, True, False], [False, True, True]])
     arrays = {k: np.array([v]) for k, v in row.items()}
-    return rules.reasons(**arrays, copy_floor=1.0, neighbours=neighbours, block=BLOCK)[0]
+    return rules.reasons(**arrays, neighbours=neighbours, block=BLOCK)[0]
 
 
 def test_a_row_that_breaks_no_rule_has_no_reason():
@@ -85,7 +85,7 @@ def test_a_row_that_breaks_no_rule_has_no_reason():
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"copy_distance": 0.5}, "copy"),
+        ({"copied": True}, "copy"),
         ({"distance": 0.05}, "too_near"),
         ({"distance": 1.6}, "too_far"),
         ({"judged": 2}, "third_class"),
@@ -106,8 +106,6 @@ def test_each_rule_alone(change, reason):
         ({"distance": np.nextafter(1.5, 2)}, "too_far"),
         ({"judged": 2, "confidence": 0.8}, "third_class"),
         ({"judged": 2, "confidence": np.nextafter(0.8, 0)}, ""),
-        ({"copy_distance": 1.0}, ""),
-        ({"copy_distance": np.nextafter(1.0, 0)}, "copy"),
     ],
 )
 def test_values_on_a_bound(change, reason):
@@ -115,7 +113,7 @@ def test_values_on_a_bound(change, reason):
 
 
 def test_reasons_are_given_in_the_order_in_which_they_are_listed():
-    third, far, near, copy = {"judged": 2}, {"distance": 9.0}, {"distance": 0.0}, {"copy_distance": 0.0}
+    third, far, near, copy = {"judged": 2}, {"distance": 9.0}, {"distance": 0.0}, {"copied": True}
     assert judged(**third, **far) == "too_far"
     assert judged(**third, **near) == "too_near"
     assert judged(**third, **far, **copy) == judged(**third, **near, **copy) == "copy"
@@ -125,12 +123,12 @@ def test_reasons_are_given_in_the_order_in_which_they_are_listed():
 def test_a_row_without_a_distance_is_judged_by_the_other_rules():
     assert judged(distance=np.nan) == ""
     assert judged(distance=np.nan, judged=2) == "third_class"
-    assert judged(distance=np.nan, copy_distance=0.0) == "copy"
+    assert judged(distance=np.nan, copied=True) == "copy"
 
 
 def test_no_rows_have_no_reasons():
     empty, index = np.zeros(0), np.zeros(0, np.int64)
-    assert len(rules.reasons(index, index, empty, empty, empty, 1.0, np.eye(3, dtype=bool), BLOCK)) == 0
+    assert len(rules.reasons(index, index, empty, empty, empty.astype(bool), np.eye(3, dtype=bool), BLOCK)) == 0
 
 
 def random_rows(seed=0, rows=300, classes=4):
