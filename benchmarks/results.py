@@ -18,6 +18,7 @@ import pandas as pd
 from PIL import Image
 
 from benchmarks import project
+from pipeline.reporting import tables
 from pipeline.samples import Samples
 
 SHOWN = ("classic", "smote", "gmm", "cvae", "cgan", "diffusion", "translate")
@@ -104,26 +105,23 @@ def picture(copy: Path, file: Path) -> None:
 
 
 def publish(cut: str, copy: Path, out: Path) -> None:
-    """The report, its figure, a picture of rows, what the search took, and what it all took."""
+    """The report, its figure, a picture of rows, all that the search tried, and how long it all took."""
     out.mkdir(parents=True, exist_ok=True)
     picture(copy, out / f"{cut}-rows.png")
     shutil.copy(copy / "reports" / "arms.png", out / f"{cut}-arms.png")
     times = [json.loads(f.read_text()) for f in (copy / ".work" / "times").glob("*.json")]
     seconds, kinds = sum(t["seconds"] for t in times), sorted({t["device"] for t in times if t["device"]})
-    tried = pd.read_csv(copy / "results" / "search" / "tried.csv", dtype=str, keep_default_na=False)
-    taken = tried[(tried["taken"] == "True") & (tried["key"] != "")]
-    found = [f"{t.generator}: {t.key} {t.value} ({float(t.gain):+.3f})" for t in taken.itertuples()]
+    tried = pd.read_csv(copy / "results" / "search" / "tried.csv", dtype={"generator": str})
     head = [
         f"`python -m benchmarks.results {cut} /path/to/set /path/to/work`; other keys than shipped: "
         f"`{json.dumps(CUTS[cut].keys)}`.",
         f"All stages added up: {seconds / 60:.0f} minutes on {', '.join(kinds)}, several of them side by side.",
-        "Taken by the search, with the gain in log-likelihood of the validation rows: "
-        + ("; ".join(found) or "nothing."),
         f"Rows of each scarce class, a line each of train, then kept ones of {', '.join(SHOWN)} where fitted:",
         f"![rows]({cut}-rows.png)",
         f"![arms]({cut}-arms.png)",
     ]
-    (out / f"{cut}.md").write_text("\n\n".join([*head, (copy / "reports" / "report.md").read_text()]))
+    tail = ["## What the search tried, on validation", tables.markdown(tables.search_table(tried)) + "\n"]
+    (out / f"{cut}.md").write_text("\n\n".join([*head, (copy / "reports" / "report.md").read_text().strip(), *tail]))
 
 
 def main(cut: str, source: Path, work: Path) -> None:

@@ -87,7 +87,7 @@ def by_class(classes: Sequence[str], parts: Sequence[tuple[Path, np.ndarray]]) -
 
 
 def settle(params: Params, arm: Arm, found: dict) -> tuple[Arm, Recipe]:
-    """The arm and its recipe, with what the search found for its generator if it is a tuned one.
+    """The arm and its recipe, with what the search found for its generator if it is a tuned one, a recipe's name too.
 
     A dose that was found is for arms of the whole dose; those of another one stand for that one.
     """
@@ -96,7 +96,8 @@ def settle(params: Params, arm: Arm, found: dict) -> tuple[Arm, Recipe]:
         return arm, recipe
     used = {k: v for k, v in found.items() if k in Recipe.model_fields}
     dose = found.get("dose", arm.dose) if arm.dose == params.generation.dose else arm.dose
-    return arm.model_copy(update={"dose": dose}), Recipe(**(recipe.model_dump() | used))
+    named = {"dose": dose, "recipe": found.get("recipe", arm.recipe)}
+    return arm.model_copy(update=named), Recipe(**(recipe.model_dump() | used))
 
 
 def write_results(name: str, done: list[dict], held: Samples, out: Path) -> None:

@@ -177,7 +177,8 @@ def test_soft_labels_are_part_label_and_part_what_the_teachers_say(data, settled
 
 def test_a_recipe_that_was_found_keeps_how_the_arm_uses_synthetic_rows(settled):
     found = search.spelt_out(settled, "recipe", "cutmix") | {"weight": 0.7}
-    recipe = retrain.settle(settled, SHIPPED.arms["diffusion"], json.loads(json.dumps(found)))[1]
+    arm, recipe = retrain.settle(settled, SHIPPED.arms["diffusion"], json.loads(json.dumps(found)))
+    assert arm.recipe == "cutmix"
     own, other = settled.recipes["synthetic"], settled.recipes["cutmix"]
     assert (recipe.mix, recipe.views, recipe.balance, recipe.weight) == ("cutmix", other.views, other.balance, 0.7)
     assert (recipe.share, recipe.soft, recipe.real_only) == (own.share, own.soft, own.real_only)

@@ -97,7 +97,7 @@ def exchange(rate: Mapping, arm: str, confidence: float) -> str:
 
 
 def arms_table(metrics: Mapping[str, Mapping], records: Mapping[str, Mapping], verdict: Mapping) -> pd.DataFrame:
-    """One row per arm: role, rows added, the primary metric with its interval, the difference to the best control, its word."""
+    """One row per arm: role, recipe, rows added, primary metric and interval, difference to the best control, its word."""
     metric, rows = verdict["primary_metric"], []
     title = TITLES[metric]
     for arm, values in metrics.items():
@@ -106,6 +106,7 @@ def arms_table(metrics: Mapping[str, Mapping], records: Mapping[str, Mapping], v
             {
                 "arm": arm,
                 "role": records[arm]["arm"]["role"],
+                "recipe": records[arm]["arm"]["recipe"].replace("_", " "),
                 "rows added": _rows_added(records[arm]),
                 title: _score(values, metric),
                 f"points against {verdict['best_control']}": "the best control" if found is None else change(found),
@@ -213,10 +214,7 @@ def _kind(arm: Mapping) -> tuple:
 
 
 def doses(metrics: Mapping[str, Mapping], records: Mapping[str, Mapping], metric: str) -> pd.DataFrame:
-    """Points of the dose curves: arms that differ in their dose alone, by the rows they learnt from; `curve` names them.
-
-    Each curve begins at the arm with the same recipe but no rows, where there is one.
-    """
+    """Points of the dose curves: arms that differ in their dose alone, by the rows they learnt from; `curve` names them."""
     kinds: dict[tuple, list[str]] = {}
     for arm, record in records.items():
         kinds.setdefault(_kind(record["arm"]), []).append(arm)

@@ -152,7 +152,8 @@ def test_the_arms_table_has_a_line_for_each_arm_and_names_the_best_control():
     arms = {a: RECORDS[a] for a in ("oversample", "classic", "diffusion", "cvae")}
     table = answer.arms_table(scored(arms), arms, VERDICT).set_index("arm")
     assert table.loc["oversample", "points against oversample"] == "the best control"
-    assert table.loc["diffusion"].tolist()[1:] == ["40", "92.0 [90.0, 94.0]", "+1.6 [+0.7, +2.6]", "0.031", "",
+    assert table["recipe"].tolist() == [arm["arm"]["recipe"].replace("_", " ") for arm in arms.values()]
+    assert table.loc["diffusion"].tolist()[2:] == ["40", "92.0 [90.0, 94.0]", "+1.6 [+0.7, +2.6]", "0.031", "",
                                                       "HELPS: the whole interval lies above zero"]  # fmt: skip
     assert table.loc["classic", "points against oversample"] == "+0.0 [-1.0, +0.6]", "no negative zero"
     assert table.loc["cvae", "p (Holm)"] == "0.062"
@@ -304,7 +305,11 @@ def test_the_digest_holds_every_fact():
     text = digest()
     facts = ["# HELPS", answer.sentence(VERDICT, ["NA"]), answer.advice(VERDICT), "**Warning:** class NA has 4 rows"]
     facts += ["photos, 32 px", "800 test rows", "150 validation rows", "6 paired seeds", "95 %", "`00ff`", "mixup"]
-    facts += ["| oversample | control | 0 |", "| diffusion | candidate | 40 |", "| recall of cat (12 training rows) |"]
+    facts += [
+        f"| {a} | {said} |"
+        for a, said in (("oversample", "control | plain | 0"), ("diffusion", "candidate | plain | 40"))
+    ]
+    facts += ["| recall of cat (12 training rows) |"]
     facts += [
         "\nAudit: 0 rows left out.\n",
         "<summary>Synthetic rows: 40 of 80 kept</summary>",
