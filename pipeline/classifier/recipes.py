@@ -60,8 +60,11 @@ def losses(logits: torch.Tensor, y: torch.Tensor, recipe: Recipe, share: np.ndar
     """Loss of each row, float (B,), from logits (B, K), classes (B,) or their probabilities (B, K), and class shares (K,).
 
     Balanced softmax (Ren et al., 2020) adds the log prior to the logits, as the logit-adjusted loss of Menon et al.,
-    2021 does with tau = 1.
+    2021 does with tau = 1. Where the prior shifts the logits, in the loss or afterwards, labels are not smoothed: smoothing
+    bounds how far a logit leads, and the prior of a common class would outweigh the surest of its rows.
     """
+    if recipe.loss == "balanced_softmax" or recipe.tau:
+        smoothing = 0.0
     if recipe.loss == "balanced_softmax":
         logits = logits + torch.from_numpy(log_prior(share)).to(logits)
     loss = F.cross_entropy(logits, y, reduction="none", label_smoothing=smoothing)
