@@ -25,14 +25,25 @@ def device(compute: Compute) -> torch.device:
     return torch.device(asked)
 
 
-def precision(compute: Compute) -> str:
-    """`auto`: bf16 on CUDA, fp32 elsewhere (bf16 is several times slower on most CPUs)."""
+FEWEST_PIXELS = 16  # a side; below, bf16 on a CPU costs in conversions what it saves in products
+
+
+def precision(compute: Compute, side: int) -> str:
+    """Of training on pictures of so many pixels a side. `auto`: bf16 on CUDA, and from FEWEST_PIXELS on, on a CPU that has
+    instructions for it (it is several times slower on those that have none); else fp32."""
     if compute.precision != "auto":
         return compute.precision
-    return "bf16-mixed" if device(compute).type == "cuda" else "32-true"
+    where = device(compute).type
+    fast = where == "cuda" or (where == "cpu" and side >= FEWEST_PIXELS and has_bf16())
+    return "bf16-mixed" if fast else "32-true"
 
 
-def describe(compute: Compute) -> dict[str, str]:
+def has_bf16() -> bool:
+    """Whether this CPU multiplies bf16 numbers by instructions of its own."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def describe(compute: Compute, side: int) -> dict[str, str]:
     """What numbers depend on beside settings and data: versions of Python and torch, the device by name, the precision."""
     where = device(compute)
     name = torch.cuda.get_device_name(where) if where.type == "cuda" else platform.machine()
@@ -40,7 +51,7 @@ def describe(compute: Compute) -> dict[str, str]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "device": f"{where.type}, {name}",
-        "precision": precision(compute),
+        "precision": precision(compute, side),
     }
 
 

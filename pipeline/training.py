@@ -115,6 +115,11 @@ class Averages(pl.Callback):
                 self.kept.append(Snapshot(step + 1, decay, {k: t.to("cpu", copy=True) for k, t in weights.items()}))
 
 
+def by_channel(batch: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    """The batch with its images in memory channel by channel: bf16 convolutions of a CPU are then almost twice as fast."""
+    return (batch[0].clone(memory_format=torch.contiguous_format), *batch[1:])  # of one channel, contiguous() copies none
+
+
 def fit(
     module: pl.LightningModule,
     batches: Batches,
@@ -132,7 +137,7 @@ def fit(
     """
     set_threads(compute)
     seed_everything(seed)
-    where = device(compute).type
+    where, exact = device(compute).type, precision(compute, batches.side)
     watch = _Watch(len(batches), report)
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)  # its advice on loaders and devices does not apply here
@@ -140,7 +145,7 @@ def fit(
     trainer = pl.Trainer(
         accelerator=where,
         devices=1,
-        precision=precision(compute),
+        precision=exact,
         max_epochs=1,
         logger=False,
         callbacks=[watch] + ([averages] if averages is not None else []),
@@ -151,7 +156,9 @@ def fit(
         val_check_interval=max(1, len(batches) // val_points) if val is not None else None,
         use_distributed_sampler=False,
     )
-    trainer.fit(module, DataLoader(batches, batch_size=None, shuffle=False, pin_memory=where == "cuda"), val)
+    order = by_channel if (where, exact) == ("cpu", "bf16-mixed") else None
+    loader = DataLoader(batches, batch_size=None, shuffle=False, pin_memory=where == "cuda", collate_fn=order)
+    trainer.fit(module, loader, val)
     if trainer.received_sigterm:
         raise SystemExit(143)  # Lightning would return as if training had been completed
     module.eval()

@@ -75,7 +75,7 @@ def main(
         "recipe": recipe.model_dump(mode="json"),
         "synthetic_rows": by_class(real.classes, parts),
         "pool_rows": len(Samples.load(source.pool)) if source.pool else 0,
-        "machine": devices.describe(params.compute),
+        "machine": devices.describe(params.compute, settings.size),
     }
     (out / "record.json").write_text(json.dumps(record, indent=1))
 

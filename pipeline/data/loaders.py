@@ -72,6 +72,11 @@ class Batches:
     def __len__(self) -> int:
         return self.steps
 
+    @property
+    def side(self) -> int:
+        """Height of the images, in pixels."""
+        return self.real.views.images.shape[1]
+
     @cached_property
     def counts(self) -> tuple[np.ndarray, np.ndarray]:
         added = self.synthetic.y if self.synthetic is not None else np.zeros(0, np.int64)

@@ -14,6 +14,7 @@ from pipeline.classifier.model import Network, Settings
 from pipeline.classifier.train import Training, holdout, train, val_loader
 from pipeline.data.loaders import Batches, Rows
 from pipeline.params import Compute
+from pipeline.samples import to_network
 
 WIDTHS = (8, 16)
 
@@ -69,9 +70,10 @@ def test_initial_weights_do_not_depend_on_the_recipe_and_what_is_learnt_does(fit
     assert not torch.allclose(weights(fit(1, steps=6)[0]), weights(fit(1, recipe=recipe, steps=6)[0]), atol=1e-4)
 
 
-def test_post_hoc_adjustment_changes_the_biases_of_the_plain_training_and_nothing_else(fit, toy):
+def test_post_hoc_adjustment_changes_the_biases_of_a_training_without_smoothing_and_nothing_else(fit, toy):
     rows = toy()
-    plain, adjusted = fit(1, rows)[0].state_dict(), fit(1, rows, recipe="logit_adjusted")[0].state_dict()
+    plain = fit(1, rows, label_smoothing=0.0)[0].state_dict()
+    adjusted = fit(1, rows, recipe="logit_adjusted")[0].state_dict()
     shift = torch.from_numpy(np.log(rows.counts / len(rows))).float()
     torch.testing.assert_close(adjusted.pop("head.bias"), plain.pop("head.bias") - shift)
     assert all(torch.equal(adjusted[name], plain[name]) for name in plain)
@@ -223,8 +225,28 @@ def test_an_accelerator_that_is_absent_is_refused():
         device(Compute(accelerator=absent, precision="auto", processes="auto", threads=1))
 
 
-def test_precision_is_full_on_the_cpu_unless_asked():
-    from pipeline.devices import precision
+@pytest.mark.parametrize(
+    ("asked", "instructions", "side", "expected"),
+    [
+        ("auto", False, 64, "32-true"),
+        ("auto", True, 16, "bf16-mixed"),
+        ("auto", True, 15, "32-true"),
+        ("32-true", True, 64, "32-true"),
+        ("bf16-mixed", False, 8, "bf16-mixed"),
+    ],
+)
+def test_a_cpu_trains_in_bf16_where_that_is_faster_or_asked_for(monkeypatch, asked, instructions, side, expected):
+    from pipeline import devices
 
-    assert precision(Compute(accelerator="cpu", precision="auto", processes="auto", threads=1)) == "32-true"
-    assert precision(Compute(accelerator="cpu", precision="bf16-mixed", processes="auto", threads=1)) == "bf16-mixed"
+    monkeypatch.setattr(devices, "has_bf16", lambda: instructions)
+    compute = Compute(accelerator="cpu", precision=asked, processes="auto", threads=1)
+    assert devices.precision(compute, side) == expected
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_under_bf16_a_cpu_gets_images_channel_by_channel(channels):
+    images = np.arange(2 * 4 * 4 * channels, dtype=np.uint8).reshape(2, 4, 4, channels)
+    y, weight = torch.zeros(2, dtype=torch.int64), torch.ones(2)
+    x, *rest = training.by_channel((to_network(images), y, weight))
+    assert x.stride() == (16 * channels, 16, 4, 1)
+    assert torch.equal(x, to_network(images)) and rest[0] is y and rest[1] is weight
