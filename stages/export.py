@@ -110,7 +110,7 @@ def write_model(run: cards.Run, arms: Path, search: Path, held: Samples, out: Pa
             f"validation rows, more than {portable.TOLERANCE:g}; it is not fit to be handed on, and nothing was exported"
         )
     log.info("ONNX and torch differ by at most %.1e on %d validation rows", difference, len(rows))
-    checked = {"largest_difference": float(f"{difference:.1e}"), "rows_checked": len(rows)}
+    checked = {"agrees_to": portable.TOLERANCE, "rows_checked": len(rows)}  # how far exactly depends on the machine
     (out / "model.safetensors").write_bytes(weights.read_bytes())
     (out / "model.onnx").write_bytes(model)
     files = {name: {"sha256": sha256(out / name)} for name in ("model.safetensors", "model.onnx")}

@@ -23,9 +23,8 @@ def main(
     seen = with_pool(train, pool)
     rule = copies.rule(seen.images, seen.table["group"].to_numpy(), params.selection.copy_false_alarms)
     goal = rules.wanted(real.counts, real.scarce, params.generation.dose, params.generation.cap)
-    rows, beliefs = judge(params, real, seen, made, baseline, rule, goal) if len(made) else (made, np.empty((0, 0)))
+    rows = judge(params, real, seen, made, baseline, rule, goal) if len(made) else made
     rows.save(out)
-    np.save(out / "probabilities.npy", beliefs.astype(np.float32))
     write_banks(out / "views", rows, params)
     account = summarise(rows, goal, rule, params.selection.too_few)
     (out / "summary.json").write_text(json.dumps(account, indent=1))
@@ -42,8 +41,8 @@ def judge(
     baseline: Path,
     rule: copies.Rule,
     goal: np.ndarray,
-) -> tuple[Samples, np.ndarray]:
-    """The rows with what the teachers say of them and whether they are kept or why not, and the teachers' probabilities.
+) -> Samples:
+    """The rows with what the teachers say of them and whether they are kept or why not.
 
     Copies are looked for among all rows that the generator was fitted on.
     """
@@ -59,8 +58,7 @@ def judge(
     labels = [real.classes[j] for j in judged]
     likest = fitted_on.table["id"].to_numpy()[place[:, 0]]
     said = {"judged": labels, "confidence": confidence, "distance": distance, "keep": why == "", "reason": why}
-    rows = made.with_columns(**said, nearest=likest, copy_distance=near[:, 0])
-    return rows, probabilities.mean(axis=0)
+    return made.with_columns(**said, nearest=likest, copy_distance=near[:, 0])
 
 
 def ask_teachers(params: Params, baseline: Path, made: Samples) -> tuple[np.ndarray, np.ndarray]:

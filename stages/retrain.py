@@ -199,30 +199,17 @@ def mixed_up(y: np.ndarray, classes: int, rng: np.random.Generator) -> np.ndarra
 
 
 def synthetic_rows(recipe: Recipe, parts: list[tuple[Path, np.ndarray]]) -> Rows | None:
-    """The chosen rows of each folder as one set to draw from, with soft labels if the recipe asks for them."""
+    """The chosen rows of each folder as one set to draw from."""
     parts = [(folder, chosen) for folder, chosen in parts if len(chosen)]
     if not parts:
         return None
     y = np.concatenate([Samples.load(folder).y[chosen] for folder, chosen in parts])
-    soft = np.concatenate([softened(*part, recipe.soft) for part in parts]) if recipe.soft else None
     weight = np.full(len(y), recipe.weight)
     if len(parts) == 1:  # without a copy of the bank
         folder, chosen = parts[0]
-        return Rows(y, Views.load(folder / "views" / recipe.views), weight, chosen, soft)
+        return Rows(y, Views.load(folder / "views" / recipe.views), weight, chosen)
     banks = [Views.load(folder / "views" / recipe.views).take(chosen) for folder, chosen in parts]
-    return Rows(y, Views.joined(banks), weight, None, soft)
-
-
-def softened(folder: Path, chosen: np.ndarray, soft: float) -> np.ndarray:
-    """What to learn of the chosen rows, float32 (N, K): their labels, of which the part `soft` is what the teachers say.
-
-    Real rows that were set aside have no teachers: their labels are known.
-    """
-    rows, file = Samples.load(folder), folder / "probabilities.npy"
-    hard = np.eye(len(rows.classes), dtype=np.float32)[rows.y[chosen]]
-    if not file.exists():
-        return hard
-    return (1 - soft) * hard + soft * np.load(file, mmap_mode="r", allow_pickle=False)[chosen]
+    return Rows(y, Views.joined(banks), weight)
 
 
 def mix(recipe: Recipe, real: Rows, classes: int, settings: "Settings", seed: int, made: Rows | None) -> Batches:

@@ -92,7 +92,7 @@ def spelt_out(params: Params, key: str, value: Any) -> Found:
     return {key: value, **params.recipes[value].model_dump(mode="json", exclude=SYNTHETIC)}
 
 
-SYNTHETIC = {"share", "weight", "soft", "real_only"}  # keys of a recipe
+SYNTHETIC = {"share", "weight", "real_only"}  # keys of a recipe
 COLUMNS = ["generator", "key", "value", "likelihood", "gain", "standard_error", "correct", "taken"]
 
 
@@ -146,9 +146,8 @@ class Trials:
         if not folder.exists():
             params, options = banded(self.params, found), {k: v for k, v in found.items() if k in GUIDING}
             made = self.made(guided(self.params, name, options), name, options)
-            rows, beliefs = judge(params, self.real, self.seen, made, self.baseline, self.rule, self.goal)
+            rows = judge(params, self.real, self.seen, made, self.baseline, self.rule, self.goal)
             rows.save(folder)
-            np.save(folder / "probabilities.npy", beliefs.astype(np.float32))
             write_banks(folder / "views", rows, params)
         return folder
 

@@ -56,7 +56,7 @@ def write(file: Path, content: object) -> None:
     file.write_text(content if isinstance(content, str) else json.dumps(content))
 
 
-FOUND = {"cvae": {"share": 0.3, "soft": 0.4}}  # by the search, for tuned arms
+FOUND = {"cvae": {"share": 0.3, "weight": 0.4}}  # by the search, for tuned arms
 
 
 def finish(folder: Path, word: str = "HELPS", arms: dict[str, tuple[str, str, str]] = ARMS, **arm: str) -> Path:

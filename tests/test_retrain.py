@@ -74,15 +74,8 @@ def data(tmp_path_factory, toy, settled) -> SimpleNamespace:
     }
     for name, rows in parts.items():
         rows.save(root / name)
-        np.save(root / name / "probabilities.npy", beliefs(len(rows)))
         write_banks(root / name / "views", rows, settled)
     return SimpleNamespace(root=root, real=train, **parts)
-
-
-def beliefs(rows: int) -> np.ndarray:
-    """Class probabilities of which every row has its own."""
-    first = np.linspace(0, 0.5, rows)
-    return np.stack([first, 0.5 - first, np.full(rows, 0.5)], axis=1).astype(np.float32)
 
 
 def parts_of(data, settled, name: str, *folders: str) -> list[tuple[Path, np.ndarray]]:
@@ -156,41 +149,22 @@ def test_a_part_without_rows_is_left_out_and_no_part_at_all_is_none(data, settle
     assert retrain.synthetic_rows(recipe, [none, none]) is None
 
 
-def test_soft_labels_are_part_label_and_part_what_the_teachers_say(data, settled):
-    recipe = settled.recipes["synthetic"].model_copy(update={"soft": 0.4})
-    parts = parts_of(data, settled, "mixture", "first", "second")
-    made = retrain.synthetic_rows(recipe, parts)
-    said = np.concatenate([beliefs(len(getattr(data, folder.name)))[rows] for folder, rows in parts])
-    assert np.allclose(made.soft, 0.6 * np.eye(3)[made.y] + 0.4 * said) and made.soft.dtype == np.float32
-    assert retrain.synthetic_rows(settled.recipes["synthetic"], parts).soft is None
-    data.real.save(data.root / "aside")
-    write_banks(data.root / "aside" / "views", data.real, settled)
-    real = retrain.synthetic_rows(recipe, [(data.root / "aside", np.array([3, 12]))])
-    assert np.array_equal(real.soft, np.eye(3)[data.real.y[[3, 12]]]), "nobody judged rows that were set aside"
-    own = retrain.Rows(data.real.y, Views.load(data.root / "views" / "standard"), np.ones(len(data.real)))
-    batches = retrain.mix(recipe, own, 3, SimpleNamespace(batch=64, steps=40), 0, made)
-    c, row, swap, _ = batches.draw(0)
-    target = batches[0][1].numpy()
-    assert swap.any() and np.array_equal(target[swap], made.soft[row[swap]])
-    assert np.array_equal(target[~swap], np.eye(3, dtype=np.float32)[c[~swap]])
-
-
 def test_a_recipe_that_was_found_keeps_how_the_arm_uses_synthetic_rows(settled):
     found = search.spelt_out(settled, "recipe", "cutmix") | {"weight": 0.7}
     arm, recipe = retrain.settle(settled, SHIPPED.arms["diffusion"], json.loads(json.dumps(found)))
     assert arm.recipe == "cutmix"
     own, other = settled.recipes["synthetic"], settled.recipes["cutmix"]
     assert (recipe.mix, recipe.views, recipe.balance, recipe.weight) == ("cutmix", other.views, other.balance, 0.7)
-    assert (recipe.share, recipe.soft, recipe.real_only) == (own.share, own.soft, own.real_only)
+    assert (recipe.share, recipe.real_only) == (own.share, own.real_only)
     progressive = search.spelt_out(settled, "recipe", "progressive")
     assert retrain.settle(settled, SHIPPED.arms["diffusion"], progressive)[1].balance == (1.0, 0.0)
 
 
 def test_a_tuned_arm_has_what_the_search_found_and_another_has_not(settled):
-    found = {"share": 0.3, "soft": 0.2, "dose": "sqrt", "band": [0.0, 1.0], "guidance": 2.0}
+    found = {"share": 0.3, "weight": 0.2, "dose": "sqrt", "band": [0.0, 1.0], "guidance": 2.0}
     arm, recipe = retrain.settle(settled, SHIPPED.arms["diffusion"], found)
-    assert (recipe.share, recipe.soft, arm.dose) == (0.3, 0.2, "sqrt")
-    assert recipe.weight == settled.recipes["synthetic"].weight
+    assert (recipe.share, recipe.weight, arm.dose) == (0.3, 0.2, "sqrt")
+    assert recipe.real_only == settled.recipes["synthetic"].real_only
     plain = SHIPPED.arms["duplicate"]
     assert retrain.settle(settled, plain, found) == (plain, settled.recipes["synthetic"])
     assert retrain.settle(settled, SHIPPED.arms["diffusion_quarter"], found)[0].dose == "quarter"

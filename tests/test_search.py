@@ -49,16 +49,16 @@ class Judged:
 
 
 def test_better_values_are_taken_one_key_after_the_other():
-    """0.3 is the best share, and soft labels help only with it; nothing else changes anything."""
+    """0.3 is the best share, and another band helps only with it; nothing else changes anything."""
 
     def worth(name: str, found: dict) -> float:
-        return 1 + (found.get("share") == 0.3) + (found.get("soft") == 0.4 and found.get("share") == 0.3)
+        return 1 + (found.get("share") == 0.3) + (found.get("band") == [0.3, 2.5] and found.get("share") == 0.3)
 
     trials, table = Judged(worth, 100), []
     start = trials.run("diffusion", [{}])[0]
-    assert search.climb(trials, "diffusion", start, table, []) == {"share": 0.3, "soft": 0.4}
+    assert search.climb(trials, "diffusion", start, table, []) == {"share": 0.3, "band": [0.3, 2.5]}
     taken = [(row["key"], row["value"]) for row in table if row["taken"]]
-    assert taken == [("share", "0.3"), ("soft", "0.4")]
+    assert taken == [("share", "0.3"), ("band", "[0.3, 2.5]")]
     space = SHIPPED.search.space
     tried = [row["key"] for row in table]
     assert tried.count("share") == len(space.share) and "guidance" in tried and "strength" not in tried
@@ -86,7 +86,7 @@ def test_what_is_not_surely_better_is_not_taken():
     trials, table = Judged(lambda name, found: 1 + 0.01 * len(found), 100, noise=2.0), []
     assert search.climb(trials, "cvae", trials.run("cvae", [{}])[0], table, []) == {}
     assert table and not any(row["taken"] for row in table)
-    assert {row["key"] for row in table} == {"weight", "share", "band", "soft", "dose"}, "cvae has no options to guide"
+    assert {row["key"] for row in table} == {"weight", "share", "band", "dose"}, "cvae has no options to guide"
 
 
 def test_a_likelier_value_with_fewer_rows_right_is_not_taken(monkeypatch):
@@ -120,7 +120,6 @@ def small() -> params.Params:
     space = {k: [] for k in SHIPPED.search.space.model_dump()} | {
         "strength": [(0.1, 0.2)],
         "band": [(0.0, 99.0)],
-        "soft": [0.5],
         "dose": ["quarter"],
     }
     return SHIPPED.model_copy(update={
@@ -163,7 +162,7 @@ def test_a_search_writes_what_it_tried_and_found_and_leaves_nothing_else(small, 
     found, tried = found_in(tmp_path / "one"), pd.read_csv(tmp_path / "one" / "tried.csv")
     assert set(found) == {*small.generators, "heldback"} and not any(found[n] for n in found if n != "translate")
     assert tried["generator"].unique().tolist() == ["translate"] and tried["key"].isna().sum() == 1
-    assert tried["key"].dropna().tolist() == ["strength", "band", "soft", "dose"], "10 trainings are 5 trials"
+    assert tried["key"].dropna().tolist() == ["strength", "band", "dose"], "10 trainings are 5 trials"
     assert set(found["translate"]) == set(tried[tried["taken"]]["key"].dropna())
     assert {p.name for p in (tmp_path / "one").iterdir()} == {"tried.csv", *(f"{n}.json" for n in found)}
     for file in (tmp_path / "one").iterdir():

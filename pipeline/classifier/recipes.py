@@ -33,10 +33,8 @@ def _span(length: int, left: float, rng: np.random.Generator) -> tuple[int, int]
 def between(features: torch.Tensor, y: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     """SMOTE on features (B, D): half of the rows move part of the way to the nearest other row of their class.
 
-    Chawla et al., 2002, within the batch; a row that is alone in its class stays where it is. Of a row with class
-    probabilities the likeliest class counts.
+    Chawla et al., 2002, within the batch; a row that is alone in its class stays where it is.
     """
-    y = y if y.ndim == 1 else y.argmax(dim=1)
     with torch.no_grad():
         distance = torch.cdist(features.float(), features.float())
         distance[(y[:, None] != y[None]) | torch.eye(len(y), dtype=torch.bool, device=y.device)] = torch.inf
@@ -57,7 +55,7 @@ def log_prior(share: np.ndarray) -> np.ndarray:
 
 
 def losses(logits: torch.Tensor, y: torch.Tensor, recipe: Recipe, share: np.ndarray, smoothing: float) -> torch.Tensor:
-    """Loss of each row, float (B,), from logits (B, K), classes (B,) or their probabilities (B, K), and class shares (K,).
+    """Loss of each row, float (B,), from logits (B, K), classes (B,) and class shares (K,).
 
     Balanced softmax (Ren et al., 2020) adds the log prior to the logits, as the logit-adjusted loss of Menon et al.,
     2021 does with tau = 1. Where the prior shifts the logits, in the loss or afterwards, labels are not smoothed: smoothing
@@ -69,8 +67,7 @@ def losses(logits: torch.Tensor, y: torch.Tensor, recipe: Recipe, share: np.ndar
         logits = logits + torch.from_numpy(log_prior(share)).to(logits)
     loss = F.cross_entropy(logits, y, reduction="none", label_smoothing=smoothing)
     if recipe.loss == "class_weighted":
-        weights = torch.from_numpy(class_weights(share)).to(loss)
-        loss = loss * (weights[y] if y.ndim == 1 else y @ weights)
+        loss = loss * torch.from_numpy(class_weights(share)).to(loss)[y]
     return loss
 
 

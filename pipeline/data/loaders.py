@@ -15,22 +15,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Rows:
-    """Labelled rows to draw from: class indices int (N,), the bank of their views, a loss weight and a place in the bank each.
-
-    `soft` float32 (N, K) are the class probabilities to learn from instead of the class, where there are any.
-    """
+    """Labelled rows to draw from: class indices int (N,), the bank of their views, a loss weight and a place in the bank each."""
 
     y: np.ndarray
     views: Views
     weight: np.ndarray
     place: np.ndarray | None = None  # which row of the bank each row is; None: the same
-    soft: np.ndarray | None = None
 
     def take(self, rows: np.ndarray) -> "Rows":
         """The rows at these positions, or where a mask is true; the bank stays whole."""
         place = np.arange(len(self.y)) if self.place is None else self.place
-        soft = None if self.soft is None else self.soft[rows]
-        return Rows(self.y[rows], self.views, self.weight[rows], place[rows], soft)
+        return Rows(self.y[rows], self.views, self.weight[rows], place[rows])
 
     def view(self, rows: np.ndarray, u: np.ndarray) -> np.ndarray:
         """The view of each row that a number u in [0, 1) points at, as a position in the bank."""
@@ -38,7 +33,7 @@ class Rows:
         return start[place] + (u * (start[place + 1] - start[place])).astype(np.int64)
 
     def relabelled(self, y: np.ndarray) -> "Rows":
-        """The rows as other classes, without the probabilities that belonged to the former ones."""
+        """The rows as other classes."""
         return Rows(y, self.views, self.weight, self.place)
 
     @classmethod
@@ -148,10 +143,7 @@ class Batches:
         return self.synthetic is not None and step < round(self.steps * (1 - self.real_only))
 
     def __getitem__(self, step: int) -> "tuple[torch.Tensor, torch.Tensor, torch.Tensor]":
-        """Images float (B, C, H, W) in [-1, 1], classes int64 (B,), loss weights float (B,).
-
-        With synthetic rows that have probabilities, what to learn is float32 (B, K) instead of classes.
-        """
+        """Images float (B, C, H, W) in [-1, 1], classes int64 (B,), loss weights float (B,)."""
         import torch
 
         c, row, swap, view = self.draw(step)
@@ -162,11 +154,7 @@ class Batches:
                 images[mask], weight[mask] = rows.views.images[view[mask]], rows.weight[row[mask]]
         if self.mixes(step):
             weight *= self.scale[c].astype(np.float32)
-        target = c.astype(np.int64)
-        if self.synthetic is not None and self.synthetic.soft is not None:
-            target = np.eye(self.classes, dtype=np.float32)[c]
-            target[swap] = self.synthetic.soft[row[swap]]
-        return to_network(images), torch.from_numpy(target), torch.from_numpy(weight)
+        return to_network(images), torch.from_numpy(c.astype(np.int64)), torch.from_numpy(weight)
 
 
 def _mean_weight(rows: Rows, classes: int) -> np.ndarray:

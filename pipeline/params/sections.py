@@ -167,7 +167,6 @@ class Space(Block):
     churn: list[Annotated[float, Field(ge=0, le=1000)]]
     strength: list[Annotated[tuple[Share, Share], Pair, Rising]]
     band: list[Band]
-    soft: list[Share]
     dose: list[Dose]
 
 
@@ -185,7 +184,6 @@ class Recipe(Block):
     balance: Balance
     share: Share
     weight: Annotated[float, Field(ge=0, le=10)]
-    soft: Share
     real_only: Share
     loss: Literal["cross_entropy", "class_weighted", "balanced_softmax"]
     tau: Annotated[float, Field(ge=0, le=4)]
