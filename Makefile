@@ -31,11 +31,11 @@ WITH = sed -n 's/^$(1)@//p' .work/stages | sed '1!G;h;$$!d' | while read -r name
 side-by-side:
 	@mkdir -p .work && dvc stage list --name-only > .work/stages
 	@dvc --wait-for-lock repro label_pool
-	@{ $(call WITH,fit_generator,true); $(call WITH,fit_generator,false) | xargs; } | xargs -P $(LANES) -L 1 $(REPRO)
+	@{ $(call WITH,fit_generator,true); echo train_encoder; $(call WITH,fit_generator,false) | xargs; } | xargs -P $(LANES) -L 1 $(REPRO)
 	@$(REPRO) search
 	@{ $(call WITH,generate,true); $(call WITH,generate,false) | xargs; } | sed 's/generate@\([^ ]*\)/& pseudo_label@\1/g' | \
 		xargs -P $(LANES) -L 1 $(REPRO)
-	@{ $(call WITH,retrain,true) | xargs -n 2; $(call WITH,retrain,false) | xargs; echo measure_fidelity repeat; } | \
+	@{ $(call WITH,retrain,true) | xargs -n 2; $(call WITH,retrain,false) | xargs; echo measure_fidelity; echo audit_copies repeat; } | \
 		SIDE_BY_SIDE=$(PAIR) xargs -P $(PAIR) -L 1 $(REPRO)
 
 setup: $(READY)

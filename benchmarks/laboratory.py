@@ -17,7 +17,17 @@ from pipeline import generators
 from pipeline.params import Params, borrowing
 from pipeline.samples import Samples
 from pipeline.seeds import derive
-from stages import augment, fit_generator, generate, label_pool, prepare, pseudo_label, retrain, train_baseline
+from stages import (
+    augment,
+    fit_generator,
+    generate,
+    label_pool,
+    prepare,
+    pseudo_label,
+    retrain,
+    train_baseline,
+    train_encoder,
+)
 
 
 class NotMade(ValueError):
@@ -46,6 +56,8 @@ class Laboratory:
             self.pool,
             lambda out: label_pool.main(params, self.train, self.val, unlabelled, bank, self.baseline, out),
         )
+        self.encoder = self.folder / "encoder"
+        self._once(self.encoder, lambda out: train_encoder.main(params, self.train, self.pool, bank, out))
 
     def trained(self, params: Params, name: str) -> Path:
         """validation.npz of this arm: probabilities (S, N, K) of the validation rows, y and groups (N,)."""
@@ -67,7 +79,9 @@ class Laboratory:
         return self._made(
             f"selected/{name}",
             key,
-            lambda out: pseudo_label.main(params, name, self.train, self.pool, made, self.baseline, self.found, out),
+            lambda out: pseudo_label.main(
+                params, name, self.train, self.pool, made, self.baseline, self.encoder, self.found, out
+            ),
         )
 
     def drawn(self, params: Params, name: str) -> Path:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from pipeline.data.loaders import Batches
+from pipeline.data.loaders import Batches, Pairs
 from pipeline.devices import device, precision, seed_everything, set_threads
 from pipeline.params import Compute
 from pipeline.processes import Report
@@ -125,7 +125,7 @@ def by_channel(batch: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
 
 def fit(
     module: pl.LightningModule,
-    batches: Batches,
+    batches: Batches | Pairs,
     compute: Compute,
     seed: int,
     report: Report,

@@ -25,6 +25,7 @@ class Verdict(BaseModel, strict=True):
     verdict: Word
     reason: str
     guardrails: list[Rail]
+    refused: list[str]  # generators
 
 
 def main(params: Params, verdict: Path) -> None:
@@ -59,9 +60,11 @@ def objections(found: Verdict, rules: Gate) -> list[str]:
     broken = [rail.name for rail in found.guardrails if rail.broken]
     if rules.guardrails and broken:
         why.append(f"guardrails broken: {', '.join(broken)}")
+    if rules.copies and found.refused:
+        why.append(f"generators whose rows are copies of training rows: {', '.join(found.refused)}")
     return why
 
 
 def looked_for(rules: Gate) -> str:
-    kinds = [*rules.fail_on, *["a broken guardrail"] * rules.guardrails]
+    kinds = [*rules.fail_on, *["a broken guardrail"] * rules.guardrails, *["a refused generator"] * rules.copies]
     return f"gate stops {', '.join(kinds) or 'nothing'}"

@@ -20,6 +20,8 @@ from stages import Output
 from stages.evaluate import read_scores
 
 log = logging.getLogger("stages")
+ENDS = ("value", "ci_low", "ci_high")
+TEXT = dict.fromkeys(("generator", "class", "space", "measure"), str)
 
 
 def main(
@@ -52,7 +54,9 @@ def main(
     run = read_run(params, train, about, selected, models, results, times, noted, before, code)
     facts = runs.facts(run)
     metrics.write_text(json.dumps(facts["metrics"], indent=1))
-    verdict.write_text(json.dumps(run.verdict | {"sentence": facts["sentence"]}, indent=1))
+    verdict.write_text(
+        json.dumps(run.verdict | {"sentence": facts["sentence"], "refused": runs.refused(run)}, indent=1)
+    )
     run.scores.to_csv(scores, index=False)
     plots.mkdir(parents=True)
     for name, frame in runs.plots(run, facts["metrics"]).items():
@@ -102,6 +106,9 @@ def read_run(
         losses={g: read(models / "generators" / g / "curve.json") for g in params.made},
         selections={g: read(selected / g / "summary.json") for g in params.made},
         tried=pd.read_csv(results / "search" / "tried.csv", dtype={"generator": str}),
+        copies=pd.read_csv(
+            results / "copies.csv", dtype=TEXT, keep_default_na=False, na_values=dict.fromkeys(ENDS, "")
+        ),
         fidelity=pd.read_csv(fidelity, dtype={"class": str}, keep_default_na=False, na_values={"value": [""]}),
         pool=read(selected / POOL / "summary.json"),
         train=Samples.load(train),

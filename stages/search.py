@@ -29,7 +29,15 @@ Found = dict[str, Any]  # settings that differ from what params say
 
 
 def main(
-    params: Params, train: Path, pool: Path, val: Path, views: Path, models: Path, baseline: Path, out: Output
+    params: Params,
+    train: Path,
+    pool: Path,
+    val: Path,
+    views: Path,
+    models: Path,
+    baseline: Path,
+    encoder: Path,
+    out: Output,
 ) -> None:
     out.mkdir(parents=True)
     found: dict[str, Found] = {name: {} for name in [*params.generators, HELDBACK]}
@@ -37,7 +45,7 @@ def main(
     if params.searched and len(Samples.load(train).scarce):
         processes.warm(__name__, "pipeline.classifier.train")
         with TemporaryDirectory(dir=out) as folder:
-            trials = Trials(params, train, pool, val, views, models, baseline, Path(folder))
+            trials = Trials(params, train, pool, val, views, models, (baseline, encoder), Path(folder))
             recipes = params.search.space.recipe
             for name, start in ranked(trials, params.searched, table):
                 found[name] = climb(trials, name, start, table, recipes)
@@ -107,12 +115,12 @@ class Trials:
         val: Path,
         views: Path,
         models: Path,
-        baseline: Path,
+        judges: tuple[Path, Path],
         folder: Path,
     ) -> None:
         self.params, self.train, self.val, self.views = params, train, val, views
         self.fitted_on = (train, pool)
-        self.models, self.baseline, self.folder = models, baseline, folder
+        self.models, self.judges, self.folder = models, judges, folder
         self.real, self.held, self.left = Samples.load(train), Samples.load(val), params.search.trainings
         self.goal = wanted(self.real.counts, self.real.scarce, params.generation.dose, params.generation.cap)
         self.seen = with_pool(*self.fitted_on)
@@ -146,7 +154,7 @@ class Trials:
         if not folder.exists():
             params, options = banded(self.params, found), {k: v for k, v in found.items() if k in GUIDING}
             made = self.made(guided(self.params, name, options), name, options)
-            rows = judge(params, self.real, self.seen, made, self.baseline, self.rule, self.goal)
+            rows = judge(params, self.real, self.seen, made, self.judges, self.rule, self.goal)
             rows.save(folder)
             write_banks(folder / "views", rows, params)
         return folder

@@ -91,9 +91,10 @@ def finish(folder: Path, word: str = "HELPS", arms: dict[str, tuple[str, str, st
 
 def summary(made: Samples) -> dict:
     dropped = dict.fromkeys(("copy", "too_near", "third_class", "quota"), 0)
-    counts = {"wanted": 8, "generated": 8, "kept": 4, "agreed": 8, "dropped": dropped | {"too_far": 4}}
+    counts = {"wanted": 8, "generated": 8, "kept": 4, "agreed": 8, "disputed": 0, "dropped": dropped | {"too_far": 4}}
     return {
         "copy_rule": {"distance": 0.05, "ratio": 0.4},
+        "refused": "",
         "warnings": [],
         "classes": {c: counts for c in WORST[2:] if len(made)},
     }

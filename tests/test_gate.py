@@ -20,10 +20,17 @@ SOUND = {"name": "AUPRC", "difference": 0.01, "ci_low": 0.0, "ci_high": 0.02, "b
 BROKEN = {"name": "recall of 8", "difference": -0.1, "ci_low": -0.2, "ci_high": -0.05, "broken": True}
 
 
-def verdict(word: str, *rails: dict) -> str:
+def verdict(word: str, *rails: dict, refused: tuple[str, ...] = ()) -> str:
     """verdict.json as the report stage writes it, with more keys than the gate reads."""
     return json.dumps(
-        {"verdict": word, "reason": f"why {word}", "guardrails": list(rails), "difference": None, "arms": {}}
+        {
+            "verdict": word,
+            "reason": f"why {word}",
+            "guardrails": list(rails),
+            "refused": list(refused),
+            "difference": None,
+            "arms": {},
+        }
     )
 
 
@@ -52,7 +59,7 @@ def test_as_shipped_only_hurts_shuts_it(ask, word):
     code, said = ask(verdict(word, SOUND))
     assert code == (word == "HURTS") and len(said.splitlines()) == 1
     assert f"{word} (why {word})" in said and ("SHUT" in said) == (word == "HURTS")
-    assert word == "HURTS" or "stops HURTS, a broken guardrail" in said
+    assert word == "HURTS" or "stops HURTS, a broken guardrail, a refused generator" in said
 
 
 def test_a_broken_guardrail_shuts_it_and_is_named(ask):
@@ -70,14 +77,21 @@ def test_both_reasons_stand_in_the_one_line(ask):
 @pytest.mark.parametrize("stopped", [(), ("HURTS", "CANNOT_TELL"), WORDS])
 @pytest.mark.parametrize("guardrails", [True, False])
 @pytest.mark.parametrize("rails", [(), (SOUND,), (SOUND, BROKEN)])
-def test_params_say_what_counts(word, stopped, guardrails, rails):
-    rules = Gate(fail_on=list(stopped), guardrails=guardrails)
-    why = gate.objections(gate.Verdict.model_validate_json(verdict(word, *rails)), rules)
-    assert len(why) == (word in stopped) + (guardrails and BROKEN in rails)
+@pytest.mark.parametrize("copies", [True, False])
+@pytest.mark.parametrize("refused", [(), ("cvae",)])
+def test_params_say_what_counts(word, stopped, guardrails, rails, copies, refused):
+    rules = Gate(fail_on=list(stopped), guardrails=guardrails, copies=copies)
+    why = gate.objections(gate.Verdict.model_validate_json(verdict(word, *rails, refused=refused)), rules)
+    assert len(why) == (word in stopped) + (guardrails and BROKEN in rails) + (copies and bool(refused))
+
+
+def test_a_refused_generator_shuts_it_and_is_named(ask):
+    code, said = ask(verdict("NEUTRAL", SOUND, refused=("cvae", "cgan")))
+    assert code == 1 and said.rstrip().endswith("SHUT: generators whose rows are copies of training rows: cvae, cgan")
 
 
 def test_a_gate_that_stops_nothing_says_so(ask):
-    code, said = ask(verdict("HURTS", BROKEN), fail_on=[], guardrails=False)
+    code, said = ask(verdict("HURTS", BROKEN, refused=("cvae",)), fail_on=[], guardrails=False, copies=False)
     assert code == 0 and "open: HURTS" in said and "stops nothing" in said
 
 

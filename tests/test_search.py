@@ -12,7 +12,7 @@ from pipeline import generators, params
 from pipeline.data import splits
 from pipeline.samples import Facts, Samples
 from pipeline.seeds import derive
-from stages import search, train_baseline
+from stages import search, train_baseline, train_encoder
 from stages.augment import write_banks
 
 SHIPPED = params.load(Path(params.__file__).parents[2] / "params.yaml")
@@ -148,8 +148,9 @@ def places(tmp_path_factory, toy, small) -> dict[str, Path]:
     model.save(root / "models" / "diffusion")
     (root / "baseline").mkdir()
     train_baseline.main(small, *(root / n for n in ("train", "val", "views")), root / "baseline")
+    train_encoder.main(small, *(root / n for n in ("train", "pool", "views")), root / "encoder")
     assert len(np.unique(splits.folds(train.y, train.table["group"].to_numpy(), 3, derive(0, "folds")))) == 3
-    return {n: root / n for n in ("train", "pool", "val", "views", "models", "baseline")}
+    return {n: root / n for n in ("train", "pool", "val", "views", "models", "baseline", "encoder")}
 
 
 def found_in(folder: Path) -> dict[str, dict]:

@@ -157,6 +157,37 @@ class Batches:
         return to_network(images), torch.from_numpy(c.astype(np.int64)), torch.from_numpy(weight)
 
 
+@dataclass(frozen=True)
+class Pairs:
+    """Batches of two different views each of `rows` distinct rows (fewer if there are not so many), without labels."""
+
+    views: Views
+    rows: int
+    steps: int
+    seed: int
+
+    def __len__(self) -> int:
+        return self.steps
+
+    @property
+    def side(self) -> int:
+        """Height of the images, in pixels."""
+        return self.views.images.shape[1]
+
+    def draw(self, step: int) -> np.ndarray:
+        """Positions in the bank, int (2, B): in column i two views of a row; of a row with one view the same twice."""
+        rng, start = np.random.default_rng([self.seed, step]), self.views.start
+        row = rng.choice(len(start) - 1, min(self.rows, len(start) - 1), replace=False)
+        many, u = start[row + 1] - start[row], rng.random((2, len(row)))
+        one = (u[0] * many).astype(np.int64)
+        other = (one + 1 + (u[1] * (many - 1)).astype(np.int64)) % many
+        return start[row] + np.stack([one, other])
+
+    def __getitem__(self, step: int) -> "tuple[torch.Tensor]":
+        """Images float (2 B, C, H, W) in [-1, 1]: row i and row B + i show the same."""
+        return (to_network(self.views.images[self.draw(step).reshape(-1)]),)
+
+
 def _mean_weight(rows: Rows, classes: int) -> np.ndarray:
     """Mean loss weight of each class, float (K,); zero for a class without rows."""
     count = np.bincount(rows.y, minlength=classes)

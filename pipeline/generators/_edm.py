@@ -10,13 +10,16 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Annotated, ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import nn
 
-from pipeline.generators._blocks import Block, NetworkGenerator, NetworkOptions, fold, halvings
+from pipeline import devices
+from pipeline.generators._blocks import Block, NetworkGenerator, NetworkOptions, Padded, fold, halvings
 from pipeline.params.fields import Pair, Rising
+from pipeline.samples import to_network
 
 P_MEAN, P_STD, SIGMA_DATA, SIGMA_MIN, SIGMA_MAX, RHO = -1.2, 1.2, 0.5, 0.002, 80.0, 7.0  # table 1
 S_MIN, S_MAX, S_NOISE = 0.05, 50.0, 1.003  # table 5, CIFAR-10
@@ -111,6 +114,19 @@ class Denoiser(nn.Module):
         error = (self.denoise(noisy, sigma, y, shape) - x).square().mean(dim=(1, 2, 3))
         yield "denoiser", (weight * error).mean()
 
+    def surprise(self, x: torch.Tensor, y: torch.Tensor, levels: int = 8) -> torch.Tensor:
+        """The weighted error of denoising images (N, C, H, W) of classes y (N,), a mean over noise levels, (N,).
+
+        Every image gets the same noise, at levels evenly spaced over the middle of those trained on.
+        """
+        total, noise = torch.zeros(len(x), device=x.device), torch.Generator().manual_seed(0)
+        for z in torch.linspace(-1.5, 1.5, levels):
+            sigma = (z * P_STD + P_MEAN).exp().to(x.device).expand(len(x))
+            drawn = torch.randn(self.image, generator=noise).to(x.device)
+            error = (self.denoise(x + drawn * sigma.view(-1, 1, 1, 1), sigma, y) - x).square().mean(dim=(1, 2, 3))
+            total += error * (sigma**2 + SIGMA_DATA**2) / (sigma * SIGMA_DATA) ** 2
+        return total / levels
+
     def guided(self, x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """D(x; sigma (N,)), led away from what it would be without a class where sigma lies in the interval."""
         d = self.denoise(x, sigma, y)
@@ -203,6 +219,17 @@ class Diffusion(NetworkGenerator):
 
     def auto_steps(self, rows: int) -> int:
         return min(100_000, 2000 + rows)
+
+    @torch.inference_mode()
+    def known(self, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """Minus the loss of each row, by the weights that its class is drawn with (Carlini et al., 2023)."""
+        where, padded, out = devices.device(self.compute), Padded(images, self.side), np.empty(len(images))
+        for i in np.unique(self.chosen[labels]):
+            network, own = self.networks[i].to(where).eval(), np.flatnonzero(self.chosen[labels] == i)
+            for rows in np.array_split(own, math.ceil(len(own) / 256)):
+                y = torch.from_numpy(labels[rows]).to(where)
+                out[rows] = -network.surprise(to_network(padded[rows]).to(where), y).cpu().numpy()
+        return out
 
     def build(self) -> Denoiser:
         net = UNet(self.side, self.shape[2], self.classes, self.options)

@@ -80,6 +80,13 @@ class Generator(ABC):
             report(len(part), "")
         return out
 
+    def known(self, images: np.ndarray, labels: np.ndarray) -> np.ndarray | None:
+        """How well known real rows of these classes seem to the fitted state, float (N,), the higher the better.
+
+        None where a family cannot tell. For membership inference.
+        """
+        return None
+
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         state = {"options": self.options.model_dump(), "shape": self.shape, "classes": self.classes, **self._state()}

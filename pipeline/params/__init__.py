@@ -14,6 +14,7 @@ from pipeline.params.sections import (
     Classifier,
     Compute,
     Data,
+    Encoder,
     Evaluation,
     Fidelity,
     Gate,
@@ -43,6 +44,7 @@ class Params(Block):
     augment: Augment
     classifier: Classifier
     teachers: Teachers
+    encoder: Encoder
     pool: Pool
     generators: Annotated[dict[Name, Generator], Field(min_length=1)]
     generation: Generation

@@ -109,6 +109,12 @@ class Classifier(Block):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
 
 
+class Encoder(Block):
+    steps: Auto | Count
+    rows: Annotated[int, Field(ge=2, le=100_000)]
+    temperature: Positive
+
+
 class Teachers(Block):
     folds: Annotated[int, Field(ge=2, le=20)]
     recipe: Name
@@ -155,6 +161,7 @@ class Selection(Block):
     third_class: Share
     neighbours: Annotated[int, Field(ge=0)]
     copy_false_alarms: Share
+    max_copy_share: Share
     too_few: Share
 
 
@@ -222,6 +229,7 @@ Word = Literal["HELPS", "NEUTRAL", "HURTS", "CANNOT_TELL"]  # what a verdict can
 class Gate(Block):
     fail_on: Annotated[list[Word], AfterValidator(distinct)]
     guardrails: bool
+    copies: bool
 
 
 class Evaluation(Block):

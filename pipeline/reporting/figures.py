@@ -214,13 +214,16 @@ def grid(images: np.ndarray, rows: Sequence[Sequence[int]], names: Sequence[str]
 
 
 def pairs(left: np.ndarray, right: np.ndarray | None, captions: Sequence[str]) -> bytes:
-    """Images over their counterparts, uint8 (N, H, W, C), with a caption each; `right` None hides the counterparts."""
-    lines = [left] if right is None else [left, right]
-    figure, all_axes = subplots(len(lines), len(left), 0.95 * len(left), 1.05 * len(lines) + 0.2)
-    for row, images in zip(all_axes, lines, strict=True):
-        for axes, image in zip(row, images, strict=True):
-            axes.imshow(np.broadcast_to(image, (*image.shape[:2], 3)), interpolation="nearest")
-            axes.axis("off")
-    for axes, caption in zip(all_axes[0], captions, strict=True):
-        axes.set_title(caption, fontsize=7)
+    """Images over their counterparts, uint8 (N, H, W, C), eight a line, with a caption each; `right` None hides these."""
+    kinds, columns = [left] if right is None else [left, right], min(8, len(left))
+    lines = -(-len(left) // columns)
+    figure, all_axes = subplots(lines * len(kinds), columns, 0.95 * columns, lines * (1.05 * len(kinds) + 0.2))
+    for axes in all_axes.flat:
+        axes.axis("off")
+    for i, caption in enumerate(captions):
+        line, column = divmod(i, columns)
+        for k, images in enumerate(kinds):
+            axes = all_axes[line * len(kinds) + k, column]
+            axes.imshow(np.broadcast_to(images[i], (*images[i].shape[:2], 3)), interpolation="nearest")
+        all_axes[line * len(kinds), column].set_title(caption, fontsize=7)
     return png(figure)

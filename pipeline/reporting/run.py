@@ -10,10 +10,11 @@ from markupsafe import Markup
 from pipeline.evaluation.openings import settings_hash
 from pipeline.evaluation.scores import confusion
 from pipeline.params import POOL, Params
-from pipeline.reporting import answer, cost, data, figures, html, tables
+from pipeline.reporting import answer, copies, cost, data, figures, html, tables
 from pipeline.samples import Samples
 from pipeline.selection.rules import REASONS
 
+CLOSEST = 16  # pairs of a generator that are shown
 MEASURED = (
     "balanced_accuracy",
     "macro_f1",
@@ -50,6 +51,7 @@ class Run:
     selections: Mapping[str, dict]  # by generator: rows wanted, kept, dropped
     pool: Mapping  # what became of the unlabelled rows
     fidelity: pd.DataFrame
+    copies: pd.DataFrame  # what the copy audit found
     train: Samples
     fitted_on: Samples  # train, and the rows of the pool that generators learnt from too
     synthetic: Mapping[str, Samples]
@@ -111,12 +113,15 @@ def facts(run: Run) -> dict:
     } | generated(run)
 
 
-def generated(run: Run) -> dict[str, pd.DataFrame]:
+def generated(run: Run) -> dict[str, pd.DataFrame | list[str]]:
     """What generators made, how near to real rows, from which weights, and how its use was found."""
     return {
         "kept": tables.kept_table({g: s for g, s in run.selections.items() if g in selected_from(run.params)}),
         "selection": tables.selection_table(run.selections),
         "fidelity": tables.fidelity_table(run.fidelity),
+        "copy_audit": copies.audit_table(run.copies),
+        "copies_by_class": copies.class_table(run.copies, run.selections),
+        "copies_said": copies.sentences(run.selections, run.params.selection.copy_false_alarms),
         "search": tables.search_table(run.tried),
         "pool": data.pool_table(run.pool),
         "pool_trials": data.pool_trials(run.pool),
@@ -138,6 +143,11 @@ def warnings(run: Run) -> list[str]:
             f"only {judged} of {len(run.about['classes'])} classes have test rows: every mean over classes is over those"
         )
     return run.about["warnings"] + found
+
+
+def refused(run: Run) -> list[str]:
+    """The generators that the copy audit keeps from being used, of those whose rows an arm would select from."""
+    return [g for g, s in run.selections.items() if g in selected_from(run.params) and s["refused"]]
 
 
 def selected_from(params: Params) -> set[str]:
@@ -275,7 +285,7 @@ def closest_pairs(run: Run, rows: Samples) -> Markup:
     if not len(rows):
         return Markup("")
     distance = rows.table["copy_distance"].to_numpy()
-    order = np.argsort(distance, kind="stable")[: run.params.report.examples]
+    order = np.argsort(distance, kind="stable")[:CLOSEST]
     captions = [f"{rows.table['label'][i]}\n{distance[i]:.3f}" for i in order]
     place = pd.Series(np.arange(len(run.fitted_on)), run.fitted_on.table["id"])
     real = run.fitted_on.images[place[rows.table["nearest"].iloc[order]]] if show else None

@@ -105,7 +105,7 @@ def arm_points(verdict: Mapping, metrics: Mapping[str, Mapping]) -> pd.DataFrame
 
 
 def selection_table(summaries: Mapping[str, Mapping]) -> pd.DataFrame:
-    """Per generator and class: rows aimed for, generated, kept, agreed on by the teachers, and dropped by each rule."""
+    """Per generator and class: rows aimed for, generated, kept, agreed on by the teachers, disputed, and dropped by each rule."""
     return pd.DataFrame(
         [
             {
@@ -115,6 +115,7 @@ def selection_table(summaries: Mapping[str, Mapping]) -> pd.DataFrame:
                 "generated": v["generated"],
                 "kept": v["kept"],
                 "teachers agree": f"{100 * v['agreed'] / v['generated']:.0f} %",
+                "disputed": v["disputed"],
                 **{r.replace("_", " "): n for r, n in v["dropped"].items()},
             }
             for g, s in summaries.items()

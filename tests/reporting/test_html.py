@@ -83,6 +83,7 @@ def facts(name="cat", **change):
         "copy_rule": {"distance": 0.05, "ratio": 0.4},
         "false_alarms": 0.01,
         "show_real": True,
+        "copies_said": [f"{name}: no copy found."],
         "no_dose": f"No curve of {name}.",
         "params": f"classes: [{name}]",
         **dict.fromkeys(
@@ -102,6 +103,8 @@ def facts(name="cat", **change):
                 "points",
                 "pool",
                 "pool_trials",
+                "copy_audit",
+                "copies_by_class",
             ),
             frame,
         ),
@@ -112,9 +115,20 @@ def facts(name="cat", **change):
 EMPTY = {
     **{
         k: pd.DataFrame()
-        for k in ("comparisons", "repeats", "selection", "times", "guardrails", "search", "points", "pool")
+        for k in (
+            "comparisons",
+            "repeats",
+            "selection",
+            "times",
+            "guardrails",
+            "search",
+            "points",
+            "pool",
+            "copy_audit",
+        )
     },
     "beside": [],
+    "copies_said": [],
     "dose": "",
     "samples": {},
     "pairs": {},

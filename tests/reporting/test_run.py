@@ -68,9 +68,21 @@ def summary(rows: Samples) -> dict:
         "generated": len(rows),
         "kept": int(rows.table["keep"].sum()),
         "agreed": 40,
+        "disputed": 3,
         "dropped": dropped,
     }
-    return {"copy_rule": {"distance": 0.05, "ratio": 0.4}, "classes": {"c": one} if len(rows) else {}, "warnings": []}
+    said = {"copy_rule": {"distance": 0.05, "ratio": 0.4}, "refused": "", "warnings": []}
+    return said | {"classes": {"c": one} if len(rows) else {}}
+
+
+def audited() -> pd.DataFrame:
+    """As the copy audit writes it, of one generator and one class."""
+    lines = [("", s, m, 0.6) for s in ("pixels", "baseline", "encoder") for m in ("closer", "near", "auc", "tpr")]
+    lines += [("", "model", m, 0.55) for m in ("auc", "tpr")] + [("c", "pixels", "closer", 0.7)]
+    columns = ["class", "space", "measure", "value"]
+    frame = pd.DataFrame(lines, columns=columns).assign(ci_low=0.5, ci_high=0.9, made=60, train=3, held=30)
+    frame.insert(0, "generator", "cvae")
+    return frame
 
 
 def record(params, name, real, made):
@@ -151,6 +163,7 @@ def finished(shipped, shares=SHARES, rows=60, **change) -> runs.Run:
         "generators": {"nothing": {}, "cvae": {"steps": 30, "parameters": 999, "restarts": 0, "weights": "abcd"}},
         "losses": {"nothing": [], "cvae": [{"step": 10, "loss": 2.0}, {"step": 20, "loss": 1.0}]},
         "selections": {g: summary(made[g]) for g in ("nothing", "cvae")},
+        "copies": audited(),
         "fidelity": pd.DataFrame(fidelity, columns=["generator", "class", "metric", "value"]),
         "train": real,
         "synthetic": {g: made[g] for g in ("nothing", "cvae")},

@@ -116,7 +116,7 @@ def test_the_class_table_without_an_arm_or_without_test_rows_says_so():
 
 def test_the_selection_table_counts_each_reason():
     dropped = {"copy": 1, "too_near": 2, "too_far": 3, "third_class": 4, "quota": 0}
-    one = {"wanted": 10, "generated": 20, "kept": 10, "agreed": 15, "dropped": dropped}
+    one = {"wanted": 10, "generated": 20, "kept": 10, "agreed": 15, "disputed": 1, "dropped": dropped}
     table = tables.selection_table({"cvae": {"classes": {"cat": one}}, "nothing": {"classes": {}}})
     assert len(table) == 1 and table.loc[0, "teachers agree"] == "75 %"
     assert [table.loc[0, r.replace("_", " ")] for r in dropped] == list(dropped.values())

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.selection.pseudo_label import band_distance, judge, neighbouring
+from pipeline.selection.pseudo_label import band_distance, centre_distance, judge, neighbouring
 
 TEACHERS, DIMS = 3, 6
 
@@ -142,3 +142,20 @@ def test_no_synthetic_rows():
     real, y, fold, _, _ = world(rows=30)
     distance, held = band_distance(real, y, fold, np.empty((TEACHERS, 0, DIMS)), np.zeros(0, np.int64))
     assert distance.shape == (0,) and np.isfinite(held).all()
+
+
+def test_of_an_encoder_without_labels_1_is_as_far_as_95_percent_of_new_rows_too():
+    real, y, _, fresh, labels = world(collapse=1.0)
+    distance = centre_distance(real[0], y, fresh[0], labels)
+    assert 0.91 < (distance <= 1).mean() < 0.98
+    assert np.median(centre_distance(real[0], y, fresh[0], (labels + 1) % 3)) > 2, "of another class they lie far off"
+    moved = centre_distance(3 * real[0] + 1, y, 3 * fresh[0] + 1, labels)
+    assert np.allclose(moved, distance)
+
+
+def test_a_class_of_one_row_has_a_distance_by_the_spread_of_the_others():
+    real, y, _, fresh, labels = world()
+    keep = (y != 2) | (np.cumsum(y == 2) == 1)
+    distance = centre_distance(real[0][keep], y[keep], fresh[0], labels)
+    assert np.isfinite(distance).all() and np.median(distance[labels == 2]) < 2
+    assert len(centre_distance(real[0], y, np.empty((0, DIMS)), np.zeros(0, np.int64))) == 0

@@ -1,0 +1,75 @@
+"""What the copy audit found, as tables and sentences; worded so that nobody takes a search without a find for a proof."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from pipeline.reporting import tables
+
+SPACES = {
+    "pixels": "pixels, mirrored and moved",
+    "baseline": "features of the baseline",
+    "encoder": "features without labels",
+    "model": "the model's own loss",
+}
+
+
+def audit_table(found: pd.DataFrame) -> pd.DataFrame:
+    """Per generator and space, all scarce classes together; `found` has the columns of results/copies.csv."""
+    together = found[found["class"] == ""]
+    rows = []
+    for (name, space), lines in together.groupby(["generator", "space"], sort=False):
+        by = {line["measure"]: said(line) for line in lines.to_dict("records")}
+        rows.append(
+            {
+                "generator": name,
+                "seen in": SPACES[space],
+                "nearer to training than to unseen rows": by.get("closer", ""),
+                "nearer than 99 % of unseen rows are": by.get("near", ""),
+                "membership, AUC": by["auc"],
+                "true positives at 1 % false ones": by["tpr"],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def class_table(found: pd.DataFrame, summaries: Mapping[str, Mapping]) -> pd.DataFrame:
+    """Per generator and class: rows dropped as copies, and the share nearer to training than to unseen rows by space."""
+    single = found[(found["class"] != "") & (found["measure"] == "closer")]
+    rows = []
+    for (name, label), lines in single.groupby(["generator", "class"], sort=False):
+        count, first = summaries[name]["classes"][label], lines.iloc[0]
+        row = {
+            "generator": name,
+            "class": label,
+            "training, unseen rows": f"{first['train']}, {first['held']}",
+            "copies": f"{count['dropped']['copy']} of {count['generated']}",
+        }
+        rows.append(row | {SPACES[line["space"]]: said(line) for line in lines.to_dict("records")})
+    return pd.DataFrame(rows)
+
+
+def said(line: Mapping) -> str:
+    """A share or an AUC with its interval."""
+    return tables.share(*(line[k] for k in ("value", "ci_low", "ci_high")), "")
+
+
+def sentences(summaries: Mapping[str, Mapping], false_alarms: float) -> list[str]:
+    """Per generator what the search for copies found, at which thresholds and with how many false alarms."""
+    told = []
+    for name, summary in summaries.items():
+        classes, rule = summary["classes"].values(), summary["copy_rule"]
+        made, copied = sum(c["generated"] for c in classes), sum(c["dropped"]["copy"] for c in classes)
+        if not made:
+            continue
+        test = (
+            f"by a search among training rows, mirrored, moved and cropped, within {rule['distance']:.3f} of one or "
+            f"{rule['ratio']:.2f} times as far as from the next ones (false alarms: about {100 * false_alarms:g} % of real rows)"
+        )
+        if summary["refused"]:
+            told.append(f"{name}: REFUSED. {summary['refused']}.")
+        elif copied:
+            told.append(f"{name}: {copied} of {made} rows are copies or nearly so, and are not used, {test}.")
+        else:
+            told.append(f"{name}: no copy found in {made} rows, {test}.")
+    return told
