@@ -1,4 +1,4 @@
-# make repro: everything, from set-up to report · make export: what it found, to hand on
+# make repro: everything, from set-up to report · make export: what it found, to hand on · make row ID=...: one row's history
 # make test · make test-all · make lint · make lock
 # Each target first sets up what it needs; a second call installs nothing.
 
@@ -9,7 +9,7 @@ LANES ?= $(shell getconf _NPROCESSORS_ONLN)
 PAIR := $(if $(filter 1,$(LANES)),1,2)
 READY := .venv/ready-$(shell cat $(LOCKED) | cksum | cut -d ' ' -f 1)
 
-.PHONY: repro export side-by-side setup test test-all calibrate lint lock
+.PHONY: repro export row side-by-side setup test test-all calibrate lint lock
 .DEFAULT_GOAL := repro
 
 repro: setup
@@ -21,6 +21,10 @@ repro: setup
 export: setup
 	@dvc status --quiet || { echo "the run is not finished or not up to date (dvc status says why): run make repro first" >&2; exit 2; }
 	@python -m stages export data/real/train data/real/val data/selected models results/search results/evaluation reports pyproject.toml export
+
+# The history of one row, real or synthetic, and its picture made again: make row ID=<an id of a table or a manifest>
+row: setup
+	@python -m stages row '$(ID)' data/real/train data/selected/pool data/selected models/generators results/search .work/rows
 
 # dvc runs one stage at a time. A generator is fitted on one core, so there are as many at once as cores, the last named
 # (mostly the longest) first. Of arms there are two at once, each with half of the cores. A line is one call of dvc: stages

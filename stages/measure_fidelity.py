@@ -1,41 +1,58 @@
-"""measure_fidelity: distances, precision, recall, density, coverage and copies, per generator and class."""
+"""measure_fidelity: how synthetic rows lie beside real ones in two feature spaces, and what they alone teach, per generator."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from pipeline.evaluation.fidelity import compare
+from pipeline.evaluation.fidelity import compare, spread, transfer
 from pipeline.params import Params
 from pipeline.samples import Samples
+from pipeline.seeds import derive
 from stages import Output
 
+COLUMNS = ["generator", "class", "space", "metric", "value", "spread"]
+Line = tuple[str, str, str, str, float, float]
 
-def main(params: Params, train: Path, val: Path, selected: Path, baseline: Path, out: Output) -> None:
+
+def main(params: Params, train: Path, val: Path, selected: Path, baseline: Path, encoder: Path, out: Output) -> None:
     from pipeline import devices
     from pipeline.classifier import predict
 
     devices.set_threads(params.compute)
-    where, network = devices.device(params.compute), predict.load(baseline / "baseline")
-    held, fitted = Samples.load(val), Samples.load(train)
+    where, held, fitted = devices.device(params.compute), Samples.load(val), Samples.load(train)
     sets = {"real": fitted} | {
         name: Samples.load(selected / name) for name in params.generators if len(Samples.load(selected / name))
     }
-    reference = predict.run(network, held.images, where)[1]
-    rows = []
-    for name, samples in sets.items():
-        features = predict.run(network, samples.images, where)[1]
-        for label, mine, theirs in parts(samples, held):
-            block = params.fidelity
-            values = compare(reference[theirs], features[mine], block.neighbours, block.min_rows)
-            own = samples.table[mine]
-            values |= {
-                "rows": float(mine.sum()),
-                "kept": float(own["keep"].mean()),
-                "copies": float((own["reason"] == "copy").mean()),
-            }
-            rows += [(name, label, metric, value) for metric, value in values.items()]
-    pd.DataFrame(rows, columns=["generator", "class", "metric", "value"]).to_csv(out, index=False)
+    lines: list[Line] = [line for name, samples in sets.items() for line in counted(name, samples)]
+    for space, stem in (("baseline", baseline / "baseline"), ("encoder", encoder / "encoder")):
+        network = predict.load(stem)
+        reference, own = (predict.run(network, rows.images, where)[1] for rows in (held, fitted))
+        for name, samples in sets.items():
+            features = own if name == "real" else predict.run(network, samples.images, where)[1]
+            for label, mine, theirs in parts(samples, held):
+                given = (reference[theirs], features[mine], params.fidelity.neighbours, params.fidelity.min_rows)
+                deviation = spread(*given, derive(params.seed, "fidelity", name, label))
+                lines += [(name, label, space, m, v, deviation[m]) for m, v in compare(*given).items()]
+            if len(fitted.scarce):
+                learnt = taught(features, samples, own, fitted)
+                lines.append((name, "", space, "transfer", *transfer(*learnt, reference, held.y)))
+    pd.DataFrame(lines, columns=COLUMNS).to_csv(out, index=False)
+
+
+def counted(name: str, samples: Samples) -> Iterator[Line]:
+    """How many rows there are, and which shares of them are kept and are copies."""
+    for label, mine, _ in parts(samples, samples):
+        own = samples.table[mine]
+        shares = {"rows": mine.sum(), "kept": own["keep"].mean(), "copies": (own["reason"] == "copy").mean()}
+        yield from ((name, label, "", metric, float(value), float("nan")) for metric, value in shares.items())
+
+
+def taught(features: np.ndarray, samples: Samples, own: np.ndarray, fitted: Samples) -> tuple[np.ndarray, np.ndarray]:
+    """Features and classes to learn from: of scarce classes these samples, of the others the training rows."""
+    common, scarce = ~np.isin(fitted.y, fitted.scarce), np.isin(samples.y, fitted.scarce)
+    return np.concatenate([own[common], features[scarce]]), np.concatenate([fitted.y[common], samples.y[scarce]])
 
 
 def parts(samples: Samples, held: Samples) -> list[tuple[str, np.ndarray, np.ndarray]]:

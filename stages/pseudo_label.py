@@ -137,5 +137,5 @@ def refusal(rows: Samples, most: float) -> str:
         return ""
     return (
         f"{copied.sum()} of {len(rows)} rows are copies of training rows or nearly so, more than "
-        "selection.max_copy_share: no row is used, and neither rows nor weights are to be shared"
+        "selection.max_copy_share: none passes selection, and neither rows nor weights are to be shared"
     )

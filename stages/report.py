@@ -20,8 +20,8 @@ from stages import Output
 from stages.evaluate import read_scores
 
 log = logging.getLogger("stages")
-ENDS = ("value", "ci_low", "ci_high")
-TEXT = dict.fromkeys(("generator", "class", "space", "measure"), str)
+ENDS = ("value", "ci_low", "ci_high", "spread")
+TEXT = dict.fromkeys(("generator", "class", "space", "measure", "metric"), str)
 
 
 def main(
@@ -109,7 +109,7 @@ def read_run(
         copies=pd.read_csv(
             results / "copies.csv", dtype=TEXT, keep_default_na=False, na_values=dict.fromkeys(ENDS, "")
         ),
-        fidelity=pd.read_csv(fidelity, dtype={"class": str}, keep_default_na=False, na_values={"value": [""]}),
+        fidelity=pd.read_csv(fidelity, dtype=TEXT, keep_default_na=False, na_values=dict.fromkeys(ENDS, "")),
         pool=read(selected / POOL / "summary.json"),
         train=Samples.load(train),
         fitted_on=with_pool(train, selected / POOL),

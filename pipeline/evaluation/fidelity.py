@@ -1,11 +1,13 @@
 """How synthetic rows lie beside real ones in a feature space: functions of two feature matrices.
 
-The features are those of a classifier trained on this very dataset, so the values compare generators within one run
+The features are those of networks trained on this very dataset, so the values compare generators within one run
 and never with published figures.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
-from scipy.spatial.distance import cdist
+from scipy.spatial.distance import cdist, pdist
 
 
 def frechet(a: np.ndarray, b: np.ndarray) -> float:
@@ -39,13 +41,52 @@ def manifold(real: np.ndarray, fake: np.ndarray, k: int) -> dict[str, float]:
     }
 
 
-def compare(real: np.ndarray, fake: np.ndarray, k: int, least: int, most: int = 5000) -> dict[str, float]:
+def diversity(real: np.ndarray, fake: np.ndarray) -> float:
+    """The mean distance of two fake rows, as a part of that of two real rows; 1 is as varied as these."""
+    return float(pdist(fake).mean() / max(pdist(real).mean(), 1e-12))
+
+
+def compare(real: np.ndarray, fake: np.ndarray, k: int, least: int, most: int = 2000) -> dict[str, float]:
     """All of the above; NaN where either side has fewer than `least` rows. At most `most` rows a side are used, the first."""
-    names = ("frechet", "kernel", "precision", "recall", "density", "coverage")
+    names = ("frechet", "kernel", "precision", "recall", "density", "coverage", "diversity")
     if min(len(real), len(fake)) < max(least, k + 1, 2):
         return dict.fromkeys(names, float("nan"))
     real, fake = real[:most].astype(np.float64), fake[:most].astype(np.float64)
-    return {"frechet": frechet(real, fake), "kernel": kernel_distance(real, fake), **manifold(real, fake, k)}
+    values = {"frechet": frechet(real, fake), "kernel": kernel_distance(real, fake), **manifold(real, fake, k)}
+    return values | {"diversity": diversity(real, fake)}
+
+
+def spread(
+    real: np.ndarray, fake: np.ndarray, k: int, least: int, seed: int, draws: int = 20, most: int = 2000
+) -> Mapping[str, float]:
+    """How far each value of `compare` would be another one with other rows: its standard deviation.
+
+    That of values from half of the rows of both sides, which is as large (delete-half jackknife: Shao and Tu, 1995). NaN where
+    half of the rows are fewer than `least`.
+    """
+    rng, found = np.random.default_rng(seed), []
+    for _ in range(draws):
+        half = [side[rng.permutation(min(len(side), most))[: min(len(side), most) // 2]] for side in (real, fake)]
+        found.append(compare(*half, k, least))
+    return {name: float(np.std([one[name] for one in found], ddof=1)) for name in found[0]}
+
+
+def transfer(train: np.ndarray, y: np.ndarray, test: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """Balanced accuracy on real rows of a linear classifier that learnt from these features (N, D), and its standard error.
+
+    Train on synthetic, test on real (Esteban et al., 2017), where `train` holds synthetic rows. NaN with one class.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    if len(np.unique(y)) < 2:
+        return float("nan"), float("nan")
+    scale = StandardScaler().fit(train)
+    model = LogisticRegression(class_weight="balanced", max_iter=1000).fit(scale.transform(train), y)
+    right, present = model.predict(scale.transform(test)) == labels, np.unique(labels)
+    recall = np.array([right[labels == c].mean() for c in present])
+    count = np.array([(labels == c).sum() for c in present])
+    return float(recall.mean()), float(np.sqrt((recall * (1 - recall) / count).sum()) / len(present))
 
 
 def distances(

@@ -1,17 +1,11 @@
 """What the copy audit found, as tables and sentences; worded so that nobody takes a search without a find for a proof."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import pandas as pd
 
 from pipeline.reporting import tables
-
-SPACES = {
-    "pixels": "pixels, mirrored and moved",
-    "baseline": "features of the baseline",
-    "encoder": "features without labels",
-    "model": "the model's own loss",
-}
+from pipeline.reporting.tables import SPACES
 
 
 def audit_table(found: pd.DataFrame) -> pd.DataFrame:
@@ -54,8 +48,11 @@ def said(line: Mapping) -> str:
     return tables.share(*(line[k] for k in ("value", "ci_low", "ci_high")), "")
 
 
-def sentences(summaries: Mapping[str, Mapping], false_alarms: float) -> list[str]:
-    """Per generator what the search for copies found, at which thresholds and with how many false alarms."""
+def sentences(summaries: Mapping[str, Mapping], chosen: Collection[str], false_alarms: float) -> list[str]:
+    """Per generator what the search for copies found, at which thresholds and with how many false alarms.
+
+    `chosen` are those of whose rows an arm may use only what passes selection; controls use all rows of the others.
+    """
     told = []
     for name, summary in summaries.items():
         classes, rule = summary["classes"].values(), summary["copy_rule"]
@@ -66,7 +63,11 @@ def sentences(summaries: Mapping[str, Mapping], false_alarms: float) -> list[str
             f"by a search among training rows, mirrored, moved and cropped, within {rule['distance']:.3f} of one or "
             f"{rule['ratio']:.2f} times as far as from the next ones (false alarms: about {100 * false_alarms:g} % of real rows)"
         )
-        if summary["refused"]:
+        if name not in chosen:
+            told.append(
+                f"{name}: {copied} of {made} rows are copies or nearly so; its arms learn from all, as controls may."
+            )
+        elif summary["refused"]:
             told.append(f"{name}: REFUSED. {summary['refused']}.")
         elif copied:
             told.append(f"{name}: {copied} of {made} rows are copies or nearly so, and are not used, {test}.")

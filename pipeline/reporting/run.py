@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -113,15 +114,18 @@ def facts(run: Run) -> dict:
     } | generated(run)
 
 
-def generated(run: Run) -> dict[str, pd.DataFrame | list[str]]:
+def generated(run: Run) -> dict[str, Any]:
     """What generators made, how near to real rows, from which weights, and how its use was found."""
     return {
         "kept": tables.kept_table({g: s for g, s in run.selections.items() if g in selected_from(run.params)}),
         "selection": tables.selection_table(run.selections),
         "fidelity": tables.fidelity_table(run.fidelity),
+        "fidelity_by_class": {c: tables.fidelity_table(run.fidelity, c) for c in run.about["scarce"]},
         "copy_audit": copies.audit_table(run.copies),
         "copies_by_class": copies.class_table(run.copies, run.selections),
-        "copies_said": copies.sentences(run.selections, run.params.selection.copy_false_alarms),
+        "copies_said": copies.sentences(
+            run.selections, selected_from(run.params), run.params.selection.copy_false_alarms
+        ),
         "search": tables.search_table(run.tried),
         "pool": data.pool_table(run.pool),
         "pool_trials": data.pool_trials(run.pool),

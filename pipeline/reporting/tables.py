@@ -136,12 +136,32 @@ def kept_table(summaries: Mapping[str, Mapping], most: int = 6) -> pd.DataFrame:
     return pd.DataFrame([r for r in rows if r["generated"]][:most])
 
 
-def fidelity_table(fidelity: pd.DataFrame) -> pd.DataFrame:
-    """Per generator, over the scarce classes together; `fidelity` has columns generator, class, metric, value."""
-    wide = fidelity[fidelity["class"] == ""].pivot(index="generator", columns="metric", values="value")
-    names = ("frechet", "kernel", "precision", "recall", "density", "coverage", "copies")
-    rows = [{"generator": g, "rows": f"{r['rows']:.0f}"} | {n: number(r[n]) for n in names} for g, r in wide.iterrows()]
+SPACES = {
+    "pixels": "pixels, mirrored and moved",
+    "baseline": "features of the baseline",
+    "encoder": "features without labels",
+    "model": "the model's own loss",
+}
+
+
+def fidelity_table(fidelity: pd.DataFrame, label: str = "") -> pd.DataFrame:
+    """Per generator and feature space, over the scarce classes together, or of one class; values with their spread.
+
+    `fidelity` has the columns of results/fidelity.csv.
+    """
+    rows = []
+    for (name, space), lines in fidelity[(fidelity["class"] == label) & (fidelity["space"] != "")].groupby(
+        ["generator", "space"], sort=False
+    ):
+        count = fidelity[(fidelity[["generator", "class", "metric"]] == [name, label, "rows"]).all(axis=1)]["value"]
+        row = {"generator": name, "seen in": SPACES[space], "rows": f"{count.iloc[0]:.0f}"}
+        rows.append(row | {line["metric"]: with_spread(line) for line in lines.to_dict("records")})
     return pd.DataFrame(rows)
+
+
+def with_spread(line: Mapping) -> str:
+    value, deviation = line["value"], line["spread"]
+    return number(value) + ("" if pd.isna(value) or pd.isna(deviation) else f" ± {number(deviation)}")
 
 
 def automatic_table(

@@ -5,7 +5,16 @@ import pytest
 from scipy.linalg import sqrtm
 from scipy.spatial.distance import cdist
 
-from pipeline.evaluation.fidelity import compare, distances, frechet, kernel_distance, manifold
+from pipeline.evaluation.fidelity import (
+    compare,
+    distances,
+    diversity,
+    frechet,
+    kernel_distance,
+    manifold,
+    spread,
+    transfer,
+)
 
 
 def cloud(rows, dims=5, seed=0, shift=0.0, scale=1.0):
@@ -104,7 +113,7 @@ def test_too_few_rows_on_either_side_have_no_values(rows, k, least):
     few, enough = np.zeros((rows, 4)), cloud(50, 4)
     for pair in ((few, enough), (enough, few)):
         found = compare(*pair, k, least)
-        assert set(found) == {"frechet", "kernel", "precision", "recall", "density", "coverage"}
+        assert set(found) == {"frechet", "kernel", "precision", "recall", "density", "coverage", "diversity"}
         assert np.isnan(list(found.values())).all()
 
 
@@ -116,6 +125,7 @@ def test_compare_collects_every_measure_in_double_precision():
     a, b = (cloud(40, seed=s).astype(np.float32) for s in (1, 2))
     wide = a.astype(np.float64), b.astype(np.float64)
     expected = {"frechet": frechet(*wide), "kernel": kernel_distance(*wide), **manifold(*wide, 3)}
+    expected["diversity"] = diversity(*wide)
     assert compare(a, b, 3, 10) == pytest.approx(expected)
 
 
@@ -142,3 +152,43 @@ def test_a_class_with_one_real_row_has_the_distance_of_the_others():
     found = distances(real, y, fake, labels, 2)
     assert found[1] == pytest.approx(found[0])
     assert np.isnan(distances(real[30:], y[30:], fake, labels, 2)).all()
+
+
+def test_diversity_is_the_ratio_of_mean_distances_of_pairs():
+    a, b = cloud(12, seed=1), cloud(9, seed=2)
+    mean = [np.mean([np.linalg.norm(x[i] - x[j]) for i in range(len(x)) for j in range(i)]) for x in (a, b)]
+    assert diversity(a, b) == pytest.approx(mean[1] / mean[0])
+    assert diversity(a, np.repeat(b[:1], 5, axis=0)) == 0 and diversity(a, a + 3) == pytest.approx(1)
+    assert np.isfinite(diversity(np.ones((4, 2)), b[:, :2]))
+
+
+def test_the_spread_is_that_of_other_rows():
+    """Beside the standard deviation of the values of 60 fresh pairs of sets."""
+    fresh = [compare(cloud_of(s), cloud_of(1000 + s, shift=0.5), 3, 10) for s in range(60)]
+    told = [spread(cloud_of(s), cloud_of(1000 + s, shift=0.5), 3, 10, 0) for s in range(5)]
+    for name in ("frechet", "precision", "coverage", "diversity"):
+        true, said = np.std([one[name] for one in fresh], ddof=1), np.mean([one[name] for one in told])
+        assert 0.4 < said / true < 2.5, name
+
+
+def cloud_of(seed, shift=0.0):
+    return np.random.default_rng(seed).normal(shift, 1, (120, 4))
+
+
+def test_without_enough_rows_there_is_no_spread_and_equal_seeds_give_equal_ones():
+    assert np.isnan(list(spread(cloud(19), cloud(30), 3, 10, 0).values())).all()
+    one, two, other = (spread(cloud(40), cloud(30, seed=1), 3, 10, seed) for seed in (4, 4, 5))
+    assert one == two != other
+
+
+def test_what_rows_teach_is_balanced_accuracy_on_the_others():
+    rng = np.random.default_rng(0)
+    y, labels = np.repeat([0, 1, 2], [90, 20, 8]), np.repeat([0, 1, 2], 40)
+    train, test = (rng.normal(0, 0.3, (len(c), 2)) + 3 * np.eye(3)[c][:, :2] for c in (y, labels))
+    value, error = transfer(train, y, test, labels)
+    assert value > 0.97 and error < 0.02
+    wrong, _ = transfer(train, (y + 1) % 3, test, labels)
+    assert wrong < 0.1
+    guess, error = transfer(rng.normal(size=(118, 2)), y, rng.normal(size=(120, 2)), labels)
+    assert 0.15 < guess < 0.55 and 0.02 < error < 0.06
+    assert np.isnan(transfer(train[:90], y[:90], test, labels)).all()

@@ -84,6 +84,7 @@ def facts(name="cat", **change):
         "false_alarms": 0.01,
         "show_real": True,
         "copies_said": [f"{name}: no copy found."],
+        "fidelity_by_class": {name: frame},
         "no_dose": f"No curve of {name}.",
         "params": f"classes: [{name}]",
         **dict.fromkeys(

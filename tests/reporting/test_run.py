@@ -141,8 +141,15 @@ def finished(shipped, shares=SHARES, rows=60, **change) -> runs.Run:
     bins = [(n, *one) for n in SHARES for one in scores.reliability(test.probabilities[n], test.y)]
     steps = [(n, s, t, 1 / t, t / 40) for n in SHARES for s in range(SEEDS) for t in (10, 20)]
     fidelity = [
-        ("cvae", "", m, 1.0)
-        for m in ("rows", "frechet", "kernel", "precision", "recall", "density", "coverage", "copies")
+        ("cvae", label, space, m, 1.0, 0.1)
+        for label in ("", "c")
+        for space, m in (
+            ("", "rows"),
+            ("", "copies"),
+            ("baseline", "frechet"),
+            ("encoder", "frechet"),
+            ("encoder", "coverage"),
+        )
     ]
     done = {
         "params": params,
@@ -164,7 +171,7 @@ def finished(shipped, shares=SHARES, rows=60, **change) -> runs.Run:
         "losses": {"nothing": [], "cvae": [{"step": 10, "loss": 2.0}, {"step": 20, "loss": 1.0}]},
         "selections": {g: summary(made[g]) for g in ("nothing", "cvae")},
         "copies": audited(),
-        "fidelity": pd.DataFrame(fidelity, columns=["generator", "class", "metric", "value"]),
+        "fidelity": pd.DataFrame(fidelity, columns=["generator", "class", "space", "metric", "value", "spread"]),
         "train": real,
         "synthetic": {g: made[g] for g in ("nothing", "cvae")},
         "times": [{"stage": f"retrain-{n}", "seconds": 10.0, "device": "cuda"} for n in SHARES],

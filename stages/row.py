@@ -1,0 +1,76 @@
+"""row: the whole history of one row by its id, and of a synthetic one the picture made again from its seed. Run: make row ID=...
+
+It is no part of the graph: nothing depends on it. An id stands in data/selected/<generator>/table.parquet, in
+export/synthetic/manifest.csv, and is the name of an exported picture.
+"""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from pipeline.params import Params, borrowing, guided
+from pipeline.samples import Samples
+from pipeline.selection.rules import REASONS
+from stages.export import read, there, weights_hash
+from stages.generate import draw
+
+log = logging.getLogger("stages")
+
+
+def main(
+    params: Params, name: str, train: Path, pool: Path, selected: Path, models: Path, search: Path, out: Path
+) -> None:
+    generator = name.rsplit("-", 2)[0]
+    folder = there(selected) / generator if generator in params.generators else there(train)
+    rows, place = find(name, folder)
+    history: dict[str, Any] = {k: v for k, v in rows.table.iloc[place].to_dict().items() if v == v and v != ""}
+    if generator in params.generators:
+        found = read(search / f"{generator}.json")
+        model = params.generators[generator].model
+        wanted = guided(params, generator, found)
+        again = draw(
+            wanted, generator, (train, pool), models / model, rows.y[[place]], rows.table["seed"].to_numpy()[[place]]
+        )
+        history |= origin(wanted, generator, models / model, rows, place)
+        history["made again"] = said(again[0], rows.images[place])
+    out.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(rows.images[place].squeeze()).save(out / f"{name}.png")
+    (out / f"{name}.json").write_text(json.dumps(history, indent=1, default=str))
+    for key, value in history.items():
+        log.info("%s: %s", key, value)
+    log.info("picture and history: %s", out / f"{name}.*")
+
+
+def find(name: str, folder: Path) -> tuple[Samples, int]:
+    """The rows of a folder and the position of the one with this id. Raises ValueError if there is none."""
+    rows = Samples.load(there(folder))
+    places = np.flatnonzero(rows.table["id"] == name)
+    if not len(places):
+        some = ", ".join(rows.table["id"].head(3)) or "no row at all"
+        raise ValueError(f"{folder} has no row {name!r}; there are {len(rows)}, such as: {some}")
+    return rows, int(places[0])
+
+
+def origin(params: Params, generator: str, model: Path, rows: Samples, place: int) -> dict[str, Any]:
+    """What a synthetic row came from, and what became of it in words."""
+    reason = rows.table["reason"].iloc[place]
+    return {
+        "family": params.generators[generator].family,
+        "options": borrowing(params.generators, generator).options,
+        "weights, sha256": weights_hash(model) or "none: it is made from the training rows alone",
+        "fate": f"dropped: {REASONS[reason]}" if reason else "kept",
+    }
+
+
+def said(again: np.ndarray, before: np.ndarray) -> str:
+    """Raises ValueError if the picture is another one."""
+    if not np.array_equal(again, before):
+        raise ValueError(
+            f"made again from its seed, {np.mean(again != before):.1%} of the numbers of the picture differ: the weights, the "
+            "params, the code or the machine are not those it was made with; run `make repro`"
+        )
+    return "from weights, class and seed: the same to the byte"

@@ -1,0 +1,71 @@
+"""The history of one row, and its picture made again. Run: python -m pytest tests/test_row.py"""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline import generators
+from pipeline.samples import Facts, Samples
+from stages import generate, row
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, toy, shipped):
+    """A fitted mixture and its rows, of which one was dropped; `ask(id)` gives what was written of a row."""
+    root = tmp_path_factory.mktemp("row")
+    rows = toy((14, 9, 4))
+    train = Samples(rows.table, rows.images, Facts(rows.classes, rows.classes[1:]))
+    train.save(root / "train")
+    train.take(np.empty(0, int)).save(root / "pool")
+    (root / "search").mkdir()
+    (root / "search" / "gmm.json").write_text("{}")
+    (root / "plan.json").write_text('{"wanted": true}')
+    model = generators.build(shipped.generators["gmm"], shipped.compute, "gmm")
+    model.fit(train, 0)
+    model.save(root / "models" / "gmm")
+    places = [root / name for name in ("plan.json", "train", "pool", "models/gmm", "search/gmm.json", "made")]
+    generate.main(shipped, "gmm", *places)
+    made = Samples.load(root / "made")
+    reason = np.where(np.arange(len(made)) == 3, "too_far", "")
+    made.with_columns(keep=reason == "", reason=reason, judged="b", confidence=0.7).save(root / "selected" / "gmm")
+
+    def ask(name: str) -> dict:
+        row.main(shipped, name, *(root / n for n in ("train", "pool", "selected", "models", "search", "out")))
+        return json.loads((root / "out" / f"{name}.json").read_text())
+
+    return ask, root, Samples.load(root / "selected" / "gmm"), train
+
+
+def test_a_synthetic_row_is_made_again_to_the_byte(run):
+    ask, root, made, _ = run
+    for place, fate in ((0, "kept"), (3, "dropped: farther from its class")):
+        name = made.table["id"][place]
+        told = ask(name)
+        assert told["made again"] == "from weights, class and seed: the same to the byte"
+        assert told["fate"].startswith(fate) and told["family"] == "gmm" and told["seed"] == made.table["seed"][place]
+        assert told["options"]["components"] == 128 and "distance" not in told, "what is not known is not told"
+        with Image.open(root / "out" / f"{name}.png") as picture:
+            assert np.array_equal(np.asarray(picture), made.images[place].squeeze())
+
+
+def test_a_real_row_says_where_it_came_from(run):
+    ask, _, _, train = run
+    told = ask(train.table["id"][5])
+    assert told["split"] == "train" and told["label"] == train.table["label"][5] and "made again" not in told
+
+
+@pytest.mark.parametrize("name", ["nobody", "gmm-1-7", "../../etc/passwd"])
+def test_an_unknown_id_is_refused_with_some_that_exist(run, name):
+    with pytest.raises(ValueError, match=r"has no row .* such as: "):
+        run[0](name)
+
+
+def test_another_picture_than_before_is_said_so(run):
+    ask, root, made, _ = run
+    images = np.array(made.images)
+    images[0, 0, 0] ^= 1
+    Samples(made.table, images, made.facts).save(root / "selected" / "gmm")
+    with pytest.raises(ValueError, match="% of the numbers of the picture differ: the weights"):
+        ask(made.table["id"][0])
