@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.evaluation.statistics import mean_interval
+from pipeline.params import Selection
 
 TITLES = {
     "balanced_accuracy": "balanced accuracy",
@@ -120,6 +121,40 @@ def selection_table(summaries: Mapping[str, Mapping]) -> pd.DataFrame:
             }
             for g, s in summaries.items()
             for c, v in s["classes"].items()
+        ]
+    )
+
+
+def rules_table(block: Selection, summaries: Mapping[str, Mapping], tried: pd.DataFrame) -> pd.DataFrame:
+    """Every rule: its threshold, how it was set, and how many rows of all generators it dropped."""
+    rule = next((s["copy_rule"] for s in summaries.values()), None)
+    found = tried[(tried["key"] == "band") & tried["taken"].astype(bool)]
+    bands = "; ".join(f"{g}: {v}" for g, v in zip(found["generator"], found["value"], strict=True))
+    said = {
+        "copy": (
+            f"distance {rule['distance']:.3f}, ratio {rule['ratio']:.2f}" if rule else "",
+            f"by real rows of other groups, of which {100 * block.copy_false_alarms:g} % would be dropped (copy_false_alarms)",
+        ),
+        "too_near": (
+            f"{block.band[0]:g}",
+            "selection.band" + (f", but as the search found for {bands}" if bands else ""),
+        ),
+        "too_far": (
+            f"{block.band[1]:g}",
+            "selection.band" + (f", but as the search found for {bands}" if bands else ""),
+        ),
+        "third_class": (
+            f"confidence {block.third_class:g}",
+            f"selection.third_class; {block.neighbours} classes that unseen training rows are most taken for are neighbours",
+        ),
+        "refused": (f"{100 * block.max_copy_share:g} % copies", "selection.max_copy_share"),
+        "quota": ("rows aimed for", "generation.dose and generation.cap"),
+    }
+    dropped = [c["dropped"] for s in summaries.values() for c in s["classes"].values()]
+    return pd.DataFrame(
+        [
+            {"rule": r.replace("_", " "), "threshold": t, "set by": how, "rows dropped": sum(d[r] for d in dropped)}
+            for r, (t, how) in said.items()
         ]
     )
 

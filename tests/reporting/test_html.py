@@ -105,6 +105,7 @@ def facts(name="cat", **change):
                 "pool",
                 "pool_trials",
                 "copy_audit",
+                "rules",
                 "copies_by_class",
             ),
             frame,
