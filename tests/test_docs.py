@@ -13,7 +13,9 @@ ROOT = Path(__file__).parents[1]
 GUIDE = (ROOT / "docs" / "report.md").read_text()
 
 
-@pytest.mark.parametrize("file", ["README.md", *(f"docs/{f.name}" for f in (ROOT / "docs").glob("*.md"))])
+@pytest.mark.parametrize(
+    "file", [f.name for f in ROOT.glob("*.md")] + [f"docs/{f.name}" for f in (ROOT / "docs").glob("*.md")]
+)
 def test_links_lead_to_files_that_exist(file):
     text = (ROOT / file).read_text()
     links = [link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link]
