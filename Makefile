@@ -1,5 +1,5 @@
 # make repro: everything, from set-up to report · make export: what it found, to hand on
-# make test · make test-all · make lint · make lock
+# make test · make test-all · make lint · make audit · make lock
 # Each target first sets up what it needs; a second call installs nothing.
 
 PYTHON ?= python3
@@ -9,7 +9,7 @@ LANES ?= $(shell getconf _NPROCESSORS_ONLN)
 PAIR := $(if $(filter 1,$(LANES)),1,2)
 READY := .venv/ready-$(shell cat $(LOCKED) | cksum | cut -d ' ' -f 1)
 
-.PHONY: repro export side-by-side setup test test-all calibrate lint lock
+.PHONY: repro export side-by-side setup test test-all calibrate lint audit lock
 .DEFAULT_GOAL := repro
 
 repro: setup
@@ -64,9 +64,18 @@ lint: setup
 	check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	zizmor --offline --no-progress --strict-collection .github/workflows
 
+# Known vulnerabilities of what is locked, asked of the package index; --strict: a package it knows nothing of is an error.
+AUDIT := .work/audit/bin
+audit:
+	$(PYTHON) -m venv --clear $(dir $(AUDIT))
+	$(AUDIT)/pip install --disable-pip-version-check --quiet --progress-bar off --no-deps --require-hashes -r requirements-audit.lock
+	$(AUDIT)/pip-audit --strict --progress-spinner off --disable-pip --require-hashes -r requirements.lock
+	$(AUDIT)/pip-audit --strict --progress-spinner off --disable-pip --no-deps -r requirements-torch.txt
+
 # Needs uv on the PATH (pip install uv). torch itself stays out of the lock, see pyproject.toml.
 lock:
 	uv pip compile requirements.in --universal --python-version 3.11 --generate-hashes --no-emit-package torch --upgrade -o requirements.lock
+	uv pip compile requirements-audit.in --universal --python-version 3.11 --generate-hashes --upgrade -o requirements-audit.lock
 
 # For CI, see docs/ci.md. quick is repro with the keys in QUICK set. params.yaml is put back at the end, or by the next
 # `make quick` if this one was killed; an edit made to it meanwhile is kept.
