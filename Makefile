@@ -1,5 +1,5 @@
 # make repro: everything, from set-up to report · make export: what it found, to hand on
-# make test · make test-all · make lint · make audit · make lock
+# make doctor: can a run start here, and what will it take? · make test · make test-all · make lint · make audit · make lock
 # Each target first sets up what it needs; a second call installs nothing.
 
 PYTHON ?= python3
@@ -9,13 +9,17 @@ LANES ?= $(shell getconf _NPROCESSORS_ONLN)
 PAIR := $(if $(filter 1,$(LANES)),1,2)
 READY := .venv/ready-$(shell cat $(LOCKED) | cksum | cut -d ' ' -f 1)
 
-.PHONY: repro export side-by-side setup test test-all calibrate lint audit lock
+.PHONY: repro doctor export side-by-side setup test test-all calibrate lint audit lock
 .DEFAULT_GOAL := repro
 
 repro: setup
 	@python -m stages check
 	@[ -e models ] && dvc status --quiet || $(MAKE) --no-print-directory side-by-side
 	@dvc repro
+
+# The packages, the machine, the source, disk and time before a run. Exit 2 or 3 becomes 2 here, as make answers every failure.
+doctor: setup
+	@python -m stages doctor . data/real/about requirements.lock .work/params.before.yaml
 
 # The advised model and the synthetic rows of a finished run, in the folder export/: see docs/export.md.
 export: setup
