@@ -65,6 +65,7 @@ calibrate: setup
 
 lint: setup
 	ruff check .
+	mypy
 	check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	zizmor --offline --no-progress --strict-collection .github/workflows
 
