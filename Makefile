@@ -19,7 +19,7 @@ repro: setup
 
 # The packages, the machine, the source, disk and time before a run. Exit 2 or 3 becomes 2 here, as make answers every failure.
 doctor: setup
-	@python -m stages doctor . data/real/about requirements.lock .work/params.before.yaml
+	@python -m stages doctor ./ data/real/about requirements.lock .work/params.before.yaml
 
 # The advised model and the synthetic rows of a finished run, in the folder export/: see docs/export.md.
 export: setup

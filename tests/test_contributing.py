@@ -131,3 +131,10 @@ def test_only_stages_derive_seeds():
 @pytest.mark.parametrize("target", re.findall(r"^make ([\w-]+)", PAGE, re.M))
 def test_make_targets_that_the_page_names_exist(target):
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.M)
+
+
+def test_no_generator_is_named_outside_of_its_file_but_nothing():
+    own = {f.stem for f in (ROOT / "pipeline" / "generators").glob("[!_]*.py")} - {"base", "smote"}  # a way to mix, too
+    others = [f for d in ("pipeline", "stages") for f in (ROOT / d).rglob("*.py") if f.parent.name != "generators"]
+    named = {name for f in others for name in own if re.search(rf"""["']{name}["']""", f.read_text())}
+    assert named == {"nothing"}
