@@ -1,5 +1,5 @@
 # make repro: everything, from set-up to report · make export: what it found, to hand on · make row ID=...: one row's history
-# make test · make test-all · make lint · make lock
+# make doctor: can a run start here, and what will it take? · make test · make test-all · make lint · make audit · make lock
 # Each target first sets up what it needs; a second call installs nothing.
 
 PYTHON ?= python3
@@ -9,13 +9,17 @@ LANES ?= $(shell getconf _NPROCESSORS_ONLN)
 PAIR := $(if $(filter 1,$(LANES)),1,2)
 READY := .venv/ready-$(shell cat $(LOCKED) | cksum | cut -d ' ' -f 1)
 
-.PHONY: repro export row side-by-side setup test test-all calibrate lint lock
+.PHONY: repro doctor export row side-by-side setup test test-all calibrate lint audit lock
 .DEFAULT_GOAL := repro
 
 repro: setup
 	@python -m stages check
 	@[ -e models ] && dvc status --quiet || $(MAKE) --no-print-directory side-by-side
 	@dvc repro
+
+# The packages, the machine, the source, disk and time before a run. Exit 2 or 3 becomes 2 here, as make answers every failure.
+doctor: setup
+	@python -m stages doctor ./ data/real/about requirements.lock .work/params.before.yaml
 
 # The advised model and the synthetic rows of a finished run, in the folder export/: see docs/export.md.
 export: setup
@@ -65,12 +69,22 @@ calibrate: setup
 
 lint: setup
 	ruff check .
+	mypy
 	check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	zizmor --offline --no-progress --strict-collection .github/workflows
+
+# Known vulnerabilities of what is locked, asked of the package index; --strict: a package it knows nothing of is an error.
+AUDIT := .work/audit/bin
+audit:
+	$(PYTHON) -m venv --clear $(dir $(AUDIT))
+	$(AUDIT)/pip install --disable-pip-version-check --quiet --progress-bar off --no-deps --require-hashes -r requirements-audit.lock
+	$(AUDIT)/pip-audit --strict --progress-spinner off --disable-pip --require-hashes -r requirements.lock
+	$(AUDIT)/pip-audit --strict --progress-spinner off --disable-pip --no-deps -r requirements-torch.txt
 
 # Needs uv on the PATH (pip install uv). torch itself stays out of the lock, see pyproject.toml.
 lock:
 	uv pip compile requirements.in --universal --python-version 3.11 --generate-hashes --no-emit-package torch --upgrade -o requirements.lock
+	uv pip compile requirements-audit.in --universal --python-version 3.11 --generate-hashes --upgrade -o requirements-audit.lock
 
 # For CI, see docs/ci.md. quick is repro with the keys in QUICK set. params.yaml is put back at the end, or by the next
 # `make quick` if this one was killed; an edit made to it meanwhile is kept.

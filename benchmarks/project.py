@@ -38,4 +38,4 @@ def prepare(folder: Path) -> Path:
 
 def run(folder: Path, *command: str) -> None:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    subprocess.run(command, cwd=folder, env={**os.environ, "PATH": path}, check=True)
+    subprocess.run(command, cwd=folder, env={**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1"}, check=True)

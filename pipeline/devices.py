@@ -59,7 +59,8 @@ def set_threads(compute: Compute) -> None:
     """The thread count of this process, and kernels that give the same bits each time."""
     torch.set_num_threads(compute.threads)
     torch.set_deterministic_debug_mode("warn")  # use_deterministic_algorithms imports the compiler: a second each time
-    torch.utils.deterministic.fill_uninitialized_memory = False  # guards against reading it, which costs 5 % of a step
+    # It guards against reading such memory, which costs 5 % of a step; torch's types do not know it.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
 
 

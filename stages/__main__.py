@@ -180,15 +180,19 @@ def fail(code: int, what: str, error: BaseException) -> int:
     """Say what is wrong in words; the traceback goes to a file, for whoever wants to report a fault of ours, and beside it
     what else the error has `files` of."""
     texts = {"last-error.txt": "".join(traceback.format_exception(error)), **getattr(error, "files", {})}
-    SIDE.mkdir(exist_ok=True)
-    for name, text in texts.items():
-        (SIDE / name).write_text(text, encoding="utf-8", errors="backslashreplace")
+    details = " and ".join(str(SIDE / name) for name in texts)
+    try:
+        SIDE.mkdir(exist_ok=True)
+        for name, text in texts.items():
+            (SIDE / name).write_text(text, encoding="utf-8", errors="backslashreplace")
+    except OSError as full:  # of a full disk or a folder that may not be written, which may be what is to be said
+        details += f", but for this: {full.strerror}"
     log.error(
         "%s: %s\n(exit %d; nothing was published, earlier stages keep their results; details in %s)",
         what,
         str(error) or type(error).__name__,
         code,
-        " and ".join(str(SIDE / name) for name in texts),
+        details,
     )
     return code
 

@@ -56,7 +56,6 @@ def set_up(folder: Path, parts: list[Path]) -> None:
     cache = subprocess.run([sys.executable, "-m", "dvc", "cache", "dir"], capture_output=True, text=True, check=True)
     dvc(folder, "init", "--quiet", "--no-scm")
     dvc(folder, "config", "cache.dir", str(Path(cache.stdout.strip()).absolute()))
-    dvc(folder, "config", "core.analytics", "false")
 
 
 def elsewhere(raw: dict, split: int, sets: Path) -> dict:
@@ -71,8 +70,8 @@ def elsewhere(raw: dict, split: int, sets: Path) -> dict:
 
 def dvc(folder: Path, *words: str) -> None:
     """Runs dvc in the folder, its messages among ours. Raises ValueError if it fails, which has then been explained."""
-    # It goes on when the stages beside it are done, so it may use all cores.
-    alone = {k: v for k, v in os.environ.items() if k != "SIDE_BY_SIDE"}
+    # It goes on when the stages beside it are done, so it may use all cores; and `dvc init` would report its use.
+    alone = {k: v for k, v in os.environ.items() if k != "SIDE_BY_SIDE"} | {"DVC_NO_ANALYTICS": "1"}
     words = (sys.executable, "-m", "dvc", *words)
     process = subprocess.Popen(words, cwd=folder, env=alone, preexec_fn=die_with_parent)
     try:

@@ -1,6 +1,7 @@
 """What the documents say of the report is true. Run: python -m pytest tests/test_docs.py"""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ ROOT = Path(__file__).parents[1]
 GUIDE = (ROOT / "docs" / "report.md").read_text()
 
 
-@pytest.mark.parametrize("file", ["README.md", *(f"docs/{f.name}" for f in (ROOT / "docs").glob("*.md"))])
+@pytest.mark.parametrize(
+    "file", [f.name for f in ROOT.glob("*.md")] + [f"docs/{f.name}" for f in (ROOT / "docs").glob("*.md")]
+)
 def test_links_lead_to_files_that_exist(file):
     text = (ROOT / file).read_text()
     links = [link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link]
@@ -44,3 +47,21 @@ def test_the_numbers_of_arms_in_the_readme_are_those_of_params():
     )
     assert sum(arm.quick for arm in arms) == 9 and "nine arms" in text
     assert len(params.arms) - len(arms) == 2 and "two more arms" in text
+
+
+def test_the_changes_begin_with_the_version_of_the_project():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert re.search(r"(?m)^## (\S+)", (ROOT / "CHANGELOG.md").read_text())[1] == version
+
+
+def test_every_guide_is_reached_from_the_readme():
+    """By links, of guides to guides too."""
+    seen, todo = set(), [ROOT / "README.md"]
+    while todo:
+        page = todo.pop()
+        if page not in seen:
+            seen.add(page)
+            links = re.findall(r"\]\(([^)#]+\.md)", page.read_text())
+            todo += [(page.parent / link).resolve() for link in links if "://" not in link]
+    pages = {*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")}
+    assert pages - seen == set()

@@ -209,6 +209,14 @@ def test_a_failed_stage_says_why_and_publishes_nothing(run, act, code, message):
     assert "Traceback" in Path(".work/last-error.txt").read_text(), "kept for whoever reports a fault"
 
 
+def test_what_is_wrong_is_said_though_its_details_cannot_be_written(run):
+    settings(seed=-1)
+    Path(".work").write_text("a file in the way, as a folder would be that may not be written")
+    done = run("check")
+    assert done.returncode == 2 and "seed" in done.said and "Traceback" not in done.said
+    assert "details in .work/last-error.txt, but for this: File exists" in done.said
+
+
 def test_another_error_of_torch_is_a_fault_of_ours_and_shows_its_traceback(run):
     done = run("toy", "bug", "in", "out")
     assert done.returncode == 1 and "Traceback" in done.said and "shapes do not match" in done.said

@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -143,3 +144,16 @@ def test_a_run_that_fails_stops_the_stage_and_says_where(project, shipped):
     with pytest.raises(ValueError, match=r"`dvc repro evaluate` failed in \.work/repeats/1, see above"):
         main(shipped, 2)
     assert not Path("results").exists()
+
+
+def test_dvc_reports_to_nobody_from_the_copies(project, monkeypatch):
+    """`dvc init` in a folder without settings would; it writes here what the process said that it started for that."""
+    noted = project / "daemon.txt"
+    monkeypatch.setenv("DVC_DAEMON_LOGFILE", str(noted))
+    monkeypatch.setenv("DVC_ANALYTICS_ENDPOINT", "http://127.0.0.1:9")
+    (project / "bare").mkdir()
+    subprocess.run([sys.executable, "-m", "dvc", "init", "-q", "--no-scm"], cwd=project / "bare", check=True)
+    assert noted.exists(), "otherwise this test would notice nothing"
+    noted.unlink()
+    repeat.set_up(project / "copy", [Path("dvc.yaml")])
+    assert not noted.exists()

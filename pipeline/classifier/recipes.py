@@ -39,8 +39,8 @@ def between(features: torch.Tensor, y: torch.Tensor, rng: np.random.Generator) -
         distance = torch.cdist(features.float(), features.float())
         distance[(y[:, None] != y[None]) | torch.eye(len(y), dtype=torch.bool, device=y.device)] = torch.inf
         nearest, place = distance.min(dim=1)
-    step = rng.uniform(0, 1, len(y)) * (rng.uniform(0, 1, len(y)) < 0.5)
-    step = torch.from_numpy(step).to(features) * nearest.isfinite()
+    part = rng.uniform(0, 1, len(y)) * (rng.uniform(0, 1, len(y)) < 0.5)
+    step = torch.from_numpy(part).to(features) * nearest.isfinite()
     return features + step[:, None] * (features[place] - features)
 
 
@@ -74,4 +74,4 @@ def losses(logits: torch.Tensor, y: torch.Tensor, recipe: Recipe, share: np.ndar
 @torch.no_grad()
 def adjust(head: torch.nn.Linear, recipe: Recipe, share: np.ndarray) -> None:
     """Post-hoc logit adjustment (Menon et al., 2021): tau times the log prior leaves the bias of a trained network."""
-    head.bias -= recipe.tau * torch.from_numpy(log_prior(share)).to(head.bias)
+    head.bias.sub_(recipe.tau * torch.from_numpy(log_prior(share)).to(head.bias))

@@ -1,6 +1,7 @@
 """Trains one classifier: AdamW, one-cycle learning rate, a recipe's loss; a fixed number of steps, last weights."""
 
 from collections.abc import Callable
+from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
@@ -21,7 +22,7 @@ class Training(pl.LightningModule):
         super().__init__()
         self.network, self.settings, self.recipe = network, settings, recipe
         self.seed, self.share = batches.seed, batches.mean_share
-        self.curve: list[dict] = []
+        self.curve: list[dict[str, Any]] = []
         self.seen: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def training_step(self, batch: tuple[torch.Tensor, ...], step: int) -> torch.Tensor:
@@ -55,7 +56,7 @@ class Training(pl.LightningModule):
             }
         )
 
-    def configure_optimizers(self) -> dict:
+    def configure_optimizers(self) -> Any:  # as Lightning describes it
         s = self.settings
         decayed = [p for p in self.parameters() if p.ndim > 1]
         plain = [p for p in self.parameters() if p.ndim <= 1]
@@ -70,8 +71,14 @@ class Training(pl.LightningModule):
 
 
 def train(
-    batches: Batches, val: Samples, settings: Settings, recipe: Recipe, seed: int, compute: Compute, report: Callable
-) -> tuple[Network, list[dict]]:
+    batches: Batches,
+    val: Samples,
+    settings: Settings,
+    recipe: Recipe,
+    seed: int,
+    compute: Compute,
+    report: Callable[..., Any],
+) -> tuple[Network, list[dict[str, Any]]]:
     """A trained network on the CPU and its curve. Initial weights depend on `seed` alone, not on rows or recipe."""
     devices.set_threads(compute)
     devices.seed_everything(seed)
@@ -82,8 +89,8 @@ def train(
     return network, curve
 
 
-def val_loader(val: Samples, batch: int = 256) -> DataLoader:
-    parts = [
+def val_loader(val: Samples, batch: int = 256) -> DataLoader[Any]:
+    parts: Any = [
         (to_network(val.images[i : i + batch]), torch.from_numpy(val.y[i : i + batch]))
         for i in range(0, len(val), batch)
     ]

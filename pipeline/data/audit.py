@@ -64,7 +64,10 @@ def refuse_synthetic(rows: pd.DataFrame) -> None:
             f"{len(wrong)} of {len(rows)} pictures are marked as synthetic (a PNG text `synthetic: true`, as `make export` "
             f"writes it), and {where} would be judged as if they were real. Remove them from the source; or, to learn from "
             "them as from real rows, give val and test splits of real pictures alone and keep them in train:",
-            (Problem(*r, "synthetic", "marked").said() for r in wrong[["path", "row"]].itertuples(index=False)),
+            (
+                Problem(r.path, r.row, "synthetic", "marked").said()
+                for r in wrong[["path", "row"]].itertuples(index=False)
+            ),
         )
 
 

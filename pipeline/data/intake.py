@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -86,7 +87,7 @@ def look(source: Source, scratch: Path) -> Seen:
 
 
 def look_at(
-    load: Callable, refs: Sequence, file: Path, report: processes.Report
+    load: Callable[..., Any], refs: Sequence[Any], file: Path, report: processes.Report
 ) -> tuple[pd.DataFrame, np.ndarray, dict[int, np.ndarray]]:
     """One chunk: its part of the table, where its thumbnails lie in `file`, and samples of deep pixels by place."""
     rows, where, samples = [], [], {}
@@ -190,7 +191,9 @@ def write(source: Source, rows: np.ndarray, file: Path, form: Form) -> np.ndarra
     return np.load(file, mmap_mode="r", allow_pickle=False)
 
 
-def write_chunk(load: Callable, refs: Sequence, file: Path, start: int, form: Form, report: processes.Report) -> None:
+def write_chunk(
+    load: Callable[..., Any], refs: Sequence[Any], file: Path, start: int, form: Form, report: processes.Report
+) -> None:
     images = np.load(file, mmap_mode="r+", allow_pickle=False)
     for place, ref in enumerate(refs, start):
         try:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -37,8 +37,8 @@ class Rows:
         return Rows(y, self.views, self.weight, self.place)
 
     @classmethod
-    def plain(cls, images: np.ndarray, y: np.ndarray) -> "Rows":
-        """Rows without augmentation: each is its own only view."""
+    def plain(cls, images: Any, y: np.ndarray) -> "Rows":
+        """Rows without augmentation: each is its own only view. Images: an array, or what is indexed like one."""
         return cls(y, Views(images, np.arange(len(images) + 1)), np.ones(len(y)))
 
 
@@ -132,7 +132,7 @@ class Batches:
         view = self.real.view(row, u[2])
         swap = (u[3] < self.synthetic_share[c]) & self.mixes(step)
         swap &= np.cumsum(swap) <= int(self.share * self.batch)
-        if swap.any():
+        if self.synthetic is not None and swap.any():
             order, first = self.order[1]
             other = order[first[c[swap]] + (u[4][swap] * added[c[swap]]).astype(np.int64)]
             row[swap], view[swap] = other, self.synthetic.view(other, u[5][swap])
@@ -150,7 +150,7 @@ class Batches:
         images = np.empty((self.batch, *self.real.views.images.shape[1:]), np.uint8)
         weight = np.empty(self.batch, np.float32)
         for rows, mask in ((self.real, ~swap), (self.synthetic, swap)):
-            if mask.any():
+            if rows is not None and mask.any():
                 images[mask], weight[mask] = rows.views.images[view[mask]], rows.weight[row[mask]]
         if self.mixes(step):
             weight *= self.scale[c].astype(np.float32)

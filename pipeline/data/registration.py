@@ -2,6 +2,7 @@
 pictures over all shifts."""
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from scipy import fft
@@ -74,7 +75,7 @@ def _sums(x: np.ndarray, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
 
 
 @lru_cache(maxsize=256)
-def _shifts(a: tuple[int, int], b: tuple[int, int]) -> tuple | None:
+def _shifts(a: tuple[int, int], b: tuple[int, int]) -> tuple[Any, ...] | None:
     """For two shapes: the size of a transform without wrapping, what rows and columns overlap at each shift that leaves
     enough in its own direction, and how many pixels overlap; None if no shift leaves enough.
 

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 from pipeline.params import HELDBACK, Arm
 
 Knot = tuple[int, str]  # real rows added, and the arm that added them
 
 
-def knots(arms: Mapping[str, Arm], added: Mapping[str, int], choices: Mapping) -> list[Knot]:
+def knots(arms: Mapping[str, Arm], added: Mapping[str, int], choices: Mapping[str, Any]) -> list[Knot]:
     """The arms that add real rows, least first, behind one with their recipe that adds none, else the best control.
 
     None if no row was set aside for such an arm, or if the arm to judge had no synthetic row.
@@ -23,7 +24,7 @@ def knots(arms: Mapping[str, Arm], added: Mapping[str, int], choices: Mapping) -
     return [(0, zero), *sorted((added[a], a) for a in real if arms[a].recipe == recipe)]
 
 
-def rate(steps: Sequence[Knot], found: Mapping[str, Mapping[str, float]], synthetic: int) -> dict | None:
+def rate(steps: Sequence[Knot], found: Mapping[str, Mapping[str, float]], synthetic: int) -> dict[str, Any] | None:
     """The real rows that do as well as `synthetic` rows of the arm to judge, and the ends of an interval of them.
 
     `found` holds by arm of `steps` the difference of the arm to judge to it, and its interval. Between the arms all

@@ -1,10 +1,11 @@
 """What a gain must not cost: recall of any class, ranking, calibration. Each is compared as the primary metric is."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
-from pipeline.evaluation.statistics import breadth, by_auprc, by_confusion, by_ece, differences, resamples
+from pipeline.evaluation.statistics import Statistic, breadth, by_auprc, by_confusion, by_ece, differences, resamples
 from pipeline.params import Evaluation
 
 DRAWS = 500  # at most so many resamples for these intervals; average precision is slow to resample
@@ -19,7 +20,7 @@ def check(
     block: Evaluation,
     seed: int,
     calibrated: tuple[np.ndarray, np.ndarray] | None = None,
-) -> list[dict]:
+) -> list[dict[str, Any]]:
     """Differences arm - control of macro F1, macro AUPRC, ECE and the recall of each class, with intervals; which are broken.
 
     `arm` and `control` are probabilities (S, N, K), `calibrated` both after a temperature fitted on validation, for the
@@ -28,13 +29,13 @@ def check(
     Macro F1 is there to be read beside AUPRC. For each class the recalls themselves are told too, with intervals from the
     same resamples: mean and ends of the arm's and the control's.
     """
-    tail, both = (1 - block.confidence) / 2, (arm, control)
-    guess = [p.argmax(axis=2) for p in both]
-    pairs = [
-        tuple(by_confusion(g, y, len(labels), "macro_f1") for g in guess),
-        tuple(by_auprc(p, y) for p in both),
-        tuple(by_ece(p, y) for p in calibrated or both),
-        (recalls := tuple(by_confusion(g, y, len(labels), "recall") for g in guess)),
+    tail, both, guess = (1 - block.confidence) / 2, (arm, control), (arm.argmax(axis=2), control.argmax(axis=2))
+    recalls = pair(lambda g: by_confusion(g, y, len(labels), "recall"), guess)
+    pairs: list[tuple[Statistic, Statistic]] = [
+        pair(lambda g: by_confusion(g, y, len(labels), "macro_f1"), guess),
+        pair(lambda p: by_auprc(p, y), both),
+        pair(lambda p: by_ece(p, y), calibrated or both),
+        recalls,
         *((one, nothing) for one in recalls),
     ]
     stretch = breadth(y, groups, block.confidence)
@@ -45,12 +46,12 @@ def check(
     def ends(draws: np.ndarray) -> list[float]:
         return [float(q) for q in np.quantile(draws, [tail, 1 - tail])]
 
-    def rail(name: str, mean: float, draws: np.ndarray, worst: float, sign: int = 1) -> dict:
+    def rail(name: str, mean: float, draws: np.ndarray, worst: float, sign: int = 1) -> dict[str, Any]:
         low, high = ends(draws)
         kindest = high if sign > 0 else -low
         return {"name": name, "difference": float(mean), "ci_low": low, "ci_high": high, "broken": kindest < worst}
 
-    def recall(c: int) -> dict:
+    def recall(c: int) -> dict[str, Any]:
         own = {who: [float(means[i][c]), *ends(drawn[i][:, c])] for i, who in ((4, "arm"), (5, "control"))}
         return rail(f"recall of {labels[c]}", means[3][c], drawn[3][:, c], -block.max_class_loss) | own
 
@@ -62,11 +63,17 @@ def check(
     return rails + [recall(c) for c in np.unique(y)]
 
 
+def pair(
+    statistic: Callable[[np.ndarray], Statistic], two: tuple[np.ndarray, np.ndarray]
+) -> tuple[Statistic, Statistic]:
+    return statistic(two[0]), statistic(two[1])
+
+
 def nothing(rows: np.ndarray) -> np.ndarray:
     """The statistic that is zero, to compare another with."""
     return np.zeros((len(rows), 1, 1))
 
 
-def threshold_shift(rails: Sequence[dict]) -> bool:
+def threshold_shift(rails: Sequence[dict[str, Any]]) -> bool:
     """Whether macro F1 surely rises while AUPRC surely falls: another threshold, not a better model."""
     return rails[0]["ci_low"] > 0 and rails[1]["broken"]

@@ -54,10 +54,10 @@ def sign_flip(differences: np.ndarray, most: int = 16) -> float:
 
 def holm(p: Sequence[float]) -> list[float]:
     """p values adjusted for their number so that the chance of any false finding is bounded (Holm, 1979); NaN stays."""
-    p = np.asarray(p, float)
-    out, known = np.full(len(p), np.nan), np.flatnonzero(np.isfinite(p))
-    order = known[np.argsort(p[known], kind="stable")]
-    scaled = p[order] * (len(order) - np.arange(len(order)))
+    raw = np.asarray(p, float)
+    out, known = np.full(len(raw), np.nan), np.flatnonzero(np.isfinite(raw))
+    order = known[np.argsort(raw[known], kind="stable")]
+    scaled = raw[order] * (len(order) - np.arange(len(order)))
     out[order] = np.minimum(np.maximum.accumulate(scaled), 1)
     return out.tolist()
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -69,7 +70,7 @@ def too_small(test: Outcomes) -> str:
 
 def choose(
     validation: Outcomes, arms: Mapping[str, Arm], added: Mapping[str, int], block: Evaluation, seed: int
-) -> dict:
+) -> dict[str, Any]:
     """The best control and the best candidate by their mean validation score over seeds; ties go to the first named.
 
     A candidate that had no synthetic row to learn from (`added` maps arms to their rows) stands back for those that had.
@@ -94,7 +95,7 @@ def choose(
     }
 
 
-def check_equal_compute(records: Mapping[str, Mapping]) -> None:
+def check_equal_compute(records: Mapping[str, Mapping[str, Any]]) -> None:
     """Raises ValueError unless every arm trained for equal steps from equal initial weights with the same network."""
     first = next(iter(records))
     for key in ("settings", "seeds", "initial_weights", "policy"):
@@ -107,8 +108,13 @@ def check_equal_compute(records: Mapping[str, Mapping]) -> None:
 
 
 def decide(
-    choices: dict, test: Outcomes, arms: Mapping[str, Arm], added: Mapping[str, int], block: Evaluation, seed: int
-) -> dict:
+    choices: dict[str, Any],
+    test: Outcomes,
+    arms: Mapping[str, Arm],
+    added: Mapping[str, int],
+    block: Evaluation,
+    seed: int,
+) -> dict[str, Any]:
     """The verdict as plain numbers and words: HELPS, NEUTRAL, HURTS or CANNOT_TELL, and why, overall and for each arm.
 
     `added` says how many synthetic rows each arm had to learn from. HELPS and HURTS need the whole interval on one side
@@ -125,15 +131,15 @@ def decide(
     beside = dict.fromkeys([*others, *(a for _, a in steps)])
     pairs = [(a, control) for a in arms if a != control] + [(arm, other) for other in beside if other != control]
     drawn = dict(zip(pairs, test.compare(pairs, block, seed), strict=True)) if pairs else {}
-    found, small = {pair: ends(test, *pair, draws, block) for pair, draws in drawn.items()}, too_small(test)
+    found, small = {(a, b): ends(test, a, b, d, block) for (a, b), d in drawn.items()}, too_small(test)
     base |= {"arms": every_arm(found, arms, added, choices, test.seeds, block, small)}
     base |= {"comparisons": [], "guardrails": [], "exchange": None}
     if not arm:
         reason = "no arm has the role `candidate`, so there is nothing to judge"
         return base | {"verdict": "CANNOT_TELL", "reason": reason}
     comparisons = [{"control": other, **found[arm, other]} for other in others]
-    both, tempered = ((p[arm], p[control]) if p else None for p in (test.probabilities, test.calibrated))
-    rails = guardrails.check(*both, test.y, test.groups, test.labels, block, seed, tempered)
+    said, tempered = test.probabilities, (test.calibrated[arm], test.calibrated[control]) if test.calibrated else None
+    rails = guardrails.check(said[arm], said[control], test.y, test.groups, test.labels, block, seed, tempered)
     word, reason = combine(comparisons, choices["validation_rows"], test.seeds, added[arm], rails, block)
     if small:
         word, reason = "CANNOT_TELL", small
@@ -149,14 +155,16 @@ def decide(
     return pronounced(base | first, word, reason)
 
 
-def pronounced(found: dict, word: str, reason: str) -> dict:
+def pronounced(found: dict[str, Any], word: str, reason: str) -> dict[str, Any]:
     """The verdict with this word, which is also that of the arm to judge wherever arms are listed."""
     own = {"verdict": word, "reason": reason}
     arm = found["chosen_arm"]
     return found | {"arms": {a: told | own if a == arm else told for a, told in found["arms"].items()}} | own
 
 
-def over_splits(found: dict, elsewhere: Sequence[Mapping], split: int, block: Evaluation) -> dict:
+def over_splits(
+    found: dict[str, Any], elsewhere: Sequence[Mapping[str, Any]], split: int, block: Evaluation
+) -> dict[str, Any]:
     """The verdict with what the run said on other splits of the rows; HELPS and HURTS must hold in the mean over all."""
     if not elsewhere or found["difference"] is None:
         return found | {"repeats": None}
@@ -167,7 +175,7 @@ def over_splits(found: dict, elsewhere: Sequence[Mapping], split: int, block: Ev
     ]
     values = [s["difference"] for s in splits]
     ratio = float(np.mean([s["test_rows"] / s["train_rows"] for s in elsewhere]))
-    mean, low, high = resampled_interval(values, ratio, block.confidence)
+    mean, low, high = resampled_interval(np.array(values), ratio, block.confidence)
     told = {"splits": splits, "difference": mean, "ci_low": low, "ci_high": high}
     if {"HELPS": low > 0, "HURTS": high < 0}.get(found["verdict"], True):
         return found | {"repeats": told}
@@ -188,14 +196,14 @@ def ends(test: Outcomes, arm: str, other: str, draws: np.ndarray, block: Evaluat
 
 
 def every_arm(
-    found: Mapping[tuple[str, str], dict],
+    found: Mapping[tuple[str, str], dict[str, Any]],
     arms: Mapping[str, Arm],
     added: Mapping[str, int],
-    choices: Mapping,
+    choices: Mapping[str, Any],
     seeds: int,
     block: Evaluation,
     small: str,
-) -> dict[str, dict]:
+) -> dict[str, dict[str, Any]]:
     """Each arm but the best control against it; those that are neither controls nor the one to judge have words of their own.
 
     These are secondary: p is adjusted for their number (Holm), and neither contenders nor guardrails are asked. `found`
@@ -216,7 +224,7 @@ def every_arm(
     return told
 
 
-def single_models(test: Outcomes, arm: str, control: str, seeds: Sequence[int]) -> dict:
+def single_models(test: Outcomes, arm: str, control: str, seeds: Sequence[int]) -> dict[str, Any]:
     """McNemar's test of one model of each arm, those of the given seeds."""
     right = [test.predicted(a)[s] == test.y for a, s in zip((arm, control), seeds, strict=True)]
     gained, lost, p = mcnemar(*right)

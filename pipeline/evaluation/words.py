@@ -1,6 +1,7 @@
 """From intervals and p values to words: HELPS, NEUTRAL, HURTS or CANNOT_TELL, and why."""
 
 import math
+from typing import Any
 
 from pipeline.params import Evaluation
 
@@ -8,7 +9,12 @@ LEAST_SEEDS = 6  # fewer are exploratory, whatever the confidence asked for
 
 
 def combine(
-    comparisons: list[dict], validation_rows: int, seeds: int, added: int, rails: list[dict], block: Evaluation
+    comparisons: list[dict[str, Any]],
+    validation_rows: int,
+    seeds: int,
+    added: int,
+    rails: list[dict[str, Any]],
+    block: Evaluation,
 ) -> tuple[str, str]:
     """The word of the first comparison, the one with the best control; HELPS only if all others and the guardrails agree."""
     words = [classify(c["ci_low"], c["ci_high"], c["p_value"], seeds, added, block) for c in comparisons]

@@ -48,10 +48,10 @@ class NetworkGenerator(base.Generator):
     family trains another beside it. Averages of the weights are kept on the way; a judge chooses among them by class.
     """
 
+    options: NetworkOptions
     chunk: ClassVar[int | None] = 64  # always the same number of rows, so that a row's bits cannot depend on the call
     uses_device: ClassVar[bool] = True
     betas: ClassVar[tuple[float, float]] = (0.9, 0.99)
-    multiple: ClassVar[int] = 4  # sides are padded to a multiple of this, and cropped again
 
     @abstractmethod
     def build(self) -> nn.Module: ...
@@ -63,8 +63,8 @@ class NetworkGenerator(base.Generator):
     def auto_steps(self, rows: int) -> int:
         """Optimiser steps when `epochs` is auto."""
 
-    def finished(self, game: nn.Module, real: Samples) -> nn.Module:
-        """The network to sample from, once its game is over."""
+    def finished(self, game: Any, real: Samples) -> nn.Module:
+        """The network to sample from, once its game is over; the game is what the family's `game()` gives."""
         return game
 
     def start_from(self, real: Samples) -> None:
@@ -75,10 +75,16 @@ class NetworkGenerator(base.Generator):
         return self.auto_steps(len(real)) if o.epochs == "auto" else o.epochs * math.ceil(len(real) / o.batch)
 
     @property
-    def side(self) -> tuple[int, int]:
-        return tuple(math.ceil(n / self.multiple) * self.multiple for n in self.shape[:2])
+    def multiple(self) -> int:
+        """Sides are padded to a multiple of this, and cropped again."""
+        return 4
 
-    def _fit(self, real: Samples, seed: int, report: Callable[[int, str], None]) -> list[dict]:
+    @property
+    def side(self) -> tuple[int, int]:
+        height, width = (math.ceil(n / self.multiple) * self.multiple for n in self.shape[:2])
+        return height, width
+
+    def _fit(self, real: Samples, seed: int, report: Callable[[int, str], None]) -> list[dict[str, Any]]:
         self.flips, self.restarts = real.facts.flips, 0
         self.start_from(real)
         curve = self.train(real, seed, report)
@@ -87,7 +93,7 @@ class NetworkGenerator(base.Generator):
             self.restarts, curve = 1, self.train(real, seed ^ 1, report)
         return curve
 
-    def train(self, real: Samples, seed: int, report: Callable[[int, str], None]) -> list[dict]:
+    def train(self, real: Samples, seed: int, report: Callable[[int, str], None]) -> list[dict[str, Any]]:
         """Plays the game once and keeps the networks to draw from; returns the curve."""
         from pipeline import training  # brings Lightning, which sampling does not need
 
@@ -109,7 +115,8 @@ class NetworkGenerator(base.Generator):
 
         Without a judge, and for classes that it cannot judge, the last weights of the longest average.
         """
-        self.networks, self.points = [], [{"step": s.step, "ema": s.decay} for s in kept]
+        self.networks: list[nn.Module] = []
+        self.points: list[dict[str, Any]] = [{"step": s.step, "ema": s.decay} for s in kept]
         last = max(range(len(kept)), key=lambda i: (kept[i].step, kept[i].decay))
         distance, copies = np.full((2, len(kept), self.classes), np.nan)
         for i, snapshot in enumerate(kept):
@@ -153,7 +160,7 @@ class NetworkGenerator(base.Generator):
             out[own] = to_pixels(images)[own, : self.shape[0], : self.shape[1]]
         return out
 
-    def draw(self, network: nn.Module, labels: np.ndarray, seeds: np.ndarray, where: torch.device) -> torch.Tensor:
+    def draw(self, network: Any, labels: np.ndarray, seeds: np.ndarray, where: torch.device) -> torch.Tensor:
         return network(torch.from_numpy(labels).to(where), lambda *shape: noise(seeds, shape).to(where))
 
     def _state(self) -> dict[str, Any]:
@@ -254,8 +261,8 @@ class Block(nn.Module):
         self.norm2, self.conv2 = nn.GroupNorm(8, outer, affine=False), nn.Conv2d(outer, outer, 3, padding=1)
         self.affine, self.dropout = nn.Linear(condition, 2 * outer), nn.Dropout(dropout)
         self.skip = nn.Conv2d(inner, outer, 1) if inner != outer else nn.Identity()
-        nn.init.zeros_(self.conv2.weight)  # a block starts as its skip connection
-        nn.init.zeros_(self.conv2.bias)
+        for p in self.conv2.parameters():
+            nn.init.zeros_(p)  # a block starts as its skip connection
 
     def forward(self, x: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
         h = self.conv1(F.silu(self.norm1(x)))

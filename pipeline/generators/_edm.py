@@ -8,7 +8,7 @@ so they do not leak (EDM, appendix F.2).
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -42,6 +42,10 @@ class UNet(nn.Module):
     Two levels, and more for larger pictures, until the coarsest has at most 8 cells a side.
     """
 
+    frequencies: torch.Tensor
+    down: Any  # lists of blocks in a list, which torch's types do not tell
+    up: Any
+
     def __init__(self, side: tuple[int, int], channels: int, classes: int, o: Options) -> None:
         super().__init__()
         f, w, e = fold(side), o.width, 4 * o.width
@@ -61,8 +65,8 @@ class UNet(nn.Module):
         below = [*widths[1:], 2 * w]  # what comes from the level below, beside what went down
         self.up = nn.ModuleList(blocks(a + b, b) for a, b in zip(below[::-1], widths[::-1], strict=True))
         self.norm, self.out = nn.GroupNorm(8, w), nn.Conv2d(w, channels * f**2, 3, padding=1)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        for p in self.out.parameters():
+            nn.init.zeros_(p)
 
     def forward(
         self, x: torch.Tensor, c_noise: torch.Tensor, y: torch.Tensor, shape: torch.Tensor | None
@@ -215,6 +219,7 @@ def augment(x: torch.Tensor, probability: float, flips: tuple[str, ...]) -> tupl
 
 
 class Diffusion(NetworkGenerator):
+    options: Options
     drawn: ClassVar[frozenset[str]] = frozenset({"guidance", "interval", "churn", "sampler_steps"})
 
     def auto_steps(self, rows: int) -> int:

@@ -13,7 +13,7 @@ from pipeline.samples import Samples
 class RowGenerator(Generator):
     """Has images uint8 (N, H, W, C), labels (N,) and flips; a family writes `one(label, rng)`, one image."""
 
-    def _fit(self, real: Samples, seed: int, report: Callable[[int, str], None]) -> list[dict]:
+    def _fit(self, real: Samples, seed: int, report: Callable[[int, str], None]) -> list[dict[str, Any]]:
         self.start_from(real)
         return []
 

@@ -99,6 +99,10 @@ class Layer(nn.Module):
 class Prior(nn.Module):
     """p(codes | y), cell by cell in raster order and within a cell number by number."""
 
+    offset: torch.Tensor
+    place: nn.Parameter
+    number: nn.Parameter
+
     def __init__(self, cells: tuple[int, int], classes: int, o: Options) -> None:
         super().__init__()
         e, self.cells, self.o = o.hidden, cells, o
@@ -125,8 +129,9 @@ class Prior(nn.Module):
 
     def draw(self, y: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
         """Codes (N, T, d) from as many uniform numbers; keys and values of the places before are kept."""
-        codes, past = torch.zeros(u.shape, dtype=torch.long, device=u.device), [[] for _ in self.layers]
-        start, before = self.label(y), 0.0
+        codes = torch.zeros(u.shape, dtype=torch.long, device=u.device)
+        past: list[list[torch.Tensor]] = [[] for _ in self.layers]
+        start, before = self.label(y), torch.zeros((), device=u.device)
         for t in range(u.shape[1]):
             h = (before + self.place[t] + start)[:, None]
             for layer, kept in zip(self.layers, past, strict=True):
@@ -176,6 +181,8 @@ class Network(nn.Module):
 
 
 class Model(NetworkGenerator):
+    options: Options
+
     def auto_steps(self, rows: int) -> int:
         return min(40_000, 2000 + rows)
 

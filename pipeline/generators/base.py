@@ -53,7 +53,7 @@ class Generator(ABC):
 
     def fit(
         self, real: Samples, seed: int, report: Callable[[int, str], None] = quiet, judge: Judge | None = None
-    ) -> list[dict]:
+    ) -> list[dict[str, Any]]:
         """Fit on all rows of `real`; returns the training curve. Raises ValueError for a set without rows.
 
         `judge` tells a family that can stop at several points which of them is best.
@@ -113,7 +113,7 @@ class Generator(ABC):
         return {}
 
     @abstractmethod
-    def _fit(self, real: Samples, seed: int, report: Callable[[int, str], None]) -> list[dict]: ...
+    def _fit(self, real: Samples, seed: int, report: Callable[[int, str], None]) -> list[dict[str, Any]]: ...
 
     @abstractmethod
     def _sample(self, labels: np.ndarray, seeds: np.ndarray) -> np.ndarray: ...

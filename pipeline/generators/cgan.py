@@ -5,8 +5,8 @@ Zhao et al., 2020. The ramp from unconditional to conditional: Shahbazi et al., 
 """
 
 import itertools
-from collections.abc import Callable, Iterator
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -55,6 +55,8 @@ class Maker(nn.Module):
 
 class Critic(nn.Module):
     """D(x, y) = psi(phi(x)) + strength * <v_y, phi(x)>, every layer spectrally normalised; -> (N,)."""
+
+    down: Any  # lists of three layers in a list, which torch's types do not tell
 
     def __init__(self, side: tuple[int, int], channels: int, classes: int, o: Options) -> None:
         super().__init__()
@@ -105,7 +107,7 @@ def sameness(fake: torch.Tensor, real: torch.Tensor, y: torch.Tensor) -> torch.T
     return F.relu(true / (made + 0.01 * true + 1e-6) - 1)
 
 
-class Pair(nn.Module):
+class Game(nn.Module):
     """The game: the critic moves, then the maker, on differentiably augmented images."""
 
     def __init__(self, maker: Maker, critic: Critic, o: Options) -> None:
@@ -132,7 +134,7 @@ class Pair(nn.Module):
         )
 
 
-def augment(x: torch.Tensor, kinds: list[str]) -> torch.Tensor:
+def augment(x: torch.Tensor, kinds: Sequence[str]) -> torch.Tensor:
     """DiffAugment: random colour, shift by up to an eighth and a cut-out of half the side, each drawn per image."""
     n, _, height, width = x.shape
 
@@ -161,6 +163,7 @@ def augment(x: torch.Tensor, kinds: list[str]) -> torch.Tensor:
 
 
 class Model(NetworkGenerator):
+    options: Options
     betas: ClassVar[tuple[float, float]] = (0.0, 0.99)
 
     def auto_steps(self, rows: int) -> int:
@@ -169,8 +172,8 @@ class Model(NetworkGenerator):
     def build(self) -> Maker:
         return Maker(self.side, self.shape[2], self.classes, self.options)
 
-    def game(self) -> Pair:
-        return Pair(self.build(), Critic(self.side, self.shape[2], self.classes, self.options), self.options)
+    def game(self) -> Game:
+        return Game(self.build(), Critic(self.side, self.shape[2], self.classes, self.options), self.options)
 
-    def finished(self, game: Pair, real: Samples) -> Maker:
+    def finished(self, game: Game, real: Samples) -> Maker:
         return game.maker  # the critic is of no use once the game is over

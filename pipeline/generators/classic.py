@@ -16,6 +16,8 @@ class Options(base.Options):
 
 
 class Model(RowGenerator):
+    options: Options
+
     def prepare(self) -> None:
         self.policy = policy(choose_policy(self.options.policy, self.shape[0]), self.flips, self.options.strength)
 

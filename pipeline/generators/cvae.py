@@ -30,6 +30,9 @@ class Options(NetworkOptions):
 class Network(nn.Module):
     """q(z|x,y), p(x|z,y) and a Gaussian per class over z; `forward` draws images (N, C, H, W) in [-1, 1]."""
 
+    prior_mean: torch.Tensor
+    prior_std: torch.Tensor
+
     def __init__(self, side: tuple[int, int], channels: int, classes: int, o: Options) -> None:
         super().__init__()
         f, n = fold(side), halvings(side)
@@ -98,6 +101,8 @@ class Network(nn.Module):
 
 
 class Model(NetworkGenerator):
+    options: Options
+
     def auto_steps(self, rows: int) -> int:
         return min(30_000, 1500 + rows)
 

@@ -39,7 +39,9 @@ class Options(base.Options):
 class Model(base.Generator):
     """Per class `y` (G,): how many `rows` (G,) a Gaussian has, its `centres` (G, D) and a `factors` F F' (G, D, D)."""
 
-    def _fit(self, real: Samples, seed: int, report: Callable[[int, str], None]) -> list[dict]:
+    options: Options
+
+    def _fit(self, real: Samples, seed: int, report: Callable[[int, str], None]) -> list[dict[str, Any]]:
         mean, basis = principal(real.images, self.options, seed)
         scores, y = project(real.images, mean, basis), real.y
         groups = [(c, part) for c in np.unique(y) for part in clusters(scores[y == c], self.options, seed)]

@@ -19,6 +19,8 @@ class Options(base.Options):
 
 
 class Model(RowGenerator):
+    options: Options
+
     def prepare(self) -> None:
         self.near: dict[int, np.ndarray] = {}
         for c in np.unique(self.y):

@@ -23,6 +23,7 @@ class Options(_edm.Options):
 
 
 class Model(_edm.Diffusion):
+    options: Options
     drawn: ClassVar[frozenset[str]] = _edm.Diffusion.drawn | {"strength", "across", "candidates"}
 
     def start_from(self, real: Samples) -> None:
@@ -33,7 +34,7 @@ class Model(_edm.Diffusion):
         rows = [self.source(int(c), rng) for c, rng in zip(labels, rngs, strict=True)]
         low, high = self.options.strength
         strength = torch.tensor([low + (high - low) * rng.random() for rng in rngs], dtype=torch.float32)
-        x = to_network(Padded(self.images, self.side)[rows]).to(where)
+        x = to_network(Padded(self.images, self.side)[np.array(rows)]).to(where)
         y = torch.from_numpy(labels).to(where)
         return network.denoised(x, level(strength).to(where), y, lambda *shape: noise(seeds, shape).to(where))
 

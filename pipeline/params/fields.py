@@ -80,7 +80,7 @@ def _keys(location: tuple[int | str, ...], raw: Any, missing: bool) -> list[str]
     return kept
 
 
-def read(path: Path) -> dict:
+def read(path: Path) -> dict[str, Any]:
     """The mapping that a YAML file holds. Raises ValueError if there is none."""
     try:
         raw = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8-sig"))

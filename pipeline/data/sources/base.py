@@ -83,7 +83,7 @@ class Source:
         assert len(self.rows) == len(self.refs) and set(self.rows) == set(COLUMNS), list(self.rows)
 
 
-def table(**columns: Iterable) -> pd.DataFrame:
+def table(**columns: Iterable[Any]) -> pd.DataFrame:
     """The rows of a source; columns that are not given get their default."""
     length = len(list(columns["label"]))
     return pd.DataFrame({name: columns.get(name, [default] * length) for name, default in COLUMNS.items()})
@@ -122,8 +122,7 @@ def deep(
             raise Unreadable(
                 "range", "data.deep.scale is full, but the pixels are floats, which have no full range; use a window"
             )
-        limits = None if full else np.iinfo(raw.dtype)
-        window = full or (float(limits.min), float(limits.max))
+        window = full or (float(np.iinfo(raw.dtype).min), float(np.iinfo(raw.dtype).max))
     with np.errstate(over="ignore"):
         pixels = raw.reshape(*raw.shape[:2], -1).astype(np.float32)
     if not np.isfinite(pixels).all():

@@ -5,7 +5,7 @@ import struct
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -84,8 +84,8 @@ def _decode(stream: BinaryIO, head: bytes, data: Data) -> tuple[Picture, str]:
                     raise Unreadable(
                         "frames", "several frames in one file; store the one to use, or set data.frames: first"
                     )
-                notes = ("first_frame",) if several else ()
-                kind = "JPEG" if image.format == "MPO" else image.format  # a photograph with a preview behind it
+                notes: tuple[str, ...] = ("first_frame",) if several else ()
+                kind = "JPEG" if image.format == "MPO" else str(image.format)  # a photograph with a preview behind it
                 orientation = image.getexif().get(274, 1)
                 notes += ("turned",) if orientation in TURNS else ()
                 notes += ("synthetic",) if image.info.get("synthetic") == "true" else ()  # as `make export` marks a PNG
@@ -118,7 +118,7 @@ def _several(image: Image.Image) -> bool:
     return several
 
 
-def _is_deep(image: Image.Image, head: bytes) -> bool:
+def _is_deep(image: Any, head: bytes) -> bool:
     """More than 8 bits a channel, also where Pillow would hand out 8 of 16 without a word."""
     if image.format == "PNG":
         return head[24] > 8
@@ -132,7 +132,7 @@ def _is_deep(image: Image.Image, head: bytes) -> bool:
     return image.mode.startswith(("I", "F"))
 
 
-def _deep(image: Image.Image, stream: BinaryIO, orientation: int, notes: tuple[str, ...], data: Data) -> Picture:
+def _deep(image: Any, stream: BinaryIO, orientation: int, notes: tuple[str, ...], data: Data) -> Picture:
     """Grey through Pillow, colour through OpenCV, once Pillow has read all of it: OpenCV is silent about what is cut off."""
     tags = image.tag_v2 if image.format == "TIFF" else {}
     if image.mode == "CMYK" or (tags.get(284) == 2 and "R" in image.getbands()):
@@ -197,7 +197,7 @@ def _plain(image: Image.Image, background: int) -> tuple[Image.Image, tuple[str,
         return image, ()
     if image.mode in ("LAB", "HSV"):
         raise Unreadable("layout", f"colours as {image.mode}; convert it to RGB")
-    notes = {"1": ("bilevel",), "P": ("palette",), "CMYK": ("cmyk",)}.get(image.mode, ())
+    notes: tuple[str, ...] = {"1": ("bilevel",), "P": ("palette",), "CMYK": ("cmyk",)}.get(image.mode, ())
     grey = image.mode in ("1", "L", "LA")
     if clear:
         rgba = image.convert("RGBA")

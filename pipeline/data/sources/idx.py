@@ -2,11 +2,11 @@
 
 import errno
 import gzip
+import io
 import math
 import struct
 import zlib
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
@@ -89,7 +89,7 @@ def unpack(file: Path, dimensions: int, out: Path) -> Path:
     return out
 
 
-def _shape(stream: BinaryIO, dimensions: int) -> tuple[int, ...]:
+def _shape(stream: io.BufferedIOBase, dimensions: int) -> tuple[int, ...]:
     magic = stream.read(4)
     if magic != bytes((0, 0, 8, dimensions)):
         raise ValueError(f"begins with {magic!r}; expected unsigned bytes in {dimensions} dimension(s)")

@@ -234,5 +234,5 @@ def _once(rows: pd.DataFrame, name: str) -> tuple[pd.DataFrame, list[Problem]]:
             raise ValueError(f"data.source: {name} gives two {key}s to one path: {listed(two)}")
     again = rows["path"].duplicated()
     twice = rows.loc[again, ["path", "row"]].itertuples(index=False)
-    problems = [Problem(*r, REPEATED, "the same path stands twice in the table") for r in twice]
+    problems = [Problem(r.path, r.row, REPEATED, "the same path stands twice in the table") for r in twice]
     return rows[~again].reset_index(drop=True), problems
