@@ -4,7 +4,7 @@ Chen et al., A Simple Framework for Contrastive Learning of Visual Representatio
 network below the head; the projection is of no use once it is trained.
 """
 
-from collections.abc import Callable
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -16,6 +16,7 @@ from pipeline.classifier.model import Network, Settings
 from pipeline.classifier.train import Training
 from pipeline.data.loaders import Pairs
 from pipeline.params import Compute
+from pipeline.processes import Report
 
 
 class Contrast(pl.LightningModule):
@@ -42,8 +43,8 @@ def contrast(z: torch.Tensor, temperature: float) -> torch.Tensor:
 
 
 def train(
-    pairs: Pairs, settings: Settings, temperature: float, compute: Compute, report: Callable
-) -> tuple[Network, list[dict]]:
+    pairs: Pairs, settings: Settings, temperature: float, compute: Compute, report: Report
+) -> tuple[Network, list[dict[str, Any]]]:
     """A trained network on the CPU, whose head is of no use, and its curve."""
     devices.set_threads(compute)
     devices.seed_everything(pairs.seed)

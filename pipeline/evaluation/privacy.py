@@ -60,14 +60,15 @@ def measures(
         for side in ("train", "between")
     )
     yield "", "near", nearer_than_unseen(made, held, confidence)
-    both = []
-    for side in ("train", "held"):
-        known = [-getattr(p, side).min(axis=0) for p in parts.values()]
-        y = np.repeat(np.arange(len(known)), [len(k) for k in known])
-        groups = np.concatenate([getattr(p, f"{side}_groups") for p in parts.values()])
-        both.append(Scores(np.concatenate(known), y, groups))
-    for name, found in membership(*both, seed, confidence).items():
+    for name, found in membership(_seen(parts, "train"), _seen(parts, "held"), seed, confidence).items():
         yield "", name, found
+
+
+def _seen(parts: Mapping[str, Distances], side: str) -> "Scores":
+    """How near a synthetic row of its class comes to each real row of one side."""
+    known = [-getattr(part, side).min(axis=0) for part in parts.values()]
+    y = np.repeat(np.arange(len(known)), [len(k) for k in known])
+    return Scores(np.concatenate(known), y, np.concatenate([getattr(p, f"{side}_groups") for p in parts.values()]))
 
 
 def pixel_distances(rows: np.ndarray, reference: np.ndarray, flips: Sequence[str]) -> np.ndarray:

@@ -13,6 +13,7 @@ from pipeline.reporting import run as runs
 from pipeline.samples import Samples
 from pipeline.selection.rules import REASONS
 from stages.retrain import added_rows
+from stages.search import COLUMNS
 from tests.conftest import toy_samples
 from tests.reporting.test_data import ABOUT
 
@@ -176,7 +177,7 @@ def finished(shipped, shares=SHARES, rows=60, **change) -> runs.Run:
         "synthetic": {g: made[g] for g in ("nothing", "cvae")},
         "times": [{"stage": f"retrain-{n}", "seconds": 10.0, "device": "cuda"} for n in SHARES],
     }
-    return runs.Run(**(done | {"tried": pd.DataFrame()} | change))
+    return runs.Run(**(done | {"tried": pd.DataFrame(columns=COLUMNS)} | change))
 
 
 @pytest.fixture(scope="module")
