@@ -97,8 +97,8 @@ def test_what_the_page_says_of_readers_is_so():
     assert {name for name, deps in read.items() if any(within(d, "data/plan") for d in deps)} == {
         name for name in GRAPH if name not in ("plan", "repeat")
     }
-    assert "`data/real/train` by ten" in PAGE
-    assert sum("data/real/train" in deps for deps in read.values()) == 10
+    assert "`data/real/train` by twelve" in PAGE
+    assert sum("data/real/train" in deps for deps in read.values()) == 12
     assert [name for name, deps in read.items() if "data/real/test" in deps] == ["evaluate"]
 
 
