@@ -110,6 +110,7 @@ def read_run(
             results / "copies.csv", dtype=TEXT, keep_default_na=False, na_values=dict.fromkeys(ENDS, "")
         ),
         fidelity=pd.read_csv(fidelity, dtype=TEXT, keep_default_na=False, na_values=dict.fromkeys(ENDS, "")),
+        teachers=read(models / "baseline" / "teachers.json"),
         pool=read(selected / POOL / "summary.json"),
         train=Samples.load(train),
         fitted_on=with_pool(train, selected / POOL),

@@ -83,6 +83,7 @@ def judge(params: Params, rows: Samples, val: Samples, fold: np.ndarray, out: Pa
     """Temperatures fitted on validation, each real row's probabilities from the teacher that never saw it, and features."""
     from pipeline import devices
     from pipeline.classifier import predict
+    from pipeline.evaluation.scores import ece, reliability
 
     where, temperatures, features = devices.device(params.compute), [], []
     held = np.empty((len(rows), len(rows.classes)))
@@ -93,7 +94,10 @@ def judge(params: Params, rows: Samples, val: Samples, fold: np.ndarray, out: Pa
         held[fold == k] = predict.probabilities(logits[fold == k], temperatures[k])
         features.append(seen)
     np.savez(out / "judgement.npz", fold=fold, held=held, features=np.stack(features))
-    agreement = float((held.argmax(1) == rows.y).mean())
-    (out / "teachers.json").write_text(
-        json.dumps({"temperatures": temperatures, "held_out_accuracy": agreement}, indent=1)
-    )
+    said = {
+        "temperatures": temperatures,
+        "held_out_accuracy": float((held.argmax(1) == rows.y).mean()),
+        "held_out_ece": ece(held, rows.y),
+        "reliability": reliability(held[None], rows.y),
+    }
+    (out / "teachers.json").write_text(json.dumps(said, indent=1))

@@ -49,6 +49,7 @@ class Run:
     generators: Mapping[str, dict]  # by generator: what it was fitted with
     tried: pd.DataFrame  # what the search tried
     losses: Mapping[str, list[dict]]  # by generator
+    teachers: Mapping  # how sure they are of training rows that they did not see, and how often right
     selections: Mapping[str, dict]  # by generator: rows wanted, kept, dropped
     pool: Mapping  # what became of the unlabelled rows
     fidelity: pd.DataFrame
@@ -120,6 +121,7 @@ def generated(run: Run) -> dict[str, Any]:
     return {
         "kept": tables.kept_table(selecting),
         "selection": tables.selection_table(run.selections),
+        "teachers_said": run.teachers,
         "rules": tables.rules_table(run.params.selection, selecting, run.tried),
         "fidelity": tables.fidelity_table(run.fidelity),
         "fidelity_by_class": {c: tables.fidelity_table(run.fidelity, c) for c in run.about["scarce"]},
@@ -172,6 +174,7 @@ def pictures(run: Run, metrics: Mapping[str, Mapping]) -> dict:
     shade = figures.colours(arms)
     own = {run.records[a]["arm"]["rows"]: shade[a] for a in reversed(arms)}  # a generator has its first arm's colour
     return {
+        "teachers": teachers(run),
         "forest": html.picture(forest(run), "each arm's difference to the best control, with its interval"),
         "dose": dose_curves(run, metrics, shade),
         "no_dose": answer.no_doses(run.params.arms, run.params.compared),
@@ -262,6 +265,15 @@ def sample_grids(run: Run, rows: Samples) -> list[tuple[str, Markup]]:
             picture = figures.grid(rows.images, chosen, names, n)
             grids.append((title, html.picture(picture, f"{title}: {', '.join(names)}")))
     return grids
+
+
+def teachers(run: Run) -> Markup:
+    """How often the teachers are right about training rows they did not see, by their confidence."""
+    frame = pd.DataFrame(run.teachers["reliability"], columns=["confidence", "accuracy", "share"]).assign(
+        arm="teachers"
+    )
+    picture = figures.reliability(frame, ["teachers"], {"teachers": figures.INK})
+    return html.picture(picture, "accuracy of the teachers by confidence")
 
 
 def contact_sheet(run: Run) -> Markup:

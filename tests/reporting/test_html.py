@@ -85,6 +85,7 @@ def facts(name="cat", **change):
         "show_real": True,
         "copies_said": [f"{name}: no copy found."],
         "fidelity_by_class": {name: frame},
+        "teachers_said": {"held_out_accuracy": 0.9, "held_out_ece": 0.05},
         "no_dose": f"No curve of {name}.",
         "params": f"classes: [{name}]",
         **dict.fromkeys(
@@ -110,7 +111,9 @@ def facts(name="cat", **change):
             ),
             frame,
         ),
-        **dict.fromkeys(("forest", "recall", "confusion", "curves", "losses", "dose", "reliability"), picture),
+        **dict.fromkeys(
+            ("forest", "recall", "confusion", "curves", "losses", "dose", "reliability", "teachers"), picture
+        ),
     } | change
 
 
@@ -190,7 +193,7 @@ def test_the_page_asks_nothing_of_the_outside(given):
 
 def test_every_picture_is_embedded_and_has_a_text_alternative():
     pictures = [a for t, a in Reader(html.page(facts(NASTY))).tags if t == "img"]
-    assert len(pictures) == 11
+    assert len(pictures) == 12
     for attrs in pictures:
         assert attrs["src"].startswith("data:image/png;base64,") and NASTY in attrs["alt"]
 

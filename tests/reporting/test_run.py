@@ -172,6 +172,7 @@ def finished(shipped, shares=SHARES, rows=60, **change) -> runs.Run:
         "losses": {"nothing": [], "cvae": [{"step": 10, "loss": 2.0}, {"step": 20, "loss": 1.0}]},
         "selections": {g: summary(made[g]) for g in ("nothing", "cvae")},
         "copies": audited(),
+        "teachers": {"held_out_accuracy": 0.8, "held_out_ece": 0.1, "reliability": [(0.5, 0.4, 0.5), (0.9, 1.0, 0.5)]},
         "fidelity": pd.DataFrame(fidelity, columns=["generator", "class", "space", "metric", "value", "spread"]),
         "train": real,
         "synthetic": {g: made[g] for g in ("nothing", "cvae")},
