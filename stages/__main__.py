@@ -2,7 +2,8 @@
 
 Exit codes: 0 done, 1 the gate is shut, 2 bad input or params, 3 environment (disk, memory, device), 4 training diverged,
 130 and 143 signals.
-A stage writes to a side folder, renamed to its final name at the end, so that what exists is complete.
+A stage writes to a side folder, renamed to its final name at the end, so that what exists is complete. What a killed one
+has trained so far lies in another, and is removed once it is done: see _unfinished.py.
 """
 
 import fcntl
@@ -24,7 +25,7 @@ from typing import Any
 
 from pipeline import params as parameters
 from pipeline.processes import die_with_parent
-from stages import Output
+from stages import Output, _unfinished
 
 ENVIRONMENT = {
     "NO_ALBUMENTATIONS_UPDATE": "1",
@@ -35,6 +36,7 @@ ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 SIDE = Path(".work")
+GIVEN = ("params", "unfinished")  # arguments that are not on the command line
 log = logging.getLogger("stages")
 
 
@@ -45,7 +47,7 @@ def names() -> list[str]:
 def bind(function: Callable, given: list[str]) -> tuple[dict[str, Any], dict[str, Path]]:
     """The arguments of a stage by name, and those of them that are outputs. Raises ValueError if their number is wrong."""
     signature = inspect.signature(function)
-    wanted = [p for p in signature.parameters.values() if p.name != "params"]
+    wanted = [p for p in signature.parameters.values() if p.name not in GIVEN]
     if len(given) != len(wanted):
         raise ValueError(
             f"this stage takes {len(wanted)} arguments ({', '.join(p.name for p in wanted)}), got {len(given)}"
@@ -61,15 +63,19 @@ def execute(stage: str, given: list[str]) -> None:
     function = importlib.import_module(f"stages.{stage}").main
     values, outputs = bind(function, given)
     drafts = {name: SIDE / "drafts" / "__".join(path.parts) for name, path in outputs.items()}
+    home = SIDE / "unfinished" / "+".join(draft.name for draft in drafts.values())
     with ExitStack() as locks:
         for draft in drafts.values():
             locks.enter_context(lock(draft))
         begun = time.monotonic()
-        function(
-            **({"params": params} if "params" in inspect.signature(function).parameters else {}), **values | drafts
-        )
+        asked = inspect.signature(function).parameters
+        more: dict[str, Any] = {"params": params} if "params" in asked else {}
+        if "unfinished" in asked:
+            more["unfinished"] = _unfinished.folder(home, stage, params, values, outputs)
+        function(**values | drafts | more)
         for name, path in outputs.items():
             publish(drafts[name], path)
+        remove(home)
         seconds = time.monotonic() - begun
     if outputs:
         key = "-".join([stage, *(v for v in values.values() if isinstance(v, str))])
@@ -142,6 +148,8 @@ def main(argv: list[str]) -> int:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
     os.environ.update({k: v for k, v in ENVIRONMENT.items() if k not in os.environ})
     signal.signal(signal.SIGTERM, end)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, end)  # Lightning makes of a KeyboardInterrupt an exit with 1
     die_with_parent()
     if not argv or argv[0] not in names():
         print(f"usage: python -m stages <stage> <arguments>, with a stage among: {', '.join(names())}", file=sys.stderr)
@@ -160,9 +168,6 @@ def main(argv: list[str]) -> int:
         return fail(3, "out of memory; lower compute.processes, a batch size, or data.image_size", error)
     except ArithmeticError as error:
         return fail(4, "training diverged", error)
-    except KeyboardInterrupt:
-        log.error("interrupted; nothing was published")
-        return 130
     except SystemExit as error:
         if error.code == 1:  # a stage's own answer, which it has explained
             return 1

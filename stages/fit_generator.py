@@ -18,7 +18,15 @@ from stages import Output
 
 
 def main(
-    params: Params, name: str, plan: Path, train: Path, pool: Path, val: Path, baseline: Path, out: Output
+    params: Params,
+    name: str,
+    plan: Path,
+    train: Path,
+    pool: Path,
+    val: Path,
+    baseline: Path,
+    out: Output,
+    unfinished: Path | None = None,
 ) -> None:
     block = borrowing(params.generators, name)
     curve: list[dict] = []
@@ -29,7 +37,7 @@ def main(
         model, rows = generators.build(block, params.compute, name), with_pool(train, pool)
         judge = judging(params, rows, Samples.load(val), baseline) if model.uses_device else None
         with Progress(f"fit {name}", model.steps(rows)) as progress:
-            curve = model.fit(rows, derive(params.seed, "fit", name), progress.step, judge)
+            curve = model.fit(rows, derive(params.seed, "fit", name), progress.step, judge, unfinished)
         model.save(out)
     (out / "curve.json").write_text(json.dumps(curve))
 

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 CODE = ("pipeline", "stages", "tests", "benchmarks")
 FLOORS = (
     {"params", "seeds", "processes", "imports"},
-    {"samples", "devices"},
+    {"samples", "devices", "checkpoints"},
     {"data", "training"},
     {"classifier", "generators", "selection", "evaluation"},
     {"reporting"},

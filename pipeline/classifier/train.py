@@ -1,6 +1,7 @@
 """Trains one classifier: AdamW, one-cycle learning rate, a recipe's loss; a fixed number of steps, last weights."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import lightning.pytorch as pl
 import numpy as np
@@ -70,13 +71,23 @@ class Training(pl.LightningModule):
 
 
 def train(
-    batches: Batches, val: Samples, settings: Settings, recipe: Recipe, seed: int, compute: Compute, report: Callable
+    batches: Batches,
+    val: Samples,
+    settings: Settings,
+    recipe: Recipe,
+    seed: int,
+    compute: Compute,
+    report: Callable,
+    kept: Path | None = None,
 ) -> tuple[Network, list[dict]]:
-    """A trained network on the CPU and its curve. Initial weights depend on `seed` alone, not on rows or recipe."""
+    """A trained network on the CPU and its curve. Initial weights depend on `seed` alone, not on rows or recipe.
+
+    `kept`: the file for the state of an unfinished training, see training.fit.
+    """
     devices.set_threads(compute)
     devices.seed_everything(seed)
     module = Training(Network(settings), settings, recipe, batches)
-    curve = training.fit(module, batches, compute, seed, report, val=val_loader(holdout(val)))
+    curve = training.fit(module, batches, compute, seed, report, val=val_loader(holdout(val)), kept=kept)
     network = module.network.cpu()
     recipes.adjust(network.head, recipe, batches.mean_share)
     return network, curve

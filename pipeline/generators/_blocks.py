@@ -100,7 +100,8 @@ class NetworkGenerator(base.Generator):
         decays = [max(0.0, 1 - 1 / (share * steps)) if share else 0.0 for share in o.ema]
         averages = training.Averages(decays, moments(steps, o.snapshots if self.judge else 1))
         module = training.Adversaries(game, steps, o.lr, self.betas, clip=1.0)
-        curve = training.fit(module, batches, self.compute, seed, report, averages)
+        kept = self.unfinished / str(seed) if self.unfinished is not None else None
+        curve = training.fit(module, batches, self.compute, seed, report, averages, kept=kept)
         self.choose(averages.kept, real, seed)
         return curve
 
