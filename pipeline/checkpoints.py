@@ -39,10 +39,12 @@ class Checkpoints(pl.Callback):
     def __init__(self, file: Path | None, about: State, steps: int, parts: Mapping[str, Part]) -> None:
         self.file, self.about, self.parts = file, about, parts
         self.steps, self.every, self.begun, self.pause = steps, max(1, steps // POINTS), monotonic(), SECONDS
-        self.written, self.slow, self.slowed = self.begun, False, False
+        self.written = self.begun
         self.good: State | None = None
         self.start = self.found()
-        self.step = self.start["step"] if self.start is not None else 0  # the next one to take
+        self.step, self.slowed = (
+            (self.start["step"], self.start["slowed"]) if self.start else (0, False)
+        )  # the next step
 
     def found(self) -> State | None:
         """The state in the file, if it is of this very training."""
@@ -51,18 +53,17 @@ class Checkpoints(pl.Callback):
 
     def go_back(self) -> bool:
         """Begin at the last good state, at half the learning rate; False where that has been tried or there is none."""
-        if self.good is None or self.good["slowed"]:
+        if self.good is None or self.slowed:
             return False
-        self.start, self.step, self.slow = self.good, self.good["step"], True
+        self.start, self.step, self.slowed = self.good, self.good["step"], True
         return True
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, step: int) -> None:
         if self.start is not None:
             restore(trainer, module, self.start, self.parts)
-            self.slowed = self.start["slowed"] or self.slow
-            if self.slow:
+            if self.slowed and not self.start["slowed"]:
                 halve(trainer.optimizers)
-            self.start, self.slow = None, False
+            self.start = None
         if step % self.every == 0 and finite(module):
             self.good = self.taken(module, step) | during(trainer)
             if self.file is not None and monotonic() - self.written >= self.pause:

@@ -17,14 +17,11 @@ from pipeline import checkpoints
 from pipeline.checkpoints import Checkpoints, State
 from pipeline.data.loaders import Batches
 from pipeline.devices import device, precision, seed_everything, set_threads
+from pipeline.errors import Diverged
 from pipeline.params import Compute
 from pipeline.processes import Report
 
 log = logging.getLogger(__name__)
-
-
-class Diverged(ArithmeticError):
-    """A loss became NaN or infinite."""
 
 
 class Adversaries(pl.LightningModule):
@@ -197,7 +194,8 @@ def fit(
 
     Returns the curve: a dict per point with `step` and `loss`, and those that the module put into its own `curve`.
     Where the file `kept` holds a state of this training, it goes on from there, to the same end. At a loss that is no
-    number it goes back to the last good state, once, and on at half the learning rate. Raises Diverged at a second one.
+    number it goes back to the last good state, once, and on at half the learning rate, which `module.slowed` then says.
+    Raises Diverged at a second one.
     """
     set_threads(compute)
     seed_everything(seed)
@@ -221,6 +219,7 @@ def fit(
                 raise
             log.warning("warning: %s; once more from step %d, at half of it", error, state.step)
     module.eval()
+    module.slowed = state.slowed
     return watch.curve + getattr(module, "curve", [])
 
 

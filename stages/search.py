@@ -11,6 +11,7 @@ import pandas as pd
 
 from pipeline import processes
 from pipeline.evaluation.utility import gain, likelihood
+from pipeline.generators.base import failure
 from pipeline.params import GUIDING, HELDBACK, Params, banded, borrowing, guided
 from pipeline.samples import Samples, with_pool
 from pipeline.seeds import derive
@@ -42,12 +43,13 @@ def main(
     out.mkdir(parents=True)
     found: dict[str, Found] = {name: {} for name in [*params.generators, HELDBACK]}
     table: list[dict] = []
-    if params.searched and len(Samples.load(train).scarce):
+    names = [n for n in params.searched if not failure(models / params.generators[n].model)]
+    if names and len(Samples.load(train).scarce):
         processes.warm(__name__, "pipeline.classifier.train")
         with TemporaryDirectory(dir=out) as folder:
             trials = Trials(params, train, pool, val, views, models, baseline, Path(folder), unfinished)
             recipes = params.search.space.recipe
-            for name, start in ranked(trials, params.searched, table):
+            for name, start in ranked(trials, names, table):
                 found[name] = climb(trials, name, start, table, recipes)
                 recipes = [r for r in recipes if r == found[name].get("recipe")]
     for name, settings in found.items():

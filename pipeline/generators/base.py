@@ -22,6 +22,11 @@ def quiet(count: int, note: str = "") -> None:
 Judge = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
+def failure(folder: Path) -> str:
+    """Why nothing could be fitted that would lie in this folder; empty if it was, or if nobody asked for it."""
+    return json.loads((folder / "generator.json").read_text()).get("reason", "")
+
+
 class Options(BaseModel):
     """A family's own settings; unknown keys are refused."""
 

@@ -127,6 +127,7 @@ def generated(run: Run) -> dict[str, pd.DataFrame]:
 def warnings(run: Run) -> list[str]:
     """What a reader must know before believing a number."""
     found = [f"{g}: {w}" for g, s in run.selections.items() if g in selected_from(run.params) for w in s["warnings"]]
+    found += failed(run)
     if not run.about["scarce"]:
         found.append(
             "no class is scarce by the rule in data.scarce: nothing was generated, and arms with synthetic rows "
@@ -138,6 +139,23 @@ def warnings(run: Run) -> list[str]:
             f"only {judged} of {len(run.about['classes'])} classes have test rows: every mean over classes is over those"
         )
     return run.about["warnings"] + found
+
+
+def failed(run: Run) -> list[str]:
+    """Which generators could not be fitted, why, and which arms had to do without their rows."""
+    found = []
+    for name, about in run.generators.items():
+        if "reason" in about:
+            without = [
+                a
+                for a, arm in run.params.compared.items()
+                if any(run.params.generators[g].model == name for g in arm.generators if g in run.params.generators)
+            ]
+            found.append(
+                f"generator {name} failed and made no rows: {about['reason']}; arms that learnt without its rows: "
+                + (", ".join(without) or "none")
+            )
+    return found
 
 
 def selected_from(params: Params) -> set[str]:
