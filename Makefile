@@ -1,5 +1,5 @@
 # make repro: everything, from set-up to report · make export: what it found, to hand on
-# make test · make test-all · make lint · make lock
+# make test · make test-all · make soak · make lint · make lock
 # Each target first sets up what it needs; a second call installs nothing.
 
 PYTHON ?= python3
@@ -9,7 +9,7 @@ LANES ?= $(shell getconf _NPROCESSORS_ONLN)
 PAIR := $(if $(filter 1,$(LANES)),1,2)
 READY := .venv/ready-$(shell cat $(LOCKED) | cksum | cut -d ' ' -f 1)
 
-.PHONY: repro export side-by-side setup test test-all calibrate lint lock
+.PHONY: repro export side-by-side setup test test-all calibrate soak lint lock
 .DEFAULT_GOAL := repro
 
 repro: setup
@@ -58,6 +58,10 @@ test-all: setup
 # Known effects, simulated and trained, and how often the verdict names them: docs/calibration.md. About half an hour.
 calibrate: setup
 	python -m benchmarks.calibrate
+
+# A small copy of the project, killed at 30 random moments: its scores must be those of one that was not. Ten minutes.
+soak: setup
+	python -m benchmarks.soak
 
 lint: setup
 	ruff check .
