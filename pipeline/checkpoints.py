@@ -159,8 +159,12 @@ def write(file: Path, state: State) -> None:
     content = save(parts | {"json": torch.frombuffer(bytearray(text), dtype=torch.uint8)})
     file.parent.mkdir(parents=True, exist_ok=True)
     draft = file.with_name(f"{file.name}.draft")
-    draft.write_bytes(hashlib.blake2b(content).digest() + content)
-    os.replace(draft, file)
+    try:
+        draft.write_bytes(hashlib.blake2b(content).digest() + content)
+        os.replace(draft, file)
+    except OSError:
+        draft.unlink(missing_ok=True)  # a full disk needs the room
+        raise
 
 
 def read(file: Path) -> State | None:

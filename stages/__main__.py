@@ -160,14 +160,16 @@ def main(argv: list[str]) -> int:
         execute(argv[0], argv[1:])
     except ValueError as error:
         return fail(2, "cannot go on", error)
-    except (OSError, MemoryError) as error:
-        return fail(3, "the machine does not allow it", error)
-    except RuntimeError as error:
-        if not out_of_memory(error):
-            raise
-        return fail(3, "out of memory; lower compute.processes, a batch size, or data.image_size", error)
     except ArithmeticError as error:
         return fail(4, "training diverged", error)
+    except (OSError, MemoryError) as error:
+        return fail(3, "the machine does not allow it", error)
+    except Exception as error:
+        if out_of_memory(error):
+            return fail(3, "out of memory; lower compute.processes, a batch size, or data.image_size", error)
+        if not cannot_write(error):
+            raise
+        return fail(3, "the machine does not allow it", error)
     except SystemExit as error:
         if error.code == 1:  # a stage's own answer, which it has explained
             return 1
@@ -176,24 +178,35 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def out_of_memory(error: RuntimeError) -> bool:
+def out_of_memory(error: Exception) -> bool:
     """Whether torch says that a device or the machine has no memory left; its own class is not imported for that."""
-    return type(error).__name__ == "OutOfMemoryError" or "not enough memory" in str(error)
+    return isinstance(error, RuntimeError) and (
+        type(error).__name__ == "OutOfMemoryError" or "not enough memory" in str(error)
+    )
+
+
+def cannot_write(error: Exception) -> bool:
+    """Whether weights could not be written, which safetensors says by an error of its own; not imported for that."""
+    return type(error).__name__ == "SafetensorError" and "I/O error" in str(error)
 
 
 def fail(code: int, what: str, error: BaseException) -> int:
     """Say what is wrong in words; the traceback goes to a file, for whoever wants to report a fault of ours, and beside it
     what else the error has `files` of."""
     texts = {"last-error.txt": "".join(traceback.format_exception(error)), **getattr(error, "files", {})}
-    SIDE.mkdir(exist_ok=True)
-    for name, text in texts.items():
-        (SIDE / name).write_text(text, encoding="utf-8", errors="backslashreplace")
+    details = f"details in {' and '.join(str(SIDE / name) for name in texts)}"
+    try:
+        SIDE.mkdir(exist_ok=True)
+        for name, text in texts.items():
+            (SIDE / name).write_text(text, encoding="utf-8", errors="backslashreplace")
+    except OSError as full:
+        details = f"details could not be written: {full}"
     log.error(
-        "%s: %s\n(exit %d; nothing was published, earlier stages keep their results; details in %s)",
+        "%s: %s\n(exit %d; nothing was published, earlier stages keep their results; %s)",
         what,
         str(error) or type(error).__name__,
         code,
-        " and ".join(str(SIDE / name) for name in texts),
+        details,
     )
     return code
 

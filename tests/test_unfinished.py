@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -49,12 +50,17 @@ def place(tmp_path, monkeypatch, toy) -> Path:
     return tmp_path
 
 
-def start(*words: str) -> subprocess.Popen:
-    """A stage that writes its state at every point, in a group of its own."""
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "CHECKPOINT_SECONDS": "0"}
+def start(*words: str, seconds: str = "0", largest: int = resource.RLIM_INFINITY) -> subprocess.Popen:
+    """A stage that writes its state at every point, in a group of its own; no file may become larger than that."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "CHECKPOINT_SECONDS": seconds}
+
+    def prepare() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
+
     command = [sys.executable, "-m", "stages", *words]
-    plain = {"start_new_session": True, "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
-    return subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True, **plain)
+    plain = {"start_new_session": True, "preexec_fn": prepare, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, env=env, **plain)
 
 
 def whole(*words: str) -> dict[str, bytes]:
@@ -117,6 +123,16 @@ def test_a_stage_does_not_wait_for_its_workers_to_finish_when_it_is_ended(place)
     begun = time.monotonic()
     assert killed(signal.SIGTERM, lambda found: len(found) >= 2, *TEACH) == 143
     assert time.monotonic() - begun < 60
+
+
+@pytest.mark.parametrize(("words", "seconds"), [(FIT, "25"), (TEACH, "25"), (FIT, "0")])
+def test_a_full_disk_is_said_so_and_nothing_is_published(place, words, seconds):
+    """Weights that could not be written were an error of safetensors, and so a fault of ours with a traceback."""
+    process = start(*words, seconds=seconds, largest=9_000)
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 3 and "File too large" in said and "Traceback" not in said, said
+    assert not Path("models").exists() and not states() and not list(Path(".work").rglob("*.draft"))
+    assert not [f for f in Path(".work/drafts").glob("*") if f.suffix != ".lock"]
 
 
 @pytest.mark.parametrize("change", ["params", "rows"])
