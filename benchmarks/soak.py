@@ -70,10 +70,11 @@ def shrink(params: dict) -> None:
 
 
 def start(folder: Path) -> subprocess.Popen:
-    """`dvc repro`, in a group of its own; trainings keep their state as often as they can."""
+    """What `make repro` does, `dvc repro` in a group of its own; trainings keep their state as often as they can."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     env = {**os.environ, "PATH": path, "CHECKPOINT_SECONDS": "0"}
     command = [sys.executable, "-m", "dvc", "repro"]
+    subprocess.run([sys.executable, "-m", "stages", "check"], cwd=folder, env=env, check=True)
     with (folder / "said.txt").open("a") as said:
         return subprocess.Popen(command, cwd=folder, env=env, start_new_session=True, stdout=said, stderr=said,
                                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))  # fmt: skip
