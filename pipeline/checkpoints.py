@@ -42,9 +42,8 @@ class Checkpoints(pl.Callback):
         self.written = self.begun
         self.good: State | None = None
         self.start = self.found()
-        self.step, self.slowed = (
-            (self.start["step"], self.start["slowed"]) if self.start else (0, False)
-        )  # the next step
+        self.step: int = self.start["step"] if self.start else 0  # the next one to take
+        self.slowed: bool = self.start["slowed"] if self.start else False
 
     def found(self) -> State | None:
         """The state in the file, if it is of this very training."""
@@ -70,7 +69,7 @@ class Checkpoints(pl.Callback):
                 begun = monotonic()
                 write(self.file, self.good)
                 self.written = monotonic()
-                self.pause = max(SECONDS, 100 * (self.written - begun))  # at most one part in a hundred of the time
+                self.pause = max(SECONDS, 100 * (self.written - begun))  # at most a hundredth of the time goes into it
 
     def finish(self, module: pl.LightningModule) -> None:
         """All steps have been taken: keep what came of them, unless it is had again as soon as it is read."""

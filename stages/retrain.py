@@ -56,10 +56,8 @@ def main(
 
     real = Samples.load(train)
     settings = model.settings(params.classifier, real.shape, len(real.classes), len(real))
-    folders, source = (
-        [selected, also][: len(arm.generators)],
-        Real(train, val, views, also if arm.also == POOL else None),
-    )
+    folders = [selected, also][: len(arm.generators)]
+    source = Real(train, val, views, also if arm.also == POOL else None)
     chosen = added_rows(params, arm, recipe, real, [Samples.load(folder) for folder in folders])
     seeds = list(range(params.retraining.seeds))
     parts = list(zip(folders, chosen, strict=True))
@@ -74,6 +72,7 @@ def main(
         "settings": settings.model_dump(mode="json"),
         "seeds": seeds,
         "initial_weights": [r["initial"] for r in done],
+        "slowed": [number for number, r in zip(seeds, done, strict=True) if r["slowed"]],
         "policy": json.loads((views / "policy.json").read_text()),
         "arm": arm.model_dump(mode="json"),
         "recipe": recipe.model_dump(mode="json"),
@@ -163,6 +162,7 @@ def train_seed(
         "probabilities": probabilities,
         "curve": curve,
         "initial": initial,
+        "slowed": network.slowed,
     }
 
 

@@ -51,11 +51,11 @@ def kill(monkeypatch) -> Callable[[int | None], None]:
 def classifier(toy, compute, shipped) -> Callable:
     """Trains a tiny network: classifier(file, seed, recipe, report) -> its weights and curve."""
 
-    def run(file=None, seed=1, recipe="plain", report=quiet):
-        rows = toy()
+    def run(file=None, seed=1, recipe="plain", report=quiet, precision="32-true"):
+        rows, exact = toy(), compute.model_copy(update={"precision": precision})
         batches = Batches(Rows.plain(rows.images, rows.y), 3, SETTINGS.batch, STEPS, seed)
         held = toy((4, 3, 2), seed=9)
-        return train(batches, held, SETTINGS, shipped.recipes[recipe], seed, compute, report, file)
+        return train(batches, held, SETTINGS, shipped.recipes[recipe], seed, exact, report, file)
 
     return run
 
@@ -150,6 +150,16 @@ def test_killed_again_and_again(classifier, kill, always, tmp_path, recipe):
             classifier(tmp_path / "state", recipe=recipe)
     kill(None)
     assert same(classifier(tmp_path / "state", recipe=recipe), whole)
+
+
+def test_in_half_precision_too(classifier, kill, always, tmp_path):
+    whole = classifier(precision="bf16-mixed")
+    kill(11)
+    with pytest.raises(Killed):
+        classifier(tmp_path / "state", precision="bf16-mixed")
+    kill(None)
+    assert same(classifier(tmp_path / "state", precision="bf16-mixed"), whole)
+    assert same(classifier(tmp_path / "state"), classifier()), "and is none of the other precision"
 
 
 def test_a_finished_training_is_not_done_again(classifier, kill, always, tmp_path):

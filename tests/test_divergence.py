@@ -14,6 +14,7 @@ import torch
 from pipeline import checkpoints, params, training
 from pipeline.classifier import predict
 from pipeline.classifier.model import Network, Settings
+from pipeline.classifier.train import train
 from pipeline.data.loaders import Batches, Rows
 from pipeline.generators.base import failure
 from pipeline.samples import Samples
@@ -145,6 +146,22 @@ def test_a_training_that_was_killed_before_it_diverges_goes_back_to_the_same_sta
     seen.clear()
     assert line(tmp_path / "state")[:3] == whole[:3]
     assert seen == [9, 10, *range(9, STEPS)]
+
+
+def test_a_classifier_says_that_it_was_slowed(spoil, toy, compute, shipped):
+    small = Settings(size=8, channels=1, classes=3, widths=(8,), depth=1, fold=1, batch=8, steps=STEPS, lr=0.01,
+                     weight_decay=0.05, dropout=0.2, label_smoothing=0.05)  # fmt: skip
+    rows = toy()
+    batches = Batches(Rows.plain(rows.images, rows.y), 3, 8, STEPS, 1)
+
+    def fit():
+        return train(batches, rows, small, shipped.recipes["plain"], 1, compute, lambda count, note: None)
+
+    assert not fit()[0].slowed
+    spoil(10, 1)
+    network, curve = fit()
+    assert network.slowed and np.isfinite([p["loss"] for p in curve if "loss" in p]).all()
+    assert [p["step"] for p in curve if "val_loss" in p] == list(range(2, STEPS + 1, 2)), "each of them once"
 
 
 # ---- the stages -------------------------------------------------------------------------------------------------

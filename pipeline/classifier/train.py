@@ -89,6 +89,7 @@ def train(
     module = Training(Network(settings), settings, recipe, batches)
     curve = training.fit(module, batches, compute, seed, report, val=val_loader(holdout(val)), kept=kept)
     network = module.network.cpu()
+    network.slowed = module.slowed
     recipes.adjust(network.head, recipe, batches.mean_share)
     return network, curve
 

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from pipeline.evaluation.openings import settings_hash
 from pipeline.evaluation.scores import confusion
 from pipeline.params import POOL, Params
-from pipeline.reporting import answer, cost, data, figures, html, tables
+from pipeline.reporting import answer, cautions, cost, data, figures, html, tables
 from pipeline.samples import Samples
 from pipeline.selection.rules import REASONS
 
@@ -75,7 +75,7 @@ def facts(run: Run) -> dict:
         "advice": answer.advice(found),
         "beside": answer.beside(found, price, skipped),
         "about": about,
-        "warnings": warnings(run),
+        "warnings": cautions.warnings(run),
         "leaks": data.leak_sentence(about),
         "openings": data.openings_sentence(len(run.openings[found["test"]["fingerprint"]])),
         "metrics": metrics,
@@ -114,7 +114,7 @@ def facts(run: Run) -> dict:
 def generated(run: Run) -> dict[str, pd.DataFrame]:
     """What generators made, how near to real rows, from which weights, and how its use was found."""
     return {
-        "kept": tables.kept_table({g: s for g, s in run.selections.items() if g in selected_from(run.params)}),
+        "kept": tables.kept_table({g: s for g, s in run.selections.items() if g in cautions.selected_from(run.params)}),
         "selection": tables.selection_table(run.selections),
         "fidelity": tables.fidelity_table(run.fidelity),
         "search": tables.search_table(run.tried),
@@ -122,45 +122,6 @@ def generated(run: Run) -> dict[str, pd.DataFrame]:
         "pool_trials": data.pool_trials(run.pool),
         "points": tables.points_table(run.generators, run.about["classes"]),
     }
-
-
-def warnings(run: Run) -> list[str]:
-    """What a reader must know before believing a number."""
-    found = [f"{g}: {w}" for g, s in run.selections.items() if g in selected_from(run.params) for w in s["warnings"]]
-    found += failed(run)
-    if not run.about["scarce"]:
-        found.append(
-            "no class is scarce by the rule in data.scarce: nothing was generated, and arms with synthetic rows "
-            "learnt from real rows only"
-        )
-    judged = sum(n > 0 for n in run.about["counts"]["test"].values())
-    if judged < len(run.about["classes"]):
-        found.append(
-            f"only {judged} of {len(run.about['classes'])} classes have test rows: every mean over classes is over those"
-        )
-    return run.about["warnings"] + found
-
-
-def failed(run: Run) -> list[str]:
-    """Which generators could not be fitted, why, and which arms had to do without their rows."""
-    found = []
-    for name, about in run.generators.items():
-        if "reason" in about:
-            without = [
-                a
-                for a, arm in run.params.compared.items()
-                if any(run.params.generators[g].model == name for g in arm.generators if g in run.params.generators)
-            ]
-            found.append(
-                f"generator {name} failed and made no rows: {about['reason']}; arms that learnt without its rows: "
-                + (", ".join(without) or "none")
-            )
-    return found
-
-
-def selected_from(params: Params) -> set[str]:
-    """The generators of whose rows an arm uses those alone that selection kept."""
-    return {g for arm in params.compared.values() if arm.use != "all" for g in arm.generators}
 
 
 def pictures(run: Run, metrics: Mapping[str, Mapping]) -> dict:

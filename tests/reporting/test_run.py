@@ -81,6 +81,7 @@ def record(params, name, real, made):
     return {
         "settings": {"steps": 30, "batch": 8, "widths": [16], "fold": 1},
         "initial_weights": [f"{s:02x}" for s in range(SEEDS)],
+        "slowed": [],
         "policy": {"policy": "glyph", "flips": []},
         "arm": arm.model_dump(mode="json"),
         "synthetic_rows": dict(zip(real.classes, learnt, strict=True)),
@@ -208,3 +209,10 @@ def test_a_generator_that_failed_is_told_with_the_arms_that_did_without_it(run):
         "its rows: cvae, cvae_quarter"
     )
     assert warning in html.digest(facts) and not any("failed" in w for w in runs.facts(run)["warnings"])
+
+
+def test_an_arm_that_was_trained_at_half_the_rate_is_told(run):
+    records = run.records | {"cvae": run.records["cvae"] | {"slowed": [1, 4]}}
+    told = [w for w in runs.facts(replace(run, records=records))["warnings"] if "half the learning rate" in w]
+    assert told == ["arm cvae: training diverged and went on at half the learning rate, in seeds 1, 4"]
+    assert not any("half the learning rate" in w for w in runs.facts(run)["warnings"])
