@@ -1,24 +1,27 @@
 """Every network is trained here: weight averaging, divergence, curves, progress (around lightning.Trainer)."""
 
 import logging
+import signal
+import threading
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 
+from pipeline import checkpoints
+from pipeline.checkpoints import Checkpoints, State
 from pipeline.data.loaders import Batches, Pairs
 from pipeline.devices import device, precision, seed_everything, set_threads
+from pipeline.errors import Diverged
 from pipeline.params import Compute
 from pipeline.processes import Report
 
-
-class Diverged(ArithmeticError):
-    """A loss became NaN or infinite."""
+log = logging.getLogger(__name__)
 
 
 class Adversaries(pl.LightningModule):
@@ -39,7 +42,10 @@ class Adversaries(pl.LightningModule):
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         players = self.network.players()
         self.names = list(players)
-        return [torch.optim.AdamW(p, self.lr, self.betas, weight_decay=0.0, fused=True) for p in players.values()]
+        return [
+            torch.optim.AdamW([{"params": own, "max_lr": self.lr}], self.lr, self.betas, weight_decay=0.0, fused=True)
+            for own in players.values()
+        ]
 
     def training_step(self, batch: tuple[torch.Tensor, ...], step: int) -> torch.Tensor:
         optimisers = self.optimizers()
@@ -48,7 +54,7 @@ class Adversaries(pl.LightningModule):
         for name, loss in self.network.losses(batch, progress):
             optimiser = optimisers[name]
             for group in optimiser.param_groups:
-                group["lr"] = self.lr * min(1.0, (step + 1) / (0.05 * self.steps), (1 - progress) / 0.3)
+                group["lr"] = group["max_lr"] * min(1.0, (step + 1) / (0.05 * self.steps), (1 - progress) / 0.3)
             optimiser.zero_grad()
             self.manual_backward(loss)
             torch.nn.utils.clip_grad_norm_([p for g in optimiser.param_groups for p in g["params"]], self.clip)
@@ -58,25 +64,51 @@ class Adversaries(pl.LightningModule):
 
 
 class _Watch(pl.Callback):
-    """Keeps the loss curve, stops soon after the first loss that is no number, and reports progress."""
+    """Keeps the loss curve, stops at a loss that is no number, and reports progress.
+
+    Losses on another device than the CPU are only looked at where the curve has a point: each look waits for the device.
+    """
 
     def __init__(self, steps: int, report: Report, points: int = 40) -> None:
         self.steps, self.every, self.report = steps, max(1, steps // points), report
-        self.sum, self.since, self.curve = 0.0, 0, []
+        self.sum, self.since, self.told, self.curve = 0.0, 0, 0, []
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, step: int
     ) -> None:
-        loss = outputs["loss"] if isinstance(outputs, dict) else outputs
-        self.sum, self.since = self.sum + loss.detach(), self.since + 1
-        if self.since == self.every or step + 1 == self.steps:
-            mean = float(self.sum) / self.since  # the only wait for the device
-            if not np.isfinite(mean):
-                name = type(module).__name__
-                raise Diverged(f"the loss of {name} is {mean} by step {step + 1}; lower its learning rate (lr)")
+        loss = (outputs["loss"] if isinstance(outputs, dict) else outputs).detach()
+        self.sum, self.since = self.sum + loss, self.since + 1
+        point = self.since == self.every or step + 1 == self.steps
+        if (point or loss.is_cpu) and not torch.isfinite(self.sum):
+            name, mean = type(module).__name__, float(self.sum) / self.since
+            raise Diverged(f"the loss of {name} is {mean} by step {step + 1}; lower its learning rate (lr)")
+        if point:
+            mean = float(self.sum) / self.since
             self.curve.append({"step": step + 1, "loss": mean})
+            self.told += self.since
             self.report(self.since, f"loss {mean:.3f}")
             self.sum, self.since = 0.0, 0
+
+    def state(self) -> State:
+        return {"sum": checkpoints.copied(self.sum), "since": self.since, "told": self.told, "curve": [*self.curve]}
+
+    def restore(self, state: State) -> None:
+        self.report(state["told"] - self.told, f"on from step {state['told'] + state['since']}")
+        self.sum, self.since, self.told, self.curve = state["sum"], state["since"], state["told"], [*state["curve"]]
+
+
+class _Signals(pl.Callback):
+    """A signal ends the process as it would without Lightning, which sets handlers of its own that let the step end first.
+
+    A worker would then go on to its next job.
+    """
+
+    def __init__(self) -> None:
+        self.before = signal.getsignal(signal.SIGTERM)
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if self.before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self.before)
 
 
 @dataclass(frozen=True)
@@ -97,6 +129,7 @@ class Averages(pl.Callback):
     def __init__(self, decays: Sequence[float], at: Sequence[int]) -> None:
         self.decays, self.at = list(decays), set(at)
         self.kept: list[Snapshot] = []
+        self.means: list[list[torch.Tensor]] = []
 
     def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         state = module.network.state_dict()  # shares memory with the weights that are trained
@@ -114,13 +147,34 @@ class Averages(pl.Callback):
                 weights = dict(zip(self.live, mean, strict=True)) | self.counts
                 self.kept.append(Snapshot(step + 1, decay, {k: t.to("cpu", copy=True) for k, t in weights.items()}))
 
+    def state(self) -> State:
+        kept = [(s.step, s.decay, s.weights) for s in self.kept]  # nobody changes these any more
+        return {"means": checkpoints.copied(self.means), "kept": kept}
+
+    @torch.no_grad()
+    def restore(self, state: State) -> None:
+        self.kept = [Snapshot(*parts) for parts in state["kept"]]
+        for mean, known in zip(self.means, state["means"], strict=True):
+            torch._foreach_copy_(mean, known)
+
 
 def by_channel(batch: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
     """The batch with its images in memory channel by channel: bf16 convolutions of a CPU are then almost twice as fast."""
-    return (
-        batch[0].clone(memory_format=torch.contiguous_format),
-        *batch[1:],
-    )  # of one channel, contiguous() copies none
+    images = batch[0].clone(memory_format=torch.contiguous_format)  # of one channel, contiguous() copies none
+    return (images, *batch[1:])
+
+
+class _Rest(Sampler):
+    """The steps from `begin` on; as long as all of them, for Lightning counts those before too."""
+
+    def __init__(self, steps: int, begin: int) -> None:
+        self.steps, self.begin = steps, begin
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.begin, self.steps))
+
+    def __len__(self) -> int:
+        return self.steps
 
 
 def fit(
@@ -132,37 +186,66 @@ def fit(
     averages: Averages | None = None,
     val: Iterable | None = None,
     val_points: int = 12,
+    kept: Path | None = None,
 ) -> list[dict]:
     """Train `module` for all of `batches` on one device; `averages` keeps averaged weights of its network on the way.
 
     Returns the curve: a dict per point with `step` and `loss`, and those that the module put into its own `curve`.
-    Raises Diverged at a loss that is no number.
+    Where the file `kept` holds a state of this training, it goes on from there, to the same end. At a loss that is no
+    number it goes back to the last good state, once, and on at half the learning rate, which `module.slowed` then says.
+    Raises Diverged at a second one.
     """
     set_threads(compute)
     seed_everything(seed)
-    where, exact = device(compute).type, precision(compute, batches.side)
-    watch = _Watch(len(batches), report)
+    where, exact, steps = device(compute).type, precision(compute, batches.side), len(batches)
+    watch = _Watch(steps, report)
+    parts = {"watch": watch} | ({"averages": averages} if averages is not None else {})
+    about = {"of": type(module.network).__name__, "seed": seed, "steps": steps, "torch": torch.__version__}
+    about |= {"device": where, "precision": exact, "cpu": torch.backends.cpu.get_cpu_capability()}
+    state = Checkpoints(kept, about, steps, parts)
+    if state.step == steps:
+        checkpoints.resume(module, state.start, parts)
+    while state.step < steps:
+        every = max(1, steps // val_points) if val is not None else None
+        trainer = _trainer(where, exact, [*parts.values(), state, _Signals()], every)
+        try:
+            _play(trainer, module, batches, val, state.step)
+            state.finish(module)
+        except Diverged as error:
+            if not state.go_back():
+                raise
+            log.warning("warning: %s; once more from step %d, at half of it", error, state.step)
+    module.eval()
+    module.slowed = state.slowed
+    return watch.curve + getattr(module, "curve", [])
+
+
+def _trainer(where: str, exact: str, callbacks: list[pl.Callback], val_every: int | None) -> pl.Trainer:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)  # its advice on loaders and devices does not apply here
     warnings.filterwarnings("ignore", module="lightning")
-    trainer = pl.Trainer(
+    return pl.Trainer(
         accelerator=where,
         devices=1,
         precision=exact,
         max_epochs=1,
         logger=False,
-        callbacks=[watch] + ([averages] if averages is not None else []),
+        callbacks=callbacks,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        val_check_interval=max(1, len(batches) // val_points) if val is not None else None,
+        val_check_interval=val_every,
         use_distributed_sampler=False,
     )
+
+
+def _play(trainer: pl.Trainer, module: pl.LightningModule, batches: Batches, val: Iterable | None, begin: int) -> None:
+    """All steps from `begin` on."""
+    where, exact = trainer.strategy.root_device.type, trainer.precision
     order = by_channel if (where, exact) == ("cpu", "bf16-mixed") else None
-    loader = DataLoader(batches, batch_size=None, shuffle=False, pin_memory=where == "cuda", collate_fn=order)
+    sampler = _Rest(len(batches), begin)
+    if begin:
+        checkpoints.start_at(trainer, begin)
+    loader = DataLoader(batches, batch_size=None, sampler=sampler, pin_memory=where == "cuda", collate_fn=order)
     trainer.fit(module, loader, val)
-    if trainer.received_sigterm:
-        raise SystemExit(143)  # Lightning would return as if training had been completed
-    module.eval()
-    return watch.curve + getattr(module, "curve", [])

@@ -1,8 +1,9 @@
 """The way into every stage: `python -m stages <stage> <arguments>`; it checks, locks, publishes and names the exit code.
 
-Exit codes: 0 done, 1 the gate is shut, 2 bad input or params, 3 environment (disk, memory, device), 4 training diverged,
-130 and 143 signals.
-A stage writes to a side folder, renamed to its final name at the end, so that what exists is complete.
+Exit codes: 0 done, 1 the gate is shut, 2 bad input or params, 3 environment (disk, memory, device), 4 training diverged
+(twice, and not that of a generator: see fit_generator.py), 130 and 143 signals.
+A stage writes to a side folder, renamed to its final name at the end, so that what exists is complete. What a killed one
+has trained so far lies in another, and is removed once it is done: see _unfinished.py.
 """
 
 import fcntl
@@ -24,7 +25,7 @@ from typing import Any
 
 from pipeline import params as parameters
 from pipeline.processes import die_with_parent
-from stages import Output
+from stages import Output, _unfinished
 
 ENVIRONMENT = {
     "NO_ALBUMENTATIONS_UPDATE": "1",
@@ -35,6 +36,7 @@ ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 SIDE = Path(".work")
+GIVEN = ("params", "unfinished")  # arguments that are not on the command line
 log = logging.getLogger("stages")
 
 
@@ -45,7 +47,7 @@ def names() -> list[str]:
 def bind(function: Callable, given: list[str]) -> tuple[dict[str, Any], dict[str, Path]]:
     """The arguments of a stage by name, and those of them that are outputs. Raises ValueError if their number is wrong."""
     signature = inspect.signature(function)
-    wanted = [p for p in signature.parameters.values() if p.name != "params"]
+    wanted = [p for p in signature.parameters.values() if p.name not in GIVEN]
     if len(given) != len(wanted):
         raise ValueError(
             f"this stage takes {len(wanted)} arguments ({', '.join(p.name for p in wanted)}), got {len(given)}"
@@ -61,15 +63,19 @@ def execute(stage: str, given: list[str]) -> None:
     function = importlib.import_module(f"stages.{stage}").main
     values, outputs = bind(function, given)
     drafts = {name: SIDE / "drafts" / "__".join(path.parts) for name, path in outputs.items()}
+    home = SIDE / "unfinished" / "+".join(draft.name for draft in drafts.values())
     with ExitStack() as locks:
         for draft in drafts.values():
             locks.enter_context(lock(draft))
         begun = time.monotonic()
-        function(
-            **({"params": params} if "params" in inspect.signature(function).parameters else {}), **values | drafts
-        )
+        asked = inspect.signature(function).parameters
+        more: dict[str, Any] = {"params": params} if "params" in asked else {}
+        if "unfinished" in asked:
+            more["unfinished"] = _unfinished.folder(home, stage, params, values, outputs)
+        function(**values | drafts | more)
         for name, path in outputs.items():
             publish(drafts[name], path)
+        remove(home)
         seconds = time.monotonic() - begun
     if outputs:
         key = "-".join([stage, *(v for v in values.values() if isinstance(v, str))])
@@ -142,6 +148,8 @@ def main(argv: list[str]) -> int:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
     os.environ.update({k: v for k, v in ENVIRONMENT.items() if k not in os.environ})
     signal.signal(signal.SIGTERM, end)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, end)  # Lightning makes of a KeyboardInterrupt an exit with 1
     die_with_parent()
     if not argv or argv[0] not in names():
         print(f"usage: python -m stages <stage> <arguments>, with a stage among: {', '.join(names())}", file=sys.stderr)
@@ -152,17 +160,16 @@ def main(argv: list[str]) -> int:
         execute(argv[0], argv[1:])
     except ValueError as error:
         return fail(2, "cannot go on", error)
-    except (OSError, MemoryError) as error:
-        return fail(3, "the machine does not allow it", error)
-    except RuntimeError as error:
-        if not out_of_memory(error):
-            raise
-        return fail(3, "out of memory; lower compute.processes, a batch size, or data.image_size", error)
     except ArithmeticError as error:
         return fail(4, "training diverged", error)
-    except KeyboardInterrupt:
-        log.error("interrupted; nothing was published")
-        return 130
+    except (OSError, MemoryError) as error:
+        return fail(3, "the machine does not allow it", error)
+    except Exception as error:
+        if out_of_memory(error):
+            return fail(3, "out of memory; lower compute.processes, a batch size, or data.image_size", error)
+        if not cannot_write(error):
+            raise
+        return fail(3, "the machine does not allow it", error)
     except SystemExit as error:
         if error.code == 1:  # a stage's own answer, which it has explained
             return 1
@@ -171,16 +178,23 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def out_of_memory(error: RuntimeError) -> bool:
+def out_of_memory(error: Exception) -> bool:
     """Whether torch says that a device or the machine has no memory left; its own class is not imported for that."""
-    return type(error).__name__ == "OutOfMemoryError" or "not enough memory" in str(error)
+    return isinstance(error, RuntimeError) and (
+        type(error).__name__ == "OutOfMemoryError" or "not enough memory" in str(error)
+    )
+
+
+def cannot_write(error: Exception) -> bool:
+    """Whether weights could not be written, which safetensors says by an error of its own; not imported for that."""
+    return type(error).__name__ == "SafetensorError" and "I/O error" in str(error)
 
 
 def fail(code: int, what: str, error: BaseException) -> int:
     """Say what is wrong in words; the traceback goes to a file, for whoever wants to report a fault of ours, and beside it
     what else the error has `files` of."""
     texts = {"last-error.txt": "".join(traceback.format_exception(error)), **getattr(error, "files", {})}
-    details = " and ".join(str(SIDE / name) for name in texts)
+    details = f"details in {' and '.join(str(SIDE / name) for name in texts)}"
     try:
         SIDE.mkdir(exist_ok=True)
         for name, text in texts.items():
@@ -188,7 +202,7 @@ def fail(code: int, what: str, error: BaseException) -> int:
     except OSError as full:  # of a full disk or a folder that may not be written, which may be what is to be said
         details += f", but for this: {full.strerror}"
     log.error(
-        "%s: %s\n(exit %d; nothing was published, earlier stages keep their results; details in %s)",
+        "%s: %s\n(exit %d; nothing was published, earlier stages keep their results; %s)",
         what,
         str(error) or type(error).__name__,
         code,

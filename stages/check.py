@@ -1,6 +1,12 @@
-"""check: does params.yaml make sense? Run before the graph, so that a misspelt option does not show up an hour later."""
+"""check: does params.yaml make sense? Run before the graph, so that a misspelt option does not show up an hour later.
 
+And it removes what would keep dvc from running after one that was killed.
+"""
+
+import json
+import logging
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,8 +14,12 @@ from pipeline import generators
 from pipeline.data import sources
 from pipeline.params import Params, borrowing
 
+NOTES = Path(".dvc/tmp/rwlock")  # in which dvc notes who reads and writes what
+log = logging.getLogger("stages")
+
 
 def main(params: Params) -> None:
+    mend(NOTES)
     sources.locate(params.data.source, "data.source")
     if not Path(params.data.unlabelled).exists():
         raise ValueError(
@@ -27,6 +37,24 @@ def main(params: Params) -> None:
             mistakes.append(str(error))
     if mistakes:
         raise ValueError("\n".join(mistakes))
+
+
+def mend(notes: Path) -> None:
+    """Removes the notes if they are no JSON: dvc, killed while it writes them, leaves them so, and runs no more."""
+    for _ in range(2):
+        if not notes.exists() or is_json(notes.read_bytes()):
+            return
+        time.sleep(1)  # a dvc that lives may be writing them
+    log.warning("%s was left half written by a dvc that was killed; removed", notes)
+    notes.unlink()
+
+
+def is_json(content: bytes) -> bool:
+    try:
+        json.loads(content)
+    except ValueError:
+        return False
+    return True
 
 
 def odd(root: Path) -> Iterator[Path]:

@@ -4,11 +4,13 @@ Scarcity decides only what is generated.
 """
 
 import json
+import logging
 from pathlib import Path
 
 import numpy as np
 
 from pipeline import generators
+from pipeline.errors import Diverged
 from pipeline.generators.base import Judge
 from pipeline.params import Params, borrowing
 from pipeline.processes import Progress
@@ -16,9 +18,19 @@ from pipeline.samples import Samples, with_pool
 from pipeline.seeds import derive
 from stages import Output
 
+log = logging.getLogger("stages")
+
 
 def main(
-    params: Params, name: str, plan: Path, train: Path, pool: Path, val: Path, baseline: Path, out: Output
+    params: Params,
+    name: str,
+    plan: Path,
+    train: Path,
+    pool: Path,
+    val: Path,
+    baseline: Path,
+    out: Output,
+    unfinished: Path | None = None,
 ) -> None:
     block = borrowing(params.generators, name)
     curve: list[dict] = []
@@ -28,9 +40,14 @@ def main(
     else:
         model, rows = generators.build(block, params.compute, name), with_pool(train, pool)
         judge = judging(params, rows, Samples.load(val), baseline) if model.uses_device else None
-        with Progress(f"fit {name}", model.steps(rows)) as progress:
-            curve = model.fit(rows, derive(params.seed, "fit", name), progress.step, judge)
-        model.save(out)
+        try:
+            with Progress(f"fit {name}", model.steps(rows)) as progress:
+                curve = model.fit(rows, derive(params.seed, "fit", name), progress.step, judge, unfinished)
+            model.save(out)
+        except Diverged as error:  # the arms that do not need it go on, and those that do learn without its rows
+            log.warning("warning: %s failed and will make no rows: %s", name, error)
+            failed = {"status": "failed", "reason": str(error), "model": block.model, "options": block.options}
+            (out / "generator.json").write_text(json.dumps(failed, indent=1))
     (out / "curve.json").write_text(json.dumps(curve))
 
 

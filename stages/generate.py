@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline import generators, processes
+from pipeline.generators.base import failure
 from pipeline.params import Params, borrowing, guided
 from pipeline.samples import Samples, table, with_pool
 from pipeline.seeds import derive
@@ -22,7 +23,7 @@ def main(
     rows = Samples.load(train)
     goal = wanted(rows.counts, rows.scarce, params.generation.dose, params.generation.cap)
     many = np.zeros(len(goal), int)
-    if json.loads(plan.read_text())["wanted"]:
+    if json.loads(plan.read_text())["wanted"] and not failure(model):
         generator = generators.build(borrowing(params.generators, name), params.compute, name)
         many = np.ceil(goal * params.generation.oversupply).astype(int) * generator.makes_rows
     ask(params, name, (train, pool), model, many, "row").save(out)

@@ -15,7 +15,7 @@ from pipeline.params import Params
 from pipeline.samples import Samples
 from pipeline.seeds import derive
 from pipeline.selection.pool import UNSURE, pseudo_labels, thresholds
-from stages import Output
+from stages import Output, within
 from stages.augment import write_banks
 from stages.pseudo_label import ask_teachers
 from stages.retrain import Real, learn
@@ -34,7 +34,16 @@ class Labels(NamedTuple):
     sure: np.ndarray
 
 
-def main(params: Params, train: Path, val: Path, unlabelled: Path, views: Path, baseline: Path, out: Output) -> None:
+def main(
+    params: Params,
+    train: Path,
+    val: Path,
+    unlabelled: Path,
+    views: Path,
+    baseline: Path,
+    out: Output,
+    unfinished: Path | None = None,
+) -> None:
     pool, real = Samples.load(unlabelled), Samples.load(train)
     account: dict[str, Any] = {"rows": len(pool), "classes": {}, "trials": [], "taken": "none"}
     if not len(pool):
@@ -45,7 +54,7 @@ def main(params: Params, train: Path, val: Path, unlabelled: Path, views: Path, 
             least = thresholds(file["held"], real.y, params.pool.precision, params.pool.least)
         labels = Labels(*pseudo_labels(ask_teachers(params, baseline, pool)[0].mean(axis=0), least))
         with TemporaryDirectory(dir=out.parent) as folder:
-            trials = Trials(params, train, val, unlabelled, views, Path(folder))
+            trials = Trials(params, train, val, unlabelled, views, Path(folder), unfinished)
             rows, account["taken"] = trials.choose(labels, least, account["trials"])
         rows.save(out)
         write_banks(out / "views", rows, params)
@@ -78,10 +87,20 @@ def by_class(first: Labels, rows: Samples, least: np.ndarray) -> dict[str, dict]
 class Trials:
     """Trains classifiers on the training rows and labelled rows of the pool, and asks the validation rows what they gain."""
 
-    def __init__(self, params: Params, train: Path, val: Path, unlabelled: Path, views: Path, folder: Path) -> None:
+    def __init__(
+        self,
+        params: Params,
+        train: Path,
+        val: Path,
+        unlabelled: Path,
+        views: Path,
+        folder: Path,
+        unfinished: Path | None = None,
+    ) -> None:
         from pipeline.classifier import model
 
-        self.params, self.folder, self.unlabelled, self.source = params, folder, unlabelled, Real(train, val, views)
+        self.params, self.folder, self.unlabelled, self.unfinished = params, folder, unlabelled, unfinished
+        self.source = Real(train, val, views)
         self.real, self.held, self.pool = Samples.load(train), Samples.load(val), Samples.load(unlabelled)
         self.settings = model.settings(params.classifier, self.real.shape, len(self.real.classes), len(self.real))
 
@@ -148,7 +167,15 @@ class Trials:
         from pipeline import devices
 
         given = [
-            (self.params, self.settings, asked, rows, seed, self.source._replace(pool=folder))
+            (
+                self.params,
+                self.settings,
+                asked,
+                rows,
+                seed,
+                self.source._replace(pool=folder),
+                within(self.unfinished, f"{folder.name}-{seed}"),
+            )
             for asked, rows, folder, seed in jobs
         ]
         workers, steps = devices.workers(self.params.compute), len(jobs) * self.settings.steps
@@ -162,6 +189,7 @@ def train_one(
     rows: np.ndarray,
     seed: int,
     source: Real,
+    kept: Path | None,
     report: Callable,
 ) -> np.ndarray:
     """What a classifier of real rows says of these rows (N,) of the folder asked about: probabilities (N, K).
@@ -172,7 +200,7 @@ def train_one(
     from pipeline.classifier import predict
 
     recipe = params.recipes[params.teachers.recipe]
-    network = learn(params, settings, recipe, seed, None, source, report)[0]
+    network = learn(params, settings, recipe, seed, None, source, report, kept)[0]
     held, where = Samples.load(source.val), devices.device(params.compute)
     temperature = predict.fit_temperature(predict.run(network, held.images, where)[0], held.y)
     return predict.probabilities(predict.run(network, Samples.load(asked).images[rows], where)[0], temperature)

@@ -13,7 +13,7 @@ import pandas as pd
 
 from pipeline.evaluation.openings import opened, settings_hash
 from pipeline.params import POOL, Params
-from pipeline.reporting import html
+from pipeline.reporting import cautions, html
 from pipeline.reporting import run as runs
 from pipeline.samples import Samples, with_pool
 from stages import Output
@@ -55,7 +55,7 @@ def main(
     facts = runs.facts(run)
     metrics.write_text(json.dumps(facts["metrics"], indent=1))
     verdict.write_text(
-        json.dumps(run.verdict | {"sentence": facts["sentence"], "refused": runs.refused(run)}, indent=1)
+        json.dumps(run.verdict | {"sentence": facts["sentence"], "refused": cautions.refused(run)}, indent=1)
     )
     run.scores.to_csv(scores, index=False)
     plots.mkdir(parents=True)

@@ -17,7 +17,7 @@ from pipeline.params import POOL, Arm, Params, Recipe, pick
 from pipeline.samples import Samples
 from pipeline.seeds import derive
 from pipeline.selection.rules import first_rows, shared, wanted
-from stages import Output
+from stages import Output, within
 
 if TYPE_CHECKING:
     from pipeline.classifier.model import Network, Settings
@@ -43,6 +43,7 @@ def main(
     also: Path,
     search: Path,
     out: Output,
+    unfinished: Path | None = None,
 ) -> None:
     arm, recipe = settle(params, pick(params.arms, name, "arms"), json.loads(search.read_text()))
     out.mkdir(parents=True)
@@ -55,14 +56,15 @@ def main(
 
     real = Samples.load(train)
     settings = model.settings(params.classifier, real.shape, len(real.classes), len(real))
-    folders, source = (
-        [selected, also][: len(arm.generators)],
-        Real(train, val, views, also if arm.also == POOL else None),
-    )
+    folders = [selected, also][: len(arm.generators)]
+    source = Real(train, val, views, also if arm.also == POOL else None)
     chosen = added_rows(params, arm, recipe, real, [Samples.load(folder) for folder in folders])
     seeds = list(range(params.retraining.seeds))
     parts = list(zip(folders, chosen, strict=True))
-    jobs = [(params, settings, name, recipe, number, parts, source, out) for number in seeds]
+    jobs = [
+        (params, settings, name, recipe, number, parts, source, out, within(unfinished, f"seed{number}"))
+        for number in seeds
+    ]
     workers, steps = devices.workers(params.compute), len(seeds) * settings.steps
     done = processes.spread(train_seed, jobs, workers, f"retrain {name}", steps)
     write_results(name, done, Samples.load(val), out)
@@ -70,6 +72,7 @@ def main(
         "settings": settings.model_dump(mode="json"),
         "seeds": seeds,
         "initial_weights": [r["initial"] for r in done],
+        "slowed": [number for number, r in zip(seeds, done, strict=True) if r["slowed"]],
         "policy": json.loads((views / "policy.json").read_text()),
         "arm": arm.model_dump(mode="json"),
         "recipe": recipe.model_dump(mode="json"),
@@ -139,6 +142,7 @@ def train_seed(
     parts: list[tuple[Path, np.ndarray]],
     source: Real,
     out: Path,
+    kept: Path | None,
     report: Callable,
 ) -> dict:
     """Train and save one seed; initial weights and batch order depend on the seed's number alone, so arms are paired."""
@@ -151,13 +155,14 @@ def train_seed(
     if made is not None and order is not None:
         made = made.relabelled(mixed_up(made.y, len(held.classes), np.random.default_rng(order)))
     told = partial(_told, report, f"seed {number}")
-    network, curve, probabilities, initial = learn(params, settings, recipe, seed, made, source, told)
+    network, curve, probabilities, initial = learn(params, settings, recipe, seed, made, source, told, kept)
     predict.save(network, settings, out / f"seed{number}")
     return {
         "scores": scores(probabilities, held.y, held.classes),
         "probabilities": probabilities,
         "curve": curve,
         "initial": initial,
+        "slowed": network.slowed,
     }
 
 
@@ -173,6 +178,7 @@ def learn(
     made: Rows | None,
     source: Real,
     report: Callable,
+    kept: Path | None = None,
 ) -> tuple["Network", list[dict], np.ndarray, str]:
     """A classifier of real and synthetic rows: the network, its curve, what it says of validation, its first weights' hash."""
     from pipeline import devices
@@ -188,7 +194,7 @@ def learn(
     batches = mix(recipe, own, len(real.classes), settings, seed, made)
     devices.seed_everything(seed)
     initial = b"".join(v.numpy().tobytes() for v in Network(settings).state_dict().values())
-    network, curve = fit(batches, held, settings, recipe, seed, params.compute, report)
+    network, curve = fit(batches, held, settings, recipe, seed, params.compute, report, kept)
     probabilities = predict.probabilities(predict.run(network, held.images, devices.device(params.compute))[0])
     return network, curve, probabilities, hashlib.blake2b(initial, digest_size=8).hexdigest()
 

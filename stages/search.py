@@ -11,12 +11,13 @@ import pandas as pd
 
 from pipeline import processes
 from pipeline.evaluation.utility import gain, likelihood
+from pipeline.generators.base import failure
 from pipeline.params import GUIDING, HELDBACK, Params, banded, borrowing, guided
 from pipeline.samples import Samples, with_pool
 from pipeline.seeds import derive
 from pipeline.selection import copies
 from pipeline.selection.rules import wanted
-from stages import Output
+from stages import Output, within
 from stages.augment import write_banks
 from stages.generate import ask
 from stages.pseudo_label import judge
@@ -38,16 +39,18 @@ def main(
     baseline: Path,
     encoder: Path,
     out: Output,
+    unfinished: Path | None = None,
 ) -> None:
     out.mkdir(parents=True)
     found: dict[str, Found] = {name: {} for name in [*params.generators, HELDBACK]}
     table: list[dict] = []
-    if params.searched and len(Samples.load(train).scarce):
+    names = [n for n in params.searched if not failure(models / params.generators[n].model)]
+    if names and len(Samples.load(train).scarce):
         processes.warm(__name__, "pipeline.classifier.train")
         with TemporaryDirectory(dir=out) as folder:
-            trials = Trials(params, train, pool, val, views, models, (baseline, encoder), Path(folder))
+            trials = Trials(params, train, pool, val, views, models, (baseline, encoder), Path(folder), unfinished)
             recipes = params.search.space.recipe
-            for name, start in ranked(trials, params.searched, table):
+            for name, start in ranked(trials, names, table):
                 found[name] = climb(trials, name, start, table, recipes)
                 recipes = [r for r in recipes if r == found[name].get("recipe")]
     for name, settings in found.items():
@@ -117,10 +120,11 @@ class Trials:
         models: Path,
         judges: tuple[Path, Path],
         folder: Path,
+        unfinished: Path | None = None,
     ) -> None:
         self.params, self.train, self.val, self.views = params, train, val, views
         self.fitted_on = (train, pool)
-        self.models, self.judges, self.folder = models, judges, folder
+        self.models, self.judges, self.folder, self.unfinished = models, judges, folder, unfinished
         self.real, self.held, self.left = Samples.load(train), Samples.load(val), params.search.trainings
         self.goal = wanted(self.real.counts, self.real.scarce, params.generation.dose, params.generation.cap)
         self.seen = with_pool(*self.fitted_on)
@@ -137,10 +141,10 @@ class Trials:
         from pipeline.classifier import model
 
         settings = model.settings(self.params.classifier, self.real.shape, len(self.real.classes), len(self.real))
-        numbers = range(self.params.search.seeds)
+        numbers, source = range(self.params.search.seeds), Real(self.train, self.val, self.views)
         jobs = [
-            (self.params, settings, name, found, number, rows, Real(self.train, self.val, self.views))
-            for found, rows in [(found, self.judged(name, found)) for found in several]
+            (self.params, settings, name, found, number, rows, source, within(self.unfinished, f"{trial}-{number}"))
+            for found, trial, rows in [(found, label(name, found), self.judged(name, found)) for found in several]
             for number in numbers
         ]
         self.left -= len(jobs)
@@ -182,6 +186,7 @@ def train_one(
     number: int,
     rows: Path,
     source: Real,
+    kept: Path | None,
     report: Callable,
 ) -> np.ndarray:
     """Probabilities (N, K) of the validation rows after training with these rows, with a seed of the search's own.
@@ -194,6 +199,6 @@ def train_one(
     arm, recipe = settle(params, arm, found)
     chosen = added_rows(params, arm, recipe, Samples.load(source.train), [Samples.load(rows)])
     made, seed = synthetic_rows(recipe, [(rows, chosen[0])]), derive(params.seed, "search", number)
-    said = learn(params, settings, recipe, seed, made, source, report)[2]
+    said = learn(params, settings, recipe, seed, made, source, report, kept)[2]
     logits = np.log(np.maximum(said, 1e-12))
     return predict.probabilities(logits, predict.fit_temperature(logits, Samples.load(source.val).y))

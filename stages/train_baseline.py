@@ -13,10 +13,10 @@ from pipeline.data.loaders import Batches, Rows
 from pipeline.params import Params
 from pipeline.samples import Samples
 from pipeline.seeds import derive
-from stages import Output
+from stages import Output, within
 
 
-def main(params: Params, train: Path, val: Path, views: Path, out: Output) -> None:
+def main(params: Params, train: Path, val: Path, views: Path, out: Output, unfinished: Path | None = None) -> None:
     processes.warm(__name__, "pipeline.classifier.train")
     from pipeline import devices
     from pipeline.classifier import model
@@ -27,7 +27,7 @@ def main(params: Params, train: Path, val: Path, views: Path, out: Output) -> No
     members = [("baseline", np.ones(len(rows), bool))] + [
         (f"teacher{k}", fold != k) for k in range(params.teachers.folds)
     ]
-    jobs = [(params, settings, name, mask, train, val, views, out) for name, mask in members]
+    jobs = [(params, settings, name, mask, train, val, views, out, within(unfinished, name)) for name, mask in members]
     curves = processes.spread(
         train_one,
         jobs,
@@ -48,6 +48,7 @@ def train_one(
     val: Path,
     views: Path,
     out: Path,
+    kept: Path | None,
     report: Callable,
 ) -> list[dict]:
     """Train on the real rows where `mask` is true and save under `name`; returns the curve."""
@@ -74,6 +75,7 @@ def train_one(
         seed,
         params.compute,
         lambda count, note: report(count, f"{name}, {note}"),
+        kept,
     )
     predict.save(network, settings, out / name)
     return curve

@@ -9,10 +9,10 @@ from pipeline.params import Params
 from pipeline.processes import Progress
 from pipeline.samples import Samples
 from pipeline.seeds import derive
-from stages import Output
+from stages import Output, within
 
 
-def main(params: Params, train: Path, pool: Path, views: Path, out: Output) -> None:
+def main(params: Params, train: Path, pool: Path, views: Path, out: Output, unfinished: Path | None = None) -> None:
     from pipeline.classifier import encoder, model, predict
 
     rows, more, block = Samples.load(train), Samples.load(pool), params.encoder
@@ -25,6 +25,8 @@ def main(params: Params, train: Path, pool: Path, views: Path, out: Output) -> N
     pairs = Pairs(bank, block.rows, steps, derive(params.seed, "encoder"))
     out.mkdir(parents=True)
     with Progress("train the encoder", steps) as progress:
-        network, curve = encoder.train(pairs, settings, block.temperature, params.compute, progress.step)
+        network, curve = encoder.train(
+            pairs, settings, block.temperature, params.compute, progress.step, within(unfinished, "encoder")
+        )
     predict.save(network, settings, out / "encoder")
     (out / "curve.json").write_text(json.dumps(curve))

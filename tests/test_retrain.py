@@ -95,7 +95,7 @@ def train_one(data, settled, out: Path, name: str, *folders: str, number: int = 
     real, places = data.real, [data.root / part for part in ("train", "val", "views")]
     settings = model.settings(settled.classifier, real.shape, 3, len(real))
     recipe, parts = settled.recipes[settled.arms[name].recipe], parts_of(data, settled, name, *folders)
-    return retrain.train_seed(settled, settings, name, recipe, number, parts, retrain.Real(*places), out, quiet)
+    return retrain.train_seed(settled, settings, name, recipe, number, parts, retrain.Real(*places), out, None, quiet)
 
 
 # ---- which rows are added ---------------------------------------------------------------------------------------
@@ -262,7 +262,7 @@ def test_teachers_are_trained_by_their_recipe(data, settled, tmp_path, handed, r
     changed, mask = settled.model_copy(update={"teachers": teachers}), np.arange(len(data.real)) % 2 == 0
     settings = model.settings(settled.classifier, data.real.shape, 3, len(data.real))
     places = [data.root / part for part in ("train", "val", "views")]
-    train_baseline.train_one(changed, settings, "teacher0", mask, *places, tmp_path, quiet)
+    train_baseline.train_one(changed, settings, "teacher0", mask, *places, tmp_path, None, quiet)
     (batches,) = handed
     assert Path(batches.real.views.images.filename) == data.root / "views" / views / "views.npy"
     assert batches.balance == settled.recipes[recipe].balance and batches.synthetic is None

@@ -173,3 +173,25 @@ def test_processes_side_by_side(shipped, monkeypatch, kind, processes, expected)
     monkeypatch.setattr(devices, "cores", lambda: 16)
     monkeypatch.setattr(devices, "device", lambda compute: devices.torch.device(kind))
     assert devices.workers(shipped.compute.model_copy(update={"processes": processes})) == expected
+
+
+@pytest.mark.parametrize("content", ["", '{"write": {"data/pl', "{}"])
+def test_notes_that_a_killed_dvc_left_half_written_are_removed(tmp_path, monkeypatch, caplog, content):
+    """dvc ends with `Unable to read RWLock-file` for ever after."""
+    from stages import check
+
+    monkeypatch.setattr(check.time, "sleep", lambda seconds: None)
+    check.mend(tmp_path / "rwlock")
+    assert not caplog.text
+    (tmp_path / "rwlock").write_text(content)
+    check.mend(tmp_path / "rwlock")
+    assert (tmp_path / "rwlock").exists() == (content == "{}") and ("half written" in caplog.text) == (content != "{}")
+
+
+def test_notes_that_are_being_written_are_left_alone(tmp_path, monkeypatch):
+    from stages import check
+
+    (tmp_path / "rwlock").write_text("")
+    monkeypatch.setattr(check.time, "sleep", lambda seconds: (tmp_path / "rwlock").write_text("{}"))
+    check.mend(tmp_path / "rwlock")
+    assert (tmp_path / "rwlock").read_text() == "{}"

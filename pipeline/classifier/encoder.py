@@ -4,6 +4,7 @@ Chen et al., A Simple Framework for Contrastive Learning of Visual Representatio
 network below the head; the projection is of no use once it is trained.
 """
 
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -43,11 +44,11 @@ def contrast(z: torch.Tensor, temperature: float) -> torch.Tensor:
 
 
 def train(
-    pairs: Pairs, settings: Settings, temperature: float, compute: Compute, report: Report
+    pairs: Pairs, settings: Settings, temperature: float, compute: Compute, report: Report, kept: Path | None = None
 ) -> tuple[Network, list[dict[str, Any]]]:
-    """A trained network on the CPU, whose head is of no use, and its curve."""
+    """A trained network on the CPU, whose head is of no use, and its curve. `kept`: see training.fit."""
     devices.set_threads(compute)
     devices.seed_everything(pairs.seed)
     module = Contrast(Network(settings), settings, temperature)
-    curve = training.fit(module, pairs, compute, pairs.seed, report)
+    curve = training.fit(module, pairs, compute, pairs.seed, report, kept=kept)
     return module.network.cpu(), curve

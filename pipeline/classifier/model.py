@@ -69,6 +69,8 @@ class Block(nn.Module):
 class Network(nn.Module):
     """Images (N, C, H, W) in [-1, 1] -> logits (N, K). A space-to-depth stem of fold 2 saves most of the cost."""
 
+    slowed = False  # whether its training diverged and went on at half the learning rate
+
     def __init__(self, s: Settings) -> None:
         super().__init__()
         stem = nn.Conv2d(s.channels * s.fold**2, s.widths[0], 3, padding=1, bias=False)

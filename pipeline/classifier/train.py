@@ -1,6 +1,7 @@
 """Trains one classifier: AdamW, one-cycle learning rate, a recipe's loss; a fixed number of steps, last weights."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -78,13 +79,18 @@ def train(
     seed: int,
     compute: Compute,
     report: Callable[..., Any],
+    kept: Path | None = None,
 ) -> tuple[Network, list[dict[str, Any]]]:
-    """A trained network on the CPU and its curve. Initial weights depend on `seed` alone, not on rows or recipe."""
+    """A trained network on the CPU and its curve. Initial weights depend on `seed` alone, not on rows or recipe.
+
+    `kept`: the file for the state of an unfinished training, see training.fit.
+    """
     devices.set_threads(compute)
     devices.seed_everything(seed)
     module = Training(Network(settings), settings, recipe, batches)
-    curve = training.fit(module, batches, compute, seed, report, val=val_loader(holdout(val)))
+    curve = training.fit(module, batches, compute, seed, report, val=val_loader(holdout(val)), kept=kept)
     network = module.network.cpu()
+    network.slowed = bool(module.slowed)
     recipes.adjust(network.head, recipe, batches.mean_share)
     return network, curve
 

@@ -85,7 +85,7 @@ class NetworkGenerator(base.Generator):
         return height, width
 
     def _fit(self, real: Samples, seed: int, report: Callable[[int, str], None]) -> list[dict[str, Any]]:
-        self.flips, self.restarts = real.facts.flips, 0
+        self.flips, self.restarts, self.slowed = real.facts.flips, 0, False
         self.start_from(real)
         curve = self.train(real, seed, report)
         if self.judge and self.variety(real, seed) < COLLAPSED:
@@ -106,7 +106,9 @@ class NetworkGenerator(base.Generator):
         decays = [max(0.0, 1 - 1 / (share * steps)) if share else 0.0 for share in o.ema]
         averages = training.Averages(decays, moments(steps, o.snapshots if self.judge else 1))
         module = training.Adversaries(game, steps, o.lr, self.betas, clip=1.0)
-        curve = training.fit(module, batches, self.compute, seed, report, averages)
+        kept = self.unfinished / str(seed) if self.unfinished is not None else None
+        curve = training.fit(module, batches, self.compute, seed, report, averages, kept=kept)
+        self.slowed = bool(module.slowed)
         self.choose(averages.kept, real, seed)
         return curve
 
@@ -167,6 +169,7 @@ class NetworkGenerator(base.Generator):
         parameters = sum(p.numel() for p in self.networks[0].parameters())
         return {"flips": list(self.flips), "steps": self.points[-1]["step"], "parameters": parameters} | {
             "restarts": self.restarts,
+            "slowed": self.slowed,
             "chosen": self.chosen.tolist(),
             "points": self.points,
         }
@@ -178,7 +181,7 @@ class NetworkGenerator(base.Generator):
 
     def _load(self, folder: Path, state: dict[str, Any], real: Samples) -> None:
         self.flips, self.chosen, self.points = tuple(state["flips"]), np.array(state["chosen"]), state["points"]
-        self.restarts = state["restarts"]
+        self.restarts, self.slowed = state["restarts"], state["slowed"]
         self.start_from(real)
         file = folder / "weights.safetensors"
         try:

@@ -22,6 +22,11 @@ def quiet(count: int, note: str = "") -> None:
 Judge = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
+def failure(folder: Path) -> str:
+    """Why nothing could be fitted that would lie in this folder; empty if it was, or if nobody asked for it."""
+    return json.loads((folder / "generator.json").read_text()).get("reason", "")
+
+
 class Options(BaseModel):
     """A family's own settings; unknown keys are refused."""
 
@@ -52,15 +57,21 @@ class Generator(ABC):
         return 0
 
     def fit(
-        self, real: Samples, seed: int, report: Callable[[int, str], None] = quiet, judge: Judge | None = None
+        self,
+        real: Samples,
+        seed: int,
+        report: Callable[[int, str], None] = quiet,
+        judge: Judge | None = None,
+        unfinished: Path | None = None,
     ) -> list[dict[str, Any]]:
         """Fit on all rows of `real`; returns the training curve. Raises ValueError for a set without rows.
 
-        `judge` tells a family that can stop at several points which of them is best.
+        `judge` tells a family that can stop at several points which of them is best. `unfinished` is a folder for what
+        a later call with the same arguments can go on from if this one is killed.
         """
         if not len(real):
             raise ValueError("a generator needs at least one real row to fit on")
-        self.shape, self.classes, self.judge = real.shape, len(real.classes), judge
+        self.shape, self.classes, self.judge, self.unfinished = real.shape, len(real.classes), judge, unfinished
         return self._fit(real, seed, report)
 
     def sample(self, labels: np.ndarray, seeds: np.ndarray, report: Callable[[int, str], None] = quiet) -> np.ndarray:

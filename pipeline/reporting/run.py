@@ -11,7 +11,7 @@ from markupsafe import Markup
 from pipeline.evaluation.openings import settings_hash
 from pipeline.evaluation.scores import confusion
 from pipeline.params import POOL, Params
-from pipeline.reporting import answer, copies, cost, data, figures, html, tables
+from pipeline.reporting import answer, cautions, copies, cost, data, figures, html, tables
 from pipeline.samples import Samples
 from pipeline.selection.rules import REASONS, disputed
 
@@ -79,7 +79,7 @@ def facts(run: Run) -> dict:
         "advice": answer.advice(found),
         "beside": answer.beside(found, price, skipped),
         "about": about,
-        "warnings": warnings(run),
+        "warnings": cautions.warnings(run),
         "leaks": data.leak_sentence(about),
         "openings": data.openings_sentence(len(run.openings[found["test"]["fingerprint"]])),
         "metrics": metrics,
@@ -117,7 +117,7 @@ def facts(run: Run) -> dict:
 
 def generated(run: Run) -> dict[str, Any]:
     """What generators made, how near to real rows, from which weights, and how its use was found."""
-    selecting = {g: s for g, s in run.selections.items() if g in selected_from(run.params)}
+    selecting = {g: s for g, s in run.selections.items() if g in cautions.selected_from(run.params)}
     return {
         "kept": tables.kept_table(selecting),
         "selection": tables.selection_table(run.selections),
@@ -128,39 +128,13 @@ def generated(run: Run) -> dict[str, Any]:
         "copy_audit": copies.audit_table(run.copies),
         "copies_by_class": copies.class_table(run.copies, run.selections),
         "copies_said": copies.sentences(
-            run.selections, selected_from(run.params), run.params.selection.copy_false_alarms
+            run.selections, cautions.selected_from(run.params), run.params.selection.copy_false_alarms
         ),
         "search": tables.search_table(run.tried),
         "pool": data.pool_table(run.pool),
         "pool_trials": data.pool_trials(run.pool),
         "points": tables.points_table(run.generators, run.about["classes"]),
     }
-
-
-def warnings(run: Run) -> list[str]:
-    """What a reader must know before believing a number."""
-    found = [f"{g}: {w}" for g, s in run.selections.items() if g in selected_from(run.params) for w in s["warnings"]]
-    if not run.about["scarce"]:
-        found.append(
-            "no class is scarce by the rule in data.scarce: nothing was generated, and arms with synthetic rows "
-            "learnt from real rows only"
-        )
-    judged = sum(n > 0 for n in run.about["counts"]["test"].values())
-    if judged < len(run.about["classes"]):
-        found.append(
-            f"only {judged} of {len(run.about['classes'])} classes have test rows: every mean over classes is over those"
-        )
-    return run.about["warnings"] + found
-
-
-def refused(run: Run) -> list[str]:
-    """The generators that the copy audit keeps from being used, of those whose rows an arm would select from."""
-    return [g for g, s in run.selections.items() if g in selected_from(run.params) and s["refused"]]
-
-
-def selected_from(params: Params) -> set[str]:
-    """The generators of whose rows an arm uses those alone that selection kept."""
-    return {g for arm in params.compared.values() if arm.use != "all" for g in arm.generators}
 
 
 def pictures(run: Run, metrics: Mapping[str, Mapping]) -> dict:

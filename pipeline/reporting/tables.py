@@ -216,6 +216,7 @@ def automatic_table(
     } | {
         f"generators.{g}": f"{s['steps']} steps, {s['parameters']:,} parameters"
         + (", begun again because its rows were all alike" if s["restarts"] else "")
+        + (", at half the learning rate from where it diverged" if s["slowed"] else "")
         for g, s in generators.items()
         if "steps" in s
     }

@@ -94,6 +94,7 @@ def record(params, name, real, made):
     return {
         "settings": {"steps": 30, "batch": 8, "widths": [16], "fold": 1},
         "initial_weights": [f"{s:02x}" for s in range(SEEDS)],
+        "slowed": [],
         "policy": {"policy": "glyph", "flips": []},
         "arm": arm.model_dump(mode="json"),
         "synthetic_rows": dict(zip(real.classes, learnt, strict=True)),
@@ -168,7 +169,10 @@ def finished(shipped, shares=SHARES, rows=60, **change) -> runs.Run:
         "reliability": pd.DataFrame(bins, columns=["arm", "confidence", "accuracy", "share"]),
         "records": records,
         "curves": pd.DataFrame(steps, columns=["arm", "seed", "step", "loss", "val_balanced_accuracy"]),
-        "generators": {"nothing": {}, "cvae": {"steps": 30, "parameters": 999, "restarts": 0, "weights": "abcd"}},
+        "generators": {
+            "nothing": {},
+            "cvae": {"steps": 30, "parameters": 999, "restarts": 0, "slowed": False, "weights": "abcd"},
+        },
         "losses": {"nothing": [], "cvae": [{"step": 10, "loss": 2.0}, {"step": 20, "loss": 1.0}]},
         "selections": {g: summary(made[g]) for g in ("nothing", "cvae")},
         "copies": audited(),
@@ -216,3 +220,21 @@ def test_everything_that_a_repetition_needs_stands_in_the_page(run):
     assert told["code"].startswith("commit 123abc") and told["requirements.lock"] == "456def"
     assert told["arms: python"] == "3.12.1" and told["arms: precision"] == "bf16-mixed"
     assert told["arms: device"] == "cuda, Toy 1; cpu, x86_64", "arms from a cache may come from another machine"
+
+
+def test_a_generator_that_failed_is_told_with_the_arms_that_did_without_it(run):
+    failed = {"status": "failed", "reason": "the loss of Adversaries is nan by step 6", "model": "cvae", "options": {}}
+    facts = runs.facts(replace(run, generators={"nothing": {}, "cvae": failed}))
+    (warning,) = (w for w in facts["warnings"] if "failed" in w)
+    assert warning == (
+        "generator cvae failed and made no rows: the loss of Adversaries is nan by step 6; arms that learnt without "
+        "its rows: cvae, cvae_quarter"
+    )
+    assert warning in html.digest(facts) and not any("failed" in w for w in runs.facts(run)["warnings"])
+
+
+def test_an_arm_that_was_trained_at_half_the_rate_is_told(run):
+    records = run.records | {"cvae": run.records["cvae"] | {"slowed": [1, 4]}}
+    told = [w for w in runs.facts(replace(run, records=records))["warnings"] if "half the learning rate" in w]
+    assert told == ["arm cvae: training diverged and went on at half the learning rate, in seeds 1, 4"]
+    assert not any("half the learning rate" in w for w in runs.facts(run)["warnings"])

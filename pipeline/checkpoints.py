@@ -1,0 +1,200 @@
+"""The state of a training: in memory, to go back to if it diverges, and in a file, to go on from if its process is killed."""
+
+import hashlib
+import json
+import os
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from time import monotonic
+from typing import Any, Protocol
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from safetensors.torch import load, save
+
+State = dict[str, Any]  # tensors and plain values, in dicts, lists and tuples
+POINTS = 100  # of a training, at which its state is taken
+SECONDS = float(os.environ.get("CHECKPOINT_SECONDS", "25"))  # at least between two writings; changes no result
+DIGEST = hashlib.blake2b().digest_size
+
+
+class Part(Protocol):
+    """What else belongs to the state of a training, beside its module and optimisers."""
+
+    def state(self) -> State:
+        """Without a tensor that training goes on to change."""
+
+    def restore(self, state: State) -> None: ...
+
+
+class Checkpoints(pl.Callback):
+    """Takes the state before some steps of a training, and puts one back before the first step of what goes on from it.
+
+    `good` is the last state whose weights are all finite. It is taken at steps that do not depend on time, and what is
+    written is one of these, so that a training that was killed goes back to the same one as a training that was not.
+    """
+
+    def __init__(self, file: Path | None, about: State, steps: int, parts: Mapping[str, Part]) -> None:
+        self.file, self.about, self.parts = file, about, parts
+        self.steps, self.every, self.begun, self.pause = steps, max(1, steps // POINTS), monotonic(), SECONDS
+        self.written = self.begun
+        self.good: State | None = None
+        self.start = self.found()
+        self.step: int = self.start["step"] if self.start else 0  # the next one to take
+        self.slowed: bool = self.start["slowed"] if self.start else False
+
+    def found(self) -> State | None:
+        """The state in the file, if it is of this very training."""
+        state = None if self.file is None else read(self.file)
+        return state if state is not None and state["about"] == self.about else None
+
+    def go_back(self) -> bool:
+        """Begin at the last good state, at half the learning rate; False where that has been tried or there is none."""
+        if self.good is None or self.slowed:
+            return False
+        self.start, self.step, self.slowed = self.good, self.good["step"], True
+        return True
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, step: int) -> None:
+        if self.start is not None:
+            restore(trainer, module, self.start, self.parts)
+            if self.slowed and not self.start["slowed"]:
+                halve(trainer.optimizers)
+            self.start = None
+        if step % self.every == 0 and finite(module):
+            self.good = self.taken(module, step) | during(trainer)
+            if self.file is not None and monotonic() - self.written >= self.pause:
+                begun = monotonic()
+                write(self.file, self.good)
+                self.written = monotonic()
+                self.pause = max(SECONDS, 100 * (self.written - begun))  # at most a hundredth of the time goes into it
+
+    def finish(self, module: pl.LightningModule) -> None:
+        """All steps have been taken: keep what came of them, unless it is had again as soon as it is read."""
+        self.step = self.steps
+        if self.file is not None and monotonic() - self.begun >= SECONDS / 10:
+            write(self.file, self.taken(module, self.steps))
+
+    def taken(self, module: pl.LightningModule, step: int) -> State:
+        """All that is left of a training once it is over."""
+        own = {"module": module.state_dict(), "curve": getattr(module, "curve", []), "slowed": self.slowed}
+        parts = {name: part.state() for name, part in self.parts.items()}
+        return {"about": self.about, "step": step, "parts": parts} | copied(own)
+
+
+def finite(module: torch.nn.Module) -> bool:
+    return all(bool(torch.isfinite(p).all()) for p in module.parameters())
+
+
+def during(trainer: pl.Trainer) -> State:
+    """What a training needs besides to go on: optimisers, schedules, and the streams of random numbers."""
+    return copied(
+        {
+            "optimisers": [optimiser.state_dict() for optimiser in trainer.optimizers],
+            "schedules": [config.scheduler.state_dict() for config in trainer.lr_scheduler_configs],
+            "random": [torch.get_rng_state(), *np.random.get_state(), random.getstate()],
+            "cuda": torch.cuda.get_rng_state() if trainer.strategy.root_device.type == "cuda" else None,
+        }
+    )
+
+
+def resume(module: pl.LightningModule, state: State, parts: Mapping[str, Part]) -> None:
+    """Puts back what `Checkpoints.taken` holds."""
+    module.load_state_dict(state["module"])
+    curve: list[dict[str, Any]] = getattr(module, "curve", [])
+    curve[:] = copied(state["curve"])
+    for name, part in parts.items():
+        part.restore(state["parts"][name])
+
+
+def restore(trainer: pl.Trainer, module: pl.LightningModule, state: State, parts: Mapping[str, Part]) -> None:
+    resume(module, state, parts)
+    for optimiser, known in zip(trainer.optimizers, state["optimisers"], strict=True):
+        optimiser.load_state_dict(copied(known))
+    for config, known in zip(trainer.lr_scheduler_configs, state["schedules"], strict=True):
+        config.scheduler.load_state_dict(copied(known))
+    of_torch, *of_numpy, of_python = state["random"]
+    torch.set_rng_state(of_torch)
+    np.random.set_state(tuple(of_numpy))
+    random.setstate(of_python)
+    if state["cuda"] is not None:
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+def halve(optimisers: Sequence[torch.optim.Optimizer]) -> None:
+    """The learning rate now and that of all steps to come, which schedules read from the same place."""
+    for group in (group for optimiser in optimisers for group in optimiser.param_groups):
+        group.update({key: group[key] / 2 for key in ("lr", "initial_lr", "max_lr", "min_lr") if key in group})
+
+
+def start_at(trainer: pl.Trainer, step: int) -> None:
+    """Puts the counters of Lightning where they stand between two steps, as reading one of its own checkpoints does."""
+    loop = trainer.fit_loop
+    for progress, values in ((loop.epoch_progress, (1, 1, 0, 0)), (loop.epoch_loop.batch_progress, [step] * 4)):
+        for part in (progress.total, progress.current):
+            for name, value in zip(("ready", "started", "processed", "completed"), values, strict=True):
+                setattr(part, name, value)
+    loop.epoch_loop.automatic_optimization.optim_progress.optimizer.step.total.completed = step
+    loop.restarting = True
+
+
+def copied(value: Any) -> Any:
+    """The same tensors and plain values, apart from those that training changes; on the CPU."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, dict):
+        return {key: copied(inner) for key, inner in value.items()}
+    return type(value)(map(copied, value)) if isinstance(value, (list, tuple)) else value
+
+
+def write(file: Path, state: State) -> None:
+    """Replaces the file as a whole, so that it is the former one or this, whatever happens meanwhile."""
+    tensors: list[torch.Tensor] = []
+    text = json.dumps(_to_json(state, tensors)).encode()
+    parts = {str(i): tensor for i, tensor in enumerate(tensors)}
+    content = save(parts | {"json": torch.frombuffer(bytearray(text), dtype=torch.uint8)})
+    file.parent.mkdir(parents=True, exist_ok=True)
+    draft = file.with_name(f"{file.name}.draft")
+    try:
+        draft.write_bytes(hashlib.blake2b(content).digest() + content)
+        os.replace(draft, file)
+    except OSError:
+        draft.unlink(missing_ok=True)  # a full disk needs the room
+        raise
+
+
+def read(file: Path) -> State | None:
+    """What was written; None if there is no such file, or if it is not whole."""
+    content = file.read_bytes() if file.is_file() else b""
+    if hashlib.blake2b(content[DIGEST:]).digest() != content[:DIGEST]:
+        return None
+    parts = load(content[DIGEST:])
+    return _from_json(json.loads(parts.pop("json").numpy().tobytes()), parts)
+
+
+def _to_json(value: Any, tensors: list[torch.Tensor]) -> Any:
+    """For JSON, which has text alone for keys and no tuples; a tensor becomes its place in the list."""
+    if isinstance(value, torch.Tensor):
+        tensors.append(value)
+        return {"tensor": str(len(tensors) - 1)}
+    if isinstance(value, dict):
+        return {"dict": [[key, _to_json(inner, tensors)] for key, inner in value.items()]}
+    if isinstance(value, (list, tuple)):
+        return {type(value).__name__: [_to_json(inner, tensors) for inner in value]}
+    assert value is None or isinstance(value, (str, bool, int, float)), type(value)
+    return value
+
+
+def _from_json(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    if not isinstance(value, dict):
+        return value
+    ((kind, content),) = value.items()
+    if kind == "tensor":
+        return tensors[content]
+    if kind == "dict":
+        return {key: _from_json(inner, tensors) for key, inner in content}
+    return {"list": list, "tuple": tuple}[kind](_from_json(inner, tensors) for inner in content)

@@ -1,0 +1,56 @@
+"""What a reader of the report must know before believing a number."""
+
+from typing import TYPE_CHECKING
+
+from pipeline.params import Params
+
+if TYPE_CHECKING:
+    from pipeline.reporting.run import Run
+
+
+def warnings(run: "Run") -> list[str]:
+    """A sentence each, what went wrong first."""
+    found = [f"{g}: {w}" for g, s in run.selections.items() if g in selected_from(run.params) for w in s["warnings"]]
+    slowed = [
+        f"arm {a}: training diverged and went on at half the learning rate, in seeds {', '.join(map(str, r['slowed']))}"
+        for a, r in run.records.items()
+        if r["slowed"]
+    ]
+    if not run.about["scarce"]:
+        found.append(
+            "no class is scarce by the rule in data.scarce: nothing was generated, and arms with synthetic rows "
+            "learnt from real rows only"
+        )
+    judged = sum(n > 0 for n in run.about["counts"]["test"].values())
+    if judged < len(run.about["classes"]):
+        found.append(
+            f"only {judged} of {len(run.about['classes'])} classes have test rows: every mean over classes is over those"
+        )
+    return failed(run) + slowed + run.about["warnings"] + found
+
+
+def failed(run: "Run") -> list[str]:
+    """Which generators could not be fitted, why, and which arms had to do without their rows."""
+    found = []
+    for name, about in run.generators.items():
+        if "reason" in about:
+            without = [
+                a
+                for a, arm in run.params.compared.items()
+                if any(run.params.generators[g].model == name for g in arm.generators if g in run.params.generators)
+            ]
+            found.append(
+                f"generator {name} failed and made no rows: {about['reason']}; arms that learnt without its rows: "
+                + (", ".join(without) or "none")
+            )
+    return found
+
+
+def refused(run: "Run") -> list[str]:
+    """The generators that the copy audit keeps from being used, of those whose rows an arm would select from."""
+    return [g for g, s in run.selections.items() if g in selected_from(run.params) and s["refused"]]
+
+
+def selected_from(params: Params) -> set[str]:
+    """The generators of whose rows an arm uses those alone that selection kept."""
+    return {g for arm in params.compared.values() if arm.use != "all" for g in arm.generators}

@@ -1,0 +1,198 @@
+"""A stage that is killed goes on where it was, in real processes. Run: python -m pytest tests/test_unfinished.py"""
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from pipeline import checkpoints, params
+from pipeline.classifier import predict
+from pipeline.classifier.model import Network, Settings
+from pipeline.samples import Samples
+from stages import _unfinished
+from stages.augment import write_banks
+
+ROOT = Path(__file__).parents[1]
+STEPS, LONGER = 250, 900  # of a classifier, of the generator
+FIT = ("fit_generator", "cvae", "plan.json", "train", "pool", "val", "baseline", "models/cvae")
+TEACH = ("train_baseline", "train", "val", "views", "models/baseline")
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch, toy) -> Path:
+    """A folder with small params and what the stages before have written; we are in it."""
+    monkeypatch.chdir(tmp_path)
+    raw = yaml.safe_load((ROOT / "params.yaml").read_text())
+    raw["compute"].update(accelerator="cpu", processes=2)
+    raw["generators"]["cvae"].update(epochs=LONGER, width=8, batch=32)
+    raw["classifier"].update(steps=STEPS, widths=[8], batch=16)
+    raw["teachers"]["folds"] = 2
+    raw["augment"].update(views_per_class=20, views_per_row=[2, 4])
+    Path("params.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
+    rows, held = toy((14, 9, 4)), toy((6, 5, 4), seed=9, split="val")
+    rows.save(Path("train"))
+    held.save(Path("val"))
+    rows.take(np.empty(0, int)).save(Path("pool"))
+    write_banks(Path("views"), rows, params.load(), ["standard"])
+    Path("plan.json").write_text(json.dumps({"wanted": True}))
+    small = Settings(size=8, channels=1, classes=3, widths=(8,), depth=1, fold=1, batch=4, steps=1, lr=0.1,
+                     weight_decay=0.1, dropout=0.1, label_smoothing=0.1)  # fmt: skip
+    predict.save(Network(small), small, Path("baseline/baseline"))
+    return tmp_path
+
+
+def start(*words: str, seconds: str = "0", largest: int = resource.RLIM_INFINITY) -> subprocess.Popen:
+    """A stage that writes its state at every point, in a group of its own; no file may become larger than that."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "CHECKPOINT_SECONDS": seconds}
+
+    def prepare() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
+
+    command = [sys.executable, "-m", "stages", *words]
+    plain = {"start_new_session": True, "preexec_fn": prepare, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, env=env, **plain)
+
+
+def whole(*words: str) -> dict[str, bytes]:
+    """What a stage publishes if nobody ends it."""
+    process = start(*words)
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 0, said
+    assert not list(Path(".work/unfinished").glob("*")), "nothing is kept of what is done"
+    return {f.relative_to(words[-1]).as_posix(): f.read_bytes() for f in sorted(Path(words[-1]).rglob("*.*"))}
+
+
+def states() -> dict[Path, int]:
+    """The steps of all states that are kept."""
+    found = {f: checkpoints.read(f) for f in Path(".work/unfinished").glob("*/*/*") if f.suffix != ".draft"}
+    return {f: state["step"] for f, state in found.items() if state is not None}
+
+
+def killed(number: int, enough, *words: str) -> int:
+    """Ends a stage by this signal when its states are enough; returns how it ended."""
+    process, end = start(*words), time.monotonic() + 60
+    while not enough(states()):
+        assert time.monotonic() < end and process.poll() is None, process.communicate()[1]
+        time.sleep(0.02)
+    process.send_signal(number)
+    return process.wait(30)
+
+
+def begun(found: dict[Path, int]) -> bool:
+    return any(20 < step < STEPS for step in found.values())
+
+
+ENDS = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}
+
+
+def test_a_generator_goes_on_to_the_same_bytes(place):
+    expected, reached = whole(*FIT), [0]
+    shutil.rmtree("models")
+    for number, code in ENDS.items():
+        assert killed(number, lambda found, last=reached[-1]: max(found.values(), default=0) > last + 20, *FIT) == code
+        reached += states().values()
+        assert not Path("models").exists()
+    assert reached == sorted(set(reached)) and len(reached) == 4 and reached[-1] < LONGER
+    assert whole(*FIT) == expected and expected["generator.json"]
+
+
+def test_networks_that_are_finished_stay_so_and_others_go_on(place):
+    expected = whole(*TEACH)
+    shutil.rmtree("models")
+    assert killed(signal.SIGKILL, begun, *TEACH) == -9
+    assert killed(signal.SIGTERM, lambda found: STEPS in found.values() and begun(found), *TEACH) == 143
+    assert STEPS in states().values() and not Path("models").exists()
+    assert whole(*TEACH) == expected and {"baseline.safetensors", "judgement.npz", "curves.json"} <= set(expected)
+
+
+def test_a_stage_does_not_wait_for_its_workers_to_finish_when_it_is_ended(place):
+    """A worker in which Lightning had caught the signal went on to its next job."""
+    raw = yaml.safe_load(Path("params.yaml").read_text())
+    raw["classifier"]["steps"] = 200_000
+    Path("params.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
+    begun = time.monotonic()
+    assert killed(signal.SIGTERM, lambda found: len(found) >= 2, *TEACH) == 143
+    assert time.monotonic() - begun < 60
+
+
+@pytest.mark.parametrize(("words", "seconds"), [(FIT, "25"), (TEACH, "25"), (FIT, "0")])
+def test_a_full_disk_is_said_so_and_nothing_is_published(place, words, seconds):
+    """Weights that could not be written were an error of safetensors, and so a fault of ours with a traceback."""
+    process = start(*words, seconds=seconds, largest=9_000)
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 3 and "File too large" in said and "Traceback" not in said, said
+    assert not Path("models").exists() and not states() and not list(Path(".work").rglob("*.draft"))
+    assert not [f for f in Path(".work/drafts").glob("*") if f.suffix != ".lock"]
+
+
+@pytest.mark.parametrize("change", ["params", "rows"])
+def test_what_was_trained_for_something_else_is_thrown_away(place, toy, change):
+    assert killed(signal.SIGKILL, begun, *FIT) == -9
+    (stale,) = states()
+    if change == "params":
+        raw = yaml.safe_load(Path("params.yaml").read_text())
+        raw["generators"]["cvae"]["lr"] *= 2
+        Path("params.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
+    else:
+        toy((14, 9, 4), seed=1).save(Path("train"))
+    assert killed(signal.SIGKILL, lambda found: begun({f: n for f, n in found.items() if f != stale}), *FIT) == -9
+    (fresh,) = states()
+    assert fresh.parent.parent == stale.parent.parent and fresh.parent != stale.parent and not stale.exists()
+    assert whole(*FIT)
+
+
+# ---- the name of the folder -------------------------------------------------------------------------------------
+
+
+def name(place: Path, **values) -> Path:
+    given = {"name": "cvae", "train": place / "train", "out": place / "out"} | values
+    return _unfinished.folder(place / "home", "fit_generator", params.load(place / "params.yaml"), given, ["out"])
+
+
+def test_the_folder_is_the_same_for_the_same_work(place):
+    Samples.load(place / "train").save(place / "again")
+    assert name(place) == name(place) == name(place, train=place / "again", out=place / "elsewhere")
+
+
+@pytest.mark.parametrize("what", ["a pixel", "a file more", "the name", "seed", "a version", "the code"])
+def test_the_folder_is_another_one_for_other_work(place, monkeypatch, what):
+    before, given = name(place), {}
+    if what == "a pixel":
+        file = place / "train" / "images.npy"
+        content = bytearray(file.read_bytes())
+        content[-1] ^= 1
+        file.write_bytes(content)
+    if what == "a file more":
+        (place / "train" / "more").touch()
+    if what == "the name":
+        given = {"name": "cgan"}
+    if what == "seed":
+        text = (place / "params.yaml").read_text()
+        (place / "params.yaml").write_text(text.replace("seed: 0", "seed: 1", 1))
+        assert params.load(place / "params.yaml").seed == 1
+    if what == "a version":
+        monkeypatch.setattr(_unfinished, "version", lambda package: "0.0")
+    if what == "the code":
+        shutil.copytree(ROOT / "pipeline", place / "pipeline")
+        (place / "pipeline" / "seeds.py").write_text("other")
+        shutil.copytree(ROOT / "stages", place / "stages")
+        monkeypatch.setattr(_unfinished, "ROOT", place)
+    assert name(place, **given) != before
+
+
+def test_how_many_processes_share_the_work_is_nothing_to_it(place):
+    """Who runs out of memory is told to lower it."""
+    before = name(place)
+    text = (place / "params.yaml").read_text()
+    (place / "params.yaml").write_text(text.replace("processes: 2", "processes: 1"))
+    assert params.load(place / "params.yaml").compute.processes == 1 and name(place) == before
