@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load, save
 
 State = dict[str, Any]  # tensors and plain values, in dicts, lists and tuples
-POINTS = 100  # of a training, at which its state is taken
+POINTS, STRIDE = 100, 10  # at so many points of a training its state is taken, and at most before each tenth step
 SECONDS = float(os.environ.get("CHECKPOINT_SECONDS", "25"))  # at least between two writings; changes no result
 DIGEST = hashlib.blake2b().digest_size
 
@@ -38,7 +38,7 @@ class Checkpoints(pl.Callback):
 
     def __init__(self, file: Path | None, about: State, steps: int, parts: Mapping[str, Part]) -> None:
         self.file, self.about, self.parts = file, about, parts
-        self.steps, self.every, self.begun, self.pause = steps, max(1, steps // POINTS), monotonic(), SECONDS
+        self.steps, self.every, self.begun, self.pause = steps, max(STRIDE, steps // POINTS), monotonic(), SECONDS
         self.written = self.begun
         self.good: State | None = None
         self.start = self.found()

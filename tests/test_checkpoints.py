@@ -29,7 +29,7 @@ def quiet(count: int, note: str = "") -> None:
 def always(monkeypatch) -> None:
     """The state is written at every step."""
     monkeypatch.setattr(checkpoints, "SECONDS", 0.0)
-    monkeypatch.setattr(checkpoints, "POINTS", 10**9)
+    monkeypatch.setattr(checkpoints, "STRIDE", 1)
     monkeypatch.setattr(checkpoints, "monotonic", lambda: 0.0)
 
 
@@ -212,6 +212,7 @@ def test_at_most_a_hundredth_of_the_time_is_spent_writing(classifier, tmp_path, 
         clock[0] += 1.0
         return clock[0]
 
+    monkeypatch.setattr(checkpoints, "STRIDE", 1)
     monkeypatch.setattr(checkpoints, "monotonic", tick)
     monkeypatch.setattr(checkpoints, "SECONDS", 5.0)
     monkeypatch.setattr(checkpoints, "write", slow)

@@ -52,7 +52,7 @@ def spoil(monkeypatch) -> Callable[..., list[int]]:
         monkeypatch.setattr(Batches, "__getitem__", instead)
         return seen
 
-    monkeypatch.setattr(checkpoints, "POINTS", 8)  # of 24 steps every third
+    monkeypatch.setattr(checkpoints, "STRIDE", 3)
     return spoilt
 
 
