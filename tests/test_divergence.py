@@ -210,7 +210,7 @@ def test_nothing_is_searched_for_generators_that_failed(place, monkeypatch):
     monkeypatch.setattr(search, "Trials", lambda *_: None)
     monkeypatch.setattr(search, "ranked", lambda trials, names, table: asked.extend(names) or [])
     monkeypatch.setattr(search.processes, "warm", lambda *_: None)
-    given = [root / part for part in ("train", "pool", "val", "views", "models", "baseline")]
+    given = [root / part for part in ("train", "pool", "val", "views", "models", "baseline", "encoder")]
     search.main(settled, *given, root / "out")
     lost = {n for n, block in settled.generators.items() if block.model in ("diffusion", "cvae")}
     assert "translate" in lost and set(asked) == set(settled.searched) - lost and asked
