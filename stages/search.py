@@ -69,10 +69,11 @@ def ranked(trials: "Trials", names: Sequence[str], table: list[dict]) -> list[tu
 def climb(trials: "Trials", name: str, best: np.ndarray, table: list[dict], recipes: list[str]) -> Found:
     """One key of the space after the other: the likeliest value that is surely better and has no fewer rows right.
 
-    These recipes are tried instead of those of the space.
+    These recipes are tried instead of those of the space, and of doses those that come to other rows.
     """
     found: Found = {}
     for key, values in (space(trials.params, name) | {"recipe": recipes}).items():
+        values = [dose for dose in values if trials.asks_less(dose)] if key == "dose" else values
         tried = [found | spelt_out(trials.params, key, value) for value in values[: trials.affords(len(values))]]
         if not tried:
             continue
@@ -134,6 +135,11 @@ class Trials:
     def affords(self, several: int) -> int:
         """How many of several trials the budget still allows."""
         return min(several, self.left // self.params.search.seeds)
+
+    def asks_less(self, dose: str) -> bool:
+        """Whether a class gets fewer rows by this dose than by that of params; the cap may leave no difference."""
+        goal = wanted(self.real.counts, self.real.scarce, dose, self.params.generation.cap)
+        return bool((goal < self.goal).any())
 
     def run(self, name: str, several: Sequence[Found]) -> list[np.ndarray]:
         """What the classifiers of each trial say of the validation rows, float (seeds, N, K)."""

@@ -10,6 +10,7 @@ import pytest
 
 from pipeline import generators, params
 from pipeline.data import splits
+from pipeline.params.sections import Cap
 from pipeline.samples import Facts, Samples
 from pipeline.seeds import derive
 from stages import search, train_baseline, train_encoder
@@ -35,6 +36,9 @@ class Judged:
 
     def affords(self, several: int) -> int:
         return min(several, self.left // 2)
+
+    def asks_less(self, dose: str) -> bool:
+        return dose != "full"
 
     def run(self, name: str, several: list[dict]) -> list[np.ndarray]:
         self.left -= 2 * len(several)
@@ -168,6 +172,17 @@ def test_a_search_writes_what_it_tried_and_found_and_leaves_nothing_else(small, 
     assert {p.name for p in (tmp_path / "one").iterdir()} == {"tried.csv", *(f"{n}.json" for n in found)}
     for file in (tmp_path / "one").iterdir():
         assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes()
+
+
+@pytest.mark.parametrize(("ratio", "differs"), [(1.0, False), (10.0, True)])
+def test_a_dose_that_the_cap_makes_equal_is_not_tried(small, places, tmp_path, ratio, differs):
+    """Of 14, 9 and 4 rows: filled to the geometric mean, 2 and 3 are added; by a cap of one row in ten, 0 either way."""
+    cap = Cap(rows=(1, 200), ratio=(ratio / 10, ratio / 10))
+    block = small.generation.model_copy(update={"cap": cap})
+    settled = small.model_copy(update={"generation": block})
+    given = [places[n] for n in ("train", "pool", "val", "views", "models")]
+    trials = search.Trials(settled, *given, (places["baseline"], places["encoder"]), tmp_path)
+    assert trials.asks_less("sqrt") == differs and not trials.asks_less("full")
 
 
 @pytest.mark.parametrize("why", ["profile", "budget", "scarce"])
