@@ -18,10 +18,10 @@ def audit_table(found: pd.DataFrame) -> pd.DataFrame:
             {
                 "generator": name,
                 "seen in": SPACES[space],
-                "nearer to training than to unseen rows": by.get("closer", ""),
-                "nearer than 99 % of unseen rows are": by.get("near", ""),
-                "membership, AUC": by["auc"],
-                "true positives at 1 % false ones": by["tpr"],
+                "nearer to training": by.get("closer", ""),
+                "nearer than 99 % of unseen": by.get("near", ""),
+                "membership AUC": by["auc"],
+                "TPR at 1 % FPR": by["tpr"],
             }
         )
     return pd.DataFrame(rows)

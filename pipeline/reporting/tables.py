@@ -26,7 +26,8 @@ def number(value: float | None, metric: str = "") -> str:
     """A score as text: percent with one decimal for the accuracies, three decimals else, n/a for what is not known."""
     if value is None or pd.isna(value):
         return "n/a"
-    return f"{100 * value:.1f}" if metric.removeprefix("tuned_") in POINTS else f"{value:.3f}"
+    percent = metric.removeprefix("tuned_") in POINTS
+    return f"{round(100 * value, 1) + 0.0:.1f}" if percent else f"{round(value, 3) + 0.0:.3f}"  # + 0.0: no negative zero
 
 
 def interval(mean: float, low: float, high: float, metric: str = "") -> str:
