@@ -35,7 +35,7 @@ def main(params: Params, train: Path, val: Path, selected: Path, baseline: Path,
                 given = (reference[theirs], features[mine], params.fidelity.neighbours, params.fidelity.min_rows)
                 deviation = spread(*given, derive(params.seed, "fidelity", name, label))
                 lines += [(name, label, space, m, v, deviation[m]) for m, v in compare(*given).items()]
-            if len(fitted.scarce):
+            if len(fitted.scarce) and np.isin(fitted.scarce, samples.y).all():
                 learnt = taught(features, samples, own, fitted)
                 lines.append((name, "", space, "transfer", *transfer(*learnt, reference, held.y)))
     pd.DataFrame(lines, columns=COLUMNS).to_csv(out, index=False)

@@ -46,7 +46,7 @@ def diversity(real: np.ndarray, fake: np.ndarray) -> float:
     return float(pdist(fake).mean() / max(pdist(real).mean(), 1e-12))
 
 
-def compare(real: np.ndarray, fake: np.ndarray, k: int, least: int, most: int = 2000) -> dict[str, float]:
+def compare(real: np.ndarray, fake: np.ndarray, k: int, least: int, most: int = 1000) -> dict[str, float]:
     """All of the above; NaN where either side has fewer than `least` rows. At most `most` rows a side are used, the first."""
     names = ("frechet", "kernel", "precision", "recall", "density", "coverage", "diversity")
     if min(len(real), len(fake)) < max(least, k + 1, 2):
@@ -57,7 +57,7 @@ def compare(real: np.ndarray, fake: np.ndarray, k: int, least: int, most: int = 
 
 
 def spread(
-    real: np.ndarray, fake: np.ndarray, k: int, least: int, seed: int, draws: int = 20, most: int = 2000
+    real: np.ndarray, fake: np.ndarray, k: int, least: int, seed: int, draws: int = 20, most: int = 1000
 ) -> Mapping[str, float]:
     """How far each value of `compare` would be another one with other rows: its standard deviation.
 
