@@ -1,5 +1,5 @@
 # make repro: everything, from set-up to report · make export: what it found, to hand on · make row ID=...: one row's history
-# make doctor: can a run start here, and what will it take? · make test · make test-all · make soak · make lint · make audit
+# make doctor: can a run start here, and what will it take? · make test · make test-all · make bench · make soak · make lint
 # Each target first sets up what it needs; a second call installs nothing.
 
 PYTHON ?= python3
@@ -9,7 +9,7 @@ LANES ?= $(shell getconf _NPROCESSORS_ONLN)
 PAIR := $(if $(filter 1,$(LANES)),1,2)
 READY := .venv/ready-$(shell cat $(LOCKED) | cksum | cut -d ' ' -f 1)
 
-.PHONY: repro doctor export row side-by-side setup test test-all calibrate soak lint audit lock
+.PHONY: repro doctor export row side-by-side setup test test-all calibrate bench soak lint audit lock
 .DEFAULT_GOAL := repro
 
 repro: setup
@@ -70,6 +70,10 @@ calibrate: setup
 # A small copy of the project, killed at 30 random moments: its scores must be those of one that was not. Ten minutes.
 soak: setup
 	python -m benchmarks.soak
+
+# Speed beside a peer, which goes into a folder of its own under .work/bench, and beside limits: docs/performance.md. Half an hour.
+bench: setup
+	python -m benchmarks.speed
 
 lint: setup
 	ruff check .

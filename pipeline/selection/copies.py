@@ -4,7 +4,8 @@ How unlike two pictures are: one minus their largest normalised cross-correlatio
 and crops (template matching: Lewis, 1995). Brightness and contrast drop out. Which training rows are worth it is told by
 small sketches of all their crops. A row is a copy if it is nearer to a training row than real rows are to those of other
 groups, or so much nearer to one than to the next ones as real rows are not. Memory grows with neither set: rows are
-compared a block with a block, and images may stay memory-mapped.
+compared a block with a block, and images may stay memory-mapped. Time grows like the product of both, for every sketch meets
+every other, and like the number of rows, which are then laid over their shortlists.
 """
 
 from collections.abc import Iterator
@@ -12,7 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-BLOCK = 512  # most rows of either side that are compared at once
+BLOCK = 256  # most rows of either side that are compared at once: so many fit into a processor's cache
+ROWS = 4096  # rows that share one pass over the reference, whose crops take longer to sketch than to compare with a few
 SKETCH = 8  # pixels a side of a sketch
 SHORTLIST = 16  # training rows that are laid over a row
 NEIGHBOURS = 4  # of them kept, each of another group
@@ -78,12 +80,13 @@ def nearest(
     code = np.unique(np.concatenate([groups, groups if own is None else own]), return_inverse=True)[1]
     known, mine = code[: len(groups)], None if own is None else code[len(groups) :]
     distance, position = np.full((len(rows), NEIGHBOURS), np.inf), np.full((len(rows), NEIGHBOURS), -1)
-    for part in _blocks(rows):
-        grey = _grey(rows[part])
-        places, mirror = _shortlist(grey, reference, known, None if mine is None else mine[part])
+    for part in _blocks(rows, ROWS):
+        places, mirror = _shortlist(rows[part], reference, known, None if mine is None else mine[part])
         for i, own_places in enumerate(places):
+            grey = _grey(rows[part.start + i : part.start + i + 1])[0]
+            pieces = {m: _pieces(_mirrored(grey, m)) for m in np.unique(mirror[i])}
             found = [
-                (_distance(grey[i], _grey(reference[p : p + 1])[0], m), p)
+                (_distance(pieces[m], _grey(reference[p : p + 1])[0]), p)
                 for p, m in zip(own_places, mirror[i], strict=True)
                 if p >= 0
             ]
@@ -96,32 +99,46 @@ def nearest(
 
 
 def _shortlist(
-    grey: np.ndarray, reference: np.ndarray, groups: np.ndarray, own: np.ndarray | None
+    rows: np.ndarray, reference: np.ndarray, groups: np.ndarray, own: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """For rows (N, H, W) the positions of reference rows with a crop that is most like them, int (N, SHORTLIST), and how
+    """For rows (N, H, W, C) the positions of reference rows with a crop that is most like them, int (N, SHORTLIST), and how
     the row is mirrored for it; -1 where there are fewer."""
-    asked = [_sketch(_mirrored(grey, m)) for m in range(4)]
-    like = np.full((len(grey), SHORTLIST), -np.inf, np.float32)
-    place, mirror = np.full((2, len(grey), SHORTLIST), -1)
-    for part in _blocks(reference):
-        views = _sketches(_grey(reference[part]))
-        each = np.stack([np.max([sketch @ view.T for view in views], axis=0) for sketch in asked])  # (4, N, B)
-        best = each.max(axis=0)
-        if own is not None:
-            best[own[:, None] == groups[part]] = -np.inf
-        both = np.concatenate([like, best], axis=1)
-        order = np.argsort(-both, axis=1, kind="stable")[:, :SHORTLIST]
-        turned, here = each.argmax(axis=0), np.broadcast_to(np.arange(part.start, part.stop), best.shape)
-        place, mirror = (
-            np.take_along_axis(np.concatenate(pair, axis=1), order, axis=1)
-            for pair in ((place, np.where(np.isfinite(best), here, -1)), (mirror, turned))
-        )
-        like = np.take_along_axis(both, order, axis=1)
+    asked = np.concatenate([_turned(_grey(rows[part])) for part in _blocks(rows, BLOCK)], axis=1)  # (4, N, D)
+    like = np.full((len(rows), SHORTLIST), -np.inf, np.float32)
+    place, mirror = np.full((2, len(rows), SHORTLIST), -1)
+    for part in _blocks(reference, BLOCK):
+        views, here = _sketches(_grey(reference[part])), np.arange(part.start, part.stop)
+        for some in _blocks(rows, BLOCK):
+            each = _likeness(asked[:, some], views)  # (4, n, B)
+            best, turned = each.max(axis=0), each.argmax(axis=0)
+            if own is not None:
+                best[own[some, None] == groups[part]] = -np.inf
+            both = np.concatenate([like[some], best], axis=1)
+            order = np.argsort(-both, axis=1, kind="stable")[:, :SHORTLIST]
+            known = np.where(np.isfinite(best), here, -1)
+            like[some], place[some], mirror[some] = (
+                np.take_along_axis(pair, order, axis=1)
+                for pair in (both, np.hstack([place[some], known]), np.hstack([mirror[some], turned]))
+            )
     return place, mirror
 
 
-def _blocks(images: np.ndarray) -> Iterator[slice]:
-    return (slice(start, min(start + BLOCK, len(images))) for start in range(0, len(images), BLOCK))
+def _turned(grey: np.ndarray) -> np.ndarray:
+    """Sketches of pictures (N, H, W), each mirrored in all four ways: (4, N, D)."""
+    return np.stack([_sketch(_mirrored(grey, m)) for m in range(4)])
+
+
+def _likeness(asked: np.ndarray, views: list[np.ndarray]) -> np.ndarray:
+    """For sketches (4, N, D) their largest product with any of the views, each (B, D), of each reference row: (4, N, B)."""
+    flat = asked.reshape(-1, asked.shape[2])
+    most, product = flat @ views[0].T, np.empty((len(flat), len(views[0])), flat.dtype)
+    for view in views[1:]:
+        np.maximum(most, np.matmul(flat, view.T, out=product), out=most)
+    return most.reshape(*asked.shape[:2], -1)
+
+
+def _blocks(images: np.ndarray, most: int) -> Iterator[slice]:
+    return (slice(start, min(start + most, len(images))) for start in range(0, len(images), most))
 
 
 def _grey(images: np.ndarray) -> np.ndarray:
@@ -163,19 +180,25 @@ def _sketches(grey: np.ndarray) -> list[np.ndarray]:
     return [_sketch(np.ascontiguousarray(view)) for view in views]
 
 
-def _distance(row: np.ndarray, other: np.ndarray, mirror: int) -> float:
-    """How unlike two pictures (H, W) are, the first one mirrored: 0 alike, 1 nothing in common, 2 a negative."""
+def _pieces(row: np.ndarray) -> list[np.ndarray]:
+    """What is laid over another picture: the middle of a picture (H, W), and the whole at several smaller sizes."""
     import cv2
 
-    row, best = _mirrored(row, mirror), -1.0
     height, width = row.shape
     edge = max(1, round(min(height, width) / 10))
-    pieces = [row[edge : height - edge, edge : width - edge]]
     sizes = {(max(4, round(width * side)), max(4, round(height * side))) for side in SIDES}
-    pieces += [cv2.resize(row, size, interpolation=cv2.INTER_AREA) for size in sorted(sizes)]
+    smaller = [cv2.resize(row, size, interpolation=cv2.INTER_AREA) for size in sorted(sizes)]
+    pieces = [np.ascontiguousarray(row[edge : height - edge, edge : width - edge]), *smaller]
+    return [p for p in pieces if p.std() >= 1]  # else there is nothing to see in it, and the correlation is not defined
+
+
+def _distance(pieces: list[np.ndarray], other: np.ndarray) -> float:
+    """How unlike a picture, of these pieces, and another one (H, W) are: 0 alike, 1 nothing in common, 2 a negative."""
+    import cv2
+
+    best = -1.0
     for piece in pieces:
-        if piece.std() < 1:  # nothing to see in it, and the correlation is not defined
-            continue
-        found = cv2.matchTemplate(other, np.ascontiguousarray(piece), cv2.TM_CCOEFF_NORMED)
-        best = max(best, float(np.where(np.isfinite(found), np.clip(found, -1, 1), -1).max()))
+        found = cv2.matchTemplate(other, piece, cv2.TM_CCOEFF_NORMED)
+        most = float(found.max())
+        best = max(best, min(most if np.isfinite(most) else float(np.where(np.isfinite(found), found, -1).max()), 1.0))
     return max(0.0, 1 - best)

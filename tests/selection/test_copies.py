@@ -157,13 +157,24 @@ def test_the_lower_bound_is_the_quantile_of_many_values_and_holds_for_few():
     assert lower(np.array([0.3, 0.4]), 0.01) == 0.0
 
 
-@pytest.mark.parametrize("block", [1, 7])
-def test_the_size_of_a_block_changes_nothing(monkeypatch, block):
+@pytest.mark.parametrize(("block", "rows_at_once"), [(1, 1), (7, 4), (3, 100), (100, 5)])
+def test_the_size_of_a_block_changes_nothing(monkeypatch, block, rows_at_once):
     rows, reference, groups = pictures(9, 12), pictures(23, 13), np.arange(23) // 2
-    whole = nearest(rows, reference, groups)
+    given = (rows, reference, groups, np.arange(9))
+    whole = nearest(*given)
     monkeypatch.setattr(copies, "BLOCK", block)
-    for one, other in zip(whole, nearest(rows, reference, groups), strict=True):
+    monkeypatch.setattr(copies, "ROWS", rows_at_once)
+    for one, other in zip(whole, nearest(*given), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5)
+
+
+def test_crops_of_the_reference_are_sketched_once_for_many_rows(monkeypatch):
+    sketched, sketches = [], copies._sketches
+    monkeypatch.setattr(copies, "BLOCK", 4)
+    monkeypatch.setattr(copies, "ROWS", 8)
+    monkeypatch.setattr(copies, "_sketches", lambda grey: sketched.append(len(grey)) or sketches(grey))
+    nearest(pictures(16, 12), pictures(9, 13), np.arange(9))
+    assert sketched == [4, 4, 1] * 2
 
 
 def test_memory_is_that_of_a_block_and_not_of_the_sets(monkeypatch, tmp_path):
