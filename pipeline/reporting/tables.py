@@ -27,7 +27,9 @@ def number(value: float | None, metric: str = "") -> str:
     if value is None or pd.isna(value):
         return "n/a"
     percent = metric.removeprefix("tuned_") in POINTS
-    return f"{round(100 * value, 1) + 0.0:.1f}" if percent else f"{round(value, 3) + 0.0:.3f}"  # + 0.0: no negative zero
+    return (
+        f"{round(100 * value, 1) + 0.0:.1f}" if percent else f"{round(value, 3) + 0.0:.3f}"
+    )  # + 0.0: no negative zero
 
 
 def interval(mean: float, low: float, high: float, metric: str = "") -> str:
