@@ -169,7 +169,7 @@ class Denoiser(nn.Module):
         """Images of class y (N,) from noise of the levels `start` (N,), added to the images x if there are any."""
         steps, churned = self.o.sampler_steps, self.o.churn > 0
         drawn = noise(1 + churned * steps, *self.image)
-        first = drawn[:, 0] * start.view(-1, 1, 1, 1)
+        first = drawn[:, 0].contiguous(memory_format=torch.channels_last) * start.view(-1, 1, 1, 1)  # faster on a CPU
         fresh = drawn[:, 1:].transpose(0, 1) if churned else None
         return self.solve(first if x is None else x + first, levels(start, steps), y, fresh)
 
