@@ -137,7 +137,7 @@ class Laboratory:
 
     def _claim(self, params: Params) -> None:
         """Raises ValueError if the folder holds what was made under other params of what no key tells apart."""
-        sections = ("seed", "data", "sources", "augment", "classifier", "teachers", "pool")
+        sections = ("seed", "data", "sources", "augment", "classifier", "teachers", "encoder", "pool")
         own = json.dumps({s: params.model_dump(mode="json")[s] for s in sections}, indent=1)
         file = self.folder / "params.json"
         if file.exists() and file.read_text() != own:

@@ -479,7 +479,7 @@ def test_make_passes_the_refusal_of_the_gate_on(project):
     """Make answers every failure with 2; which it was stands in the line and in `Error 1`."""
     (project / "reports").mkdir()
     for word, code in {"HURTS": 2, "NEUTRAL": 0}.items():
-        verdict = {"verdict": word, "reason": "seen", "guardrails": []}
+        verdict = {"verdict": word, "reason": "seen", "guardrails": [], "refused": []}
         (project / "reports" / "verdict.json").write_text(json.dumps(verdict))
         done = make(project, "gate")
         assert done.returncode == code and f"{word} (seen)" in done.stderr
