@@ -120,7 +120,7 @@ def sampling(
     return lines, {"speeds": found, "steps": steps, "far": far, "floor": least, "ratios": ratios}
 
 
-def loop(rounds: int = ROUNDS, steps: int = 150, precision: str = "auto") -> Found:
+def loop(rounds: int = ROUNDS, steps: int = 300, precision: str = "auto") -> Found:
     """Steps per CPU second of a stage's whole training beside those of a loop by hand."""
     from benchmarks import loop as loops
 
