@@ -30,6 +30,7 @@ class Setting(NamedTuple):
     batches: Batches
     val: Samples
     settings: Settings
+    recipe: params.Recipe
     compute: Compute
     tensors: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
 
@@ -61,15 +62,14 @@ def setting(steps: int, precision: str) -> Setting:
     held, labels = pictures(VAL, SIDE, 1)
     classes = tuple(str(c) for c in range(CLASSES))
     columns = table(id=[str(i) for i in range(VAL)], label=[classes[c] for c in labels], split=["val"] * VAL)
-    made = Setting(batches, Samples(columns, held, Facts(classes, ())), chosen, compute, [])
+    made = Setting(batches, Samples(columns, held, Facts(classes, ())), chosen, shipped.recipes["plain"], compute, [])
     made.tensors.extend(by_channel(batches[i]) if made.bf16 else batches[i] for i in range(steps))
     return made
 
 
 def stage(s: Setting) -> Network:
     """As the stages train: loader, curve, validation, Lightning."""
-    recipe = params.load(ROOT / "params.yaml").recipes["plain"]
-    return train.train(s.batches, s.val, s.settings, recipe, 0, s.compute, lambda count, note: None)[0]
+    return train.train(s.batches, s.val, s.settings, s.recipe, 0, s.compute, lambda count, note: None)[0]
 
 
 def by_hand(s: Setting, validate: bool) -> Network:

@@ -150,7 +150,7 @@ def limit(rounds: int = ROUNDS, seconds: float = 1.0, small: bool = False) -> Fo
         run = {f"convolution {k}": partial(one, limits.convolutions, b, seconds) for k, b in kinds.items()}
         for name in limits.WORK:
             for kind in ("fp32",) if name == "diffusion sampling" else kinds:
-                pieces = 1 if small or name != "diffusion training" else 10
+                pieces = 1 if small or name != "diffusion training" else 5
                 run[f"{name} {kind}"] = partial(one, limits.reached, name, kinds[kind], pieces, small)
         found = measure(run, rounds)
     lines = ["| work | GFLOP / CPU second | share of the convolutions' |", "| --- | --- | --- |"]
