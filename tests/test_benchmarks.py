@@ -210,7 +210,15 @@ def test_every_ablation_changes_something_that_params_have():
 
 def test_only_what_a_change_touches_is_made_again(tmp_path, monkeypatch):
     made = []
-    for stage in ("train_baseline", "label_pool", "train_encoder", "fit_generator", "generate", "pseudo_label", "retrain"):
+    for stage in (
+        "train_baseline",
+        "label_pool",
+        "train_encoder",
+        "fit_generator",
+        "generate",
+        "pseudo_label",
+        "retrain",
+    ):
         main = lambda *given, stage=stage: (made.append(stage), given[-1].mkdir())  # noqa: E731
         monkeypatch.setattr(getattr(laboratory, stage), "main", main)
     monkeypatch.setattr(laboratory, "_prepare", lambda params, out: out.mkdir())

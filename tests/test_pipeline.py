@@ -303,7 +303,7 @@ def test_nothing_runs_again_when_nothing_changed(project: Path) -> None:
         (lambda p: p["arms"]["cvae"].update(dose="quarter"), {"search", "retrain@cvae", "evaluate"}),
         (
             lambda p: p["generators"]["cvae"].update(lr=0.004),
-            {"fit_generator@cvae", "search", "generate@cvae", "measure_fidelity"},
+            {"fit_generator@cvae", "search", "generate@cvae", "measure_fidelity", "audit_copies"},
         ),
         (lambda p: p["evaluation"].update(margin=0.02), {"evaluate"}),
         (lambda p: p["report"].update(examples=3), set()),
