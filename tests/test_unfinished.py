@@ -125,10 +125,10 @@ def test_a_stage_does_not_wait_for_its_workers_to_finish_when_it_is_ended(place)
     assert time.monotonic() - begun < 60
 
 
-@pytest.mark.parametrize(("words", "seconds"), [(FIT, "25"), (TEACH, "25"), (FIT, "0")])
-def test_a_full_disk_is_said_so_and_nothing_is_published(place, words, seconds):
+@pytest.mark.parametrize(("words", "seconds", "largest"), [(FIT, "25", 9_000), (TEACH, "25", 3_000), (FIT, "0", 9_000)])
+def test_a_full_disk_is_said_so_and_nothing_is_published(place, words, seconds, largest):
     """Weights that could not be written were an error of safetensors, and so a fault of ours with a traceback."""
-    process = start(*words, seconds=seconds, largest=9_000)
+    process = start(*words, seconds=seconds, largest=largest)
     said = process.communicate(timeout=120)[1]
     assert process.returncode == 3 and "File too large" in said and "Traceback" not in said, said
     assert not Path("models").exists() and not states() and not list(Path(".work").rglob("*.draft"))
