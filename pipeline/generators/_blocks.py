@@ -60,8 +60,8 @@ class NetworkGenerator(base.Generator):
         return self.build()
 
     @abstractmethod
-    def auto_steps(self, rows: int) -> int:
-        """Optimiser steps when `epochs` is auto."""
+    def auto_steps(self, rows: int, side: int) -> int:
+        """Optimiser steps when `epochs` is auto, for so many rows of so many pixels a side."""
 
     def finished(self, game: Any, real: Samples) -> nn.Module:
         """The network to sample from, once its game is over; the game is what the family's `game()` gives."""
@@ -72,7 +72,11 @@ class NetworkGenerator(base.Generator):
 
     def steps(self, real: Samples) -> int:
         o = self.options
-        return self.auto_steps(len(real)) if o.epochs == "auto" else o.epochs * math.ceil(len(real) / o.batch)
+        return (
+            self.auto_steps(len(real), real.shape[0])
+            if o.epochs == "auto"
+            else o.epochs * math.ceil(len(real) / o.batch)
+        )
 
     @property
     def multiple(self) -> int:

@@ -21,14 +21,20 @@ from pipeline.generators._blocks import Block, NetworkGenerator, NetworkOptions,
 from pipeline.params.fields import Pair, Rising
 from pipeline.samples import to_network
 
-P_MEAN, P_STD, SIGMA_DATA, SIGMA_MIN, SIGMA_MAX, RHO = -1.2, 1.2, 0.5, 0.002, 80.0, 7.0  # table 1
+SIGMA_DATA, SIGMA_MIN, SIGMA_MAX, RHO = 0.5, 0.002, 80.0, 7.0  # table 1
 S_MIN, S_MAX, S_NOISE = 0.05, 50.0, 1.003  # table 5, CIFAR-10
+
+
+Level = Annotated[float, Field(ge=-5, le=5)]
 
 
 class Options(NetworkOptions):
     depth: Annotated[int, Field(ge=1, le=8)]  # residual blocks per level
     dropout: Annotated[float, Field(ge=0, lt=1)]
     augment: Annotated[float, Field(ge=0, le=1)]  # probability of each augmentation in training
+    noise: Annotated[
+        tuple[Level, Annotated[float, Field(gt=0, le=5)]], Pair
+    ]  # ln(sigma) in training: mean and deviation
     label_dropout: Annotated[float, Field(ge=0, lt=1)]  # share of training without a class, for guidance
     guidance: Annotated[float, Field(ge=0, le=20)]  # 1 follows the class; above 1 exaggerates it
     interval: Annotated[tuple[float, float], Pair, Rising]  # noise levels between which there is guidance
@@ -111,7 +117,8 @@ class Denoiser(nn.Module):
     def losses(self, batch: tuple[torch.Tensor, ...], progress: float) -> Iterator[tuple[str, torch.Tensor]]:
         x, y, _ = batch
         x, shape = augment(x, self.o.augment, self.flips)
-        sigma = (torch.randn(len(x), device=x.device) * P_STD + P_MEAN).exp()
+        mean, deviation = self.o.noise
+        sigma = (torch.randn(len(x), device=x.device) * deviation + mean).exp()
         weight = (sigma**2 + SIGMA_DATA**2) / (sigma * SIGMA_DATA) ** 2  # lambda(sigma)
         y = torch.where(torch.rand(len(x), device=x.device) < self.o.label_dropout, self.null, y)
         noisy = x + torch.randn_like(x) * sigma.view(-1, 1, 1, 1)
@@ -124,8 +131,9 @@ class Denoiser(nn.Module):
         Every image gets the same noise, at levels evenly spaced over the middle of those trained on.
         """
         total, noise = torch.zeros(len(x), device=x.device), torch.Generator().manual_seed(0)
+        mean, deviation = self.o.noise
         for z in torch.linspace(-1.5, 1.5, levels):
-            sigma = (z * P_STD + P_MEAN).exp().to(x.device).expand(len(x))
+            sigma = (z * deviation + mean).exp().to(x.device).expand(len(x))
             drawn = torch.randn(self.image, generator=noise).to(x.device)
             error = (self.denoise(x + drawn * sigma.view(-1, 1, 1, 1), sigma, y) - x).square().mean(dim=(1, 2, 3))
             total += error * (sigma**2 + SIGMA_DATA**2) / (sigma * SIGMA_DATA) ** 2
@@ -222,8 +230,8 @@ class Diffusion(NetworkGenerator):
     options: Options
     drawn: ClassVar[frozenset[str]] = frozenset({"guidance", "interval", "churn", "sampler_steps"})
 
-    def auto_steps(self, rows: int) -> int:
-        return min(100_000, 2000 + rows)
+    def auto_steps(self, rows: int, side: int) -> int:
+        return min(100_000, 300 * min(side, 32) + 2 * rows)
 
     @torch.inference_mode()
     def known(self, images: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -183,7 +183,7 @@ class Network(nn.Module):
 class Model(NetworkGenerator):
     options: Options
 
-    def auto_steps(self, rows: int) -> int:
+    def auto_steps(self, rows: int, side: int) -> int:
         return min(40_000, 2000 + rows)
 
     @property

@@ -166,7 +166,7 @@ class Model(NetworkGenerator):
     options: Options
     betas: ClassVar[tuple[float, float]] = (0.0, 0.99)
 
-    def auto_steps(self, rows: int) -> int:
+    def auto_steps(self, rows: int, side: int) -> int:
         return min(60_000, 1500 + rows)
 
     def build(self) -> Maker:

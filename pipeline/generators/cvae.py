@@ -103,7 +103,7 @@ class Network(nn.Module):
 class Model(NetworkGenerator):
     options: Options
 
-    def auto_steps(self, rows: int) -> int:
+    def auto_steps(self, rows: int, side: int) -> int:
         return min(30_000, 1500 + rows)
 
     def build(self) -> Network:
