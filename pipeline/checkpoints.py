@@ -44,6 +44,7 @@ class Checkpoints(pl.Callback):
         self.start = self.found()
         self.step: int = self.start["step"] if self.start else 0  # the next one to take
         self.slowed: bool = self.start["slowed"] if self.start else False
+        self.micro_batches: int = self.start["micro_batches"] if self.start else 1
 
     def found(self) -> State | None:
         """The state in the file, if it is of this very training."""
@@ -55,6 +56,13 @@ class Checkpoints(pl.Callback):
         if self.good is None or self.slowed:
             return False
         self.start, self.step, self.slowed = self.good, self.good["step"], True
+        return True
+
+    def cut(self, rows: int) -> bool:
+        """Begin at the last good state, with twice as many micro-batches; False where each is one of so many rows."""
+        if self.good is None or self.micro_batches >= rows:
+            return False
+        self.start, self.step, self.micro_batches = self.good, self.good["step"], min(2 * self.micro_batches, rows)
         return True
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, step: int) -> None:
@@ -79,7 +87,8 @@ class Checkpoints(pl.Callback):
 
     def taken(self, module: pl.LightningModule, step: int) -> State:
         """All that is left of a training once it is over."""
-        own = {"module": module.state_dict(), "curve": getattr(module, "curve", []), "slowed": self.slowed}
+        own = {"module": module.state_dict(), "curve": getattr(module, "curve", [])}
+        own |= {"slowed": self.slowed, "micro_batches": self.micro_batches}
         parts = {name: part.state() for name, part in self.parts.items()}
         return {"about": self.about, "step": step, "parts": parts} | copied(own)
 

@@ -1,5 +1,6 @@
 """Every network is trained here: weight averaging, divergence, curves, progress (around lightning.Trainer)."""
 
+import gc
 import logging
 import signal
 import threading
@@ -13,7 +14,7 @@ import lightning.pytorch as pl
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from pipeline import checkpoints
+from pipeline import checkpoints, pieces
 from pipeline.checkpoints import Checkpoints, State
 from pipeline.data.loaders import Batches, Pairs
 from pipeline.devices import device, precision, seed_everything, set_threads
@@ -31,6 +32,8 @@ class Adversaries(pl.LightningModule):
     each computed after the player before has moved; `progress` runs from 0 to 1. The learning rate rises over the
     first 5 % of the steps and falls to zero over the last 30 %.
     """
+
+    micro_batches = 1  # pieces in which each batch is learnt from
 
     def __init__(
         self, network: torch.nn.Module, steps: int, lr: float, betas: tuple[float, float], clip: float
@@ -51,15 +54,16 @@ class Adversaries(pl.LightningModule):
         optimisers = self.optimizers()
         optimisers = dict(zip(self.names, optimisers if isinstance(optimisers, list) else [optimisers], strict=True))
         progress, total = step / self.steps, 0.0
-        for name, loss in self.network.losses(batch, progress):
+        for name, losses in pieces.turns(self.network, batch, progress, self.micro_batches):
             optimiser = optimisers[name]
             for group in optimiser.param_groups:
                 group["lr"] = group["max_lr"] * min(1.0, (step + 1) / (0.05 * self.steps), (1 - progress) / 0.3)
             optimiser.zero_grad()
-            self.manual_backward(loss)
+            for loss in losses:
+                self.manual_backward(loss)
+                total = total + loss.detach()
             torch.nn.utils.clip_grad_norm_([p for g in optimiser.param_groups for p in g["params"]], self.clip)
             optimiser.step()
-            total = total + loss.detach()
         return total
 
 
@@ -193,7 +197,8 @@ def fit(
     Returns the curve: a dict per point with `step` and `loss`, and those that the module put into its own `curve`.
     Where the file `kept` holds a state of this training, it goes on from there, to the same end. At a loss that is no
     number it goes back to the last good state, once, and on at half the learning rate, which `module.slowed` then says.
-    Raises Diverged at a second one.
+    Raises Diverged at a second one. Out of memory it goes back likewise, and on with each batch in twice as many pieces,
+    `module.micro_batches`, of one row at least; raises torch's OutOfMemoryError where one does not fit.
     """
     set_threads(compute)
     seed_everything(seed)
@@ -208,16 +213,32 @@ def fit(
     while state.step < steps:
         every = max(1, steps // val_points) if val is not None else None
         trainer = _trainer(where, exact, [*parts.values(), state, _Signals()], every)
+        if state.micro_batches > module.micro_batches:
+            gc.collect()  # what the failed step has left behind
+            torch.cuda.empty_cache()
+        module.micro_batches = state.micro_batches
         try:
             _play(trainer, module, batches, val, state.step)
             state.finish(module)
-        except Diverged as error:
-            if not state.go_back():
+        except (Diverged, torch.OutOfMemoryError) as error:
+            if not _goes_on(state, error, batches):
                 raise
-            log.warning("warning: %s; once more from step %d, at half of it", error, state.step)
     module.eval()
-    module.slowed = state.slowed
+    module.slowed, module.micro_batches = state.slowed, state.micro_batches
     return watch.curve + getattr(module, "curve", [])
+
+
+def _goes_on(state: Checkpoints, error: Exception, batches: Batches | Pairs) -> bool:
+    """Whether there is a state to go back to, and something that can be done about the error from there on."""
+    if isinstance(error, Diverged):
+        able = state.go_back()
+        how = f"once more from step {state.step}, at half of it"
+    else:
+        able = state.cut(len(batches[state.step][0]))
+        how = f"on from step {state.step}, with {state.micro_batches} micro-batches a step"
+    if able:
+        log.warning("warning: %s; %s", error, how)
+    return able
 
 
 def _trainer(where: str, exact: str, callbacks: list[pl.Callback], val_every: int | None) -> pl.Trainer:

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 CODE = ("pipeline", "stages", "tests", "benchmarks")
 FLOORS = (
     {"params", "seeds", "processes", "imports", "errors"},
-    {"samples", "devices", "checkpoints"},
+    {"samples", "devices", "checkpoints", "pieces"},
     {"data", "training"},
     {"classifier", "generators", "selection", "evaluation"},
     {"reporting"},
