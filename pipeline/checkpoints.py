@@ -99,12 +99,13 @@ def finite(module: torch.nn.Module) -> bool:
 
 def during(trainer: pl.Trainer) -> State:
     """What a training needs besides to go on: optimisers, schedules, and the streams of random numbers."""
+    where = trainer.strategy.root_device
     return copied(
         {
             "optimisers": [optimiser.state_dict() for optimiser in trainer.optimizers],
             "schedules": [config.scheduler.state_dict() for config in trainer.lr_scheduler_configs],
             "random": [torch.get_rng_state(), *np.random.get_state(), random.getstate()],
-            "cuda": torch.cuda.get_rng_state() if trainer.strategy.root_device.type == "cuda" else None,
+            "cuda": torch.cuda.get_rng_state(where) if where.type == "cuda" else None,
         }
     )
 
@@ -129,7 +130,7 @@ def restore(trainer: pl.Trainer, module: pl.LightningModule, state: State, parts
     np.random.set_state(tuple(of_numpy))
     random.setstate(of_python)
     if state["cuda"] is not None:
-        torch.cuda.set_rng_state(state["cuda"])
+        torch.cuda.set_rng_state(state["cuda"], trainer.strategy.root_device)
 
 
 def halve(optimisers: Sequence[torch.optim.Optimizer]) -> None:

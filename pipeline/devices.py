@@ -7,11 +7,14 @@ import numpy as np
 import torch
 
 from pipeline.params import Compute
-from pipeline.processes import cores
+from pipeline.processes import cores, worker
 
 
 def device(compute: Compute) -> torch.device:
-    """The device of `compute.accelerator`; `auto` is CUDA where there is one, else the CPU. Raises OSError if it is absent."""
+    """The device of `compute.accelerator`; `auto` is CUDA where there is one, else the CPU. Raises OSError if it is absent.
+
+    Of several GPUs, workers take one each in turn.
+    """
     asked = compute.accelerator
     if asked == "auto":
         asked = "cuda" if torch.cuda.is_available() else "cpu"
@@ -22,6 +25,8 @@ def device(compute: Compute) -> torch.device:
             f"compute.accelerator is {asked}, but torch {torch.__version__} finds no such device here; "
             "set it to auto or cpu"
         )
+    if asked == "cuda" and (several := torch.cuda.device_count()) > 1:
+        return torch.device(asked, worker() % several)
     return torch.device(asked)
 
 
@@ -65,10 +70,10 @@ def set_threads(compute: Compute) -> None:
 
 
 def workers(compute: Compute) -> int:
-    """How many processes train or sample side by side: `auto` is one per core, on a GPU at most 4, which share its memory."""
+    """How many processes train or sample side by side: `auto` is one per core, at most 4 per GPU, which share its memory."""
     if compute.processes != "auto":
         return compute.processes
-    return cores() if device(compute).type == "cpu" else min(cores(), 4)
+    return cores() if device(compute).type == "cpu" else min(cores(), 4 * max(1, torch.cuda.device_count()))
 
 
 def seed_everything(seed: int) -> None:

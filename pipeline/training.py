@@ -202,11 +202,11 @@ def fit(
     """
     set_threads(compute)
     seed_everything(seed)
-    where, exact, steps = device(compute).type, precision(compute, batches.side), len(batches)
+    where, exact, steps = device(compute), precision(compute, batches.side), len(batches)
     watch = _Watch(steps, report)
     parts = {"watch": watch} | ({"averages": averages} if averages is not None else {})
     about = {"of": type(module.network).__name__, "seed": seed, "steps": steps, "torch": torch.__version__}
-    about |= {"device": where, "precision": exact, "cpu": torch.backends.cpu.get_cpu_capability()}
+    about |= {"device": where.type, "precision": exact, "cpu": torch.backends.cpu.get_cpu_capability()}
     state = Checkpoints(kept, about, steps, parts)
     if state.step == steps:
         checkpoints.resume(module, state.start, parts)
@@ -241,13 +241,13 @@ def _goes_on(state: Checkpoints, error: Exception, batches: Batches | Pairs) -> 
     return able
 
 
-def _trainer(where: str, exact: str, callbacks: list[pl.Callback], val_every: int | None) -> pl.Trainer:
+def _trainer(where: torch.device, exact: str, callbacks: list[pl.Callback], val_every: int | None) -> pl.Trainer:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)  # its advice on loaders and devices does not apply here
     warnings.filterwarnings("ignore", module="lightning")
     return pl.Trainer(
-        accelerator=where,
-        devices=1,
+        accelerator=where.type,
+        devices=1 if where.index is None else [where.index],
         precision=exact,
         max_epochs=1,
         logger=False,

@@ -226,6 +226,28 @@ def test_an_accelerator_that_is_absent_is_refused():
 
 
 @pytest.mark.parametrize(
+    ("gpus", "cores", "places", "workers"),
+    [
+        (1, 8, ["cuda"] * 5, 4),
+        (2, 16, ["cuda:0", "cuda:1"] * 2 + ["cuda:0"], 8),
+        (4, 8, [f"cuda:{i % 4}" for i in range(5)], 8),
+    ],
+)
+def test_workers_take_the_gpus_of_a_machine_in_turn(monkeypatch, gpus, cores, places, workers):
+    from pipeline import devices, processes
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(devices, "cores", lambda: cores)
+    compute = Compute(accelerator="auto", precision="auto", processes="auto", threads=1)
+    for number, place in enumerate(places):
+        monkeypatch.setattr(processes, "_number", number)
+        assert str(devices.device(compute)) == place
+    assert devices.workers(compute) == workers
+    assert str(devices.device(compute.model_copy(update={"accelerator": "cpu"}))) == "cpu"
+
+
+@pytest.mark.parametrize(
     ("asked", "instructions", "side", "expected"),
     [
         ("auto", False, 64, "32-true"),

@@ -173,7 +173,14 @@ def finished(shipped, shares=SHARES, rows=60, **change) -> runs.Run:
         "curves": pd.DataFrame(steps, columns=["arm", "seed", "step", "loss", "val_balanced_accuracy"]),
         "generators": {
             "nothing": {},
-            "cvae": {"steps": 30, "parameters": 999, "restarts": 0, "slowed": False, "micro_batches": 1, "weights": "abcd"},
+            "cvae": {
+                "steps": 30,
+                "parameters": 999,
+                "restarts": 0,
+                "slowed": False,
+                "micro_batches": 1,
+                "weights": "abcd",
+            },
         },
         "losses": {"nothing": [], "cvae": [{"step": 10, "loss": 2.0}, {"step": 20, "loss": 1.0}]},
         "selections": {g: summary(made[g]) for g in ("nothing", "cvae")},
