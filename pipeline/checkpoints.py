@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from safetensors.torch import load, save
 
+from pipeline import ranks
+
 State = dict[str, Any]  # tensors and plain values, in dicts, lists and tuples
 POINTS, STRIDE = 100, 10  # at so many points of a training its state is taken, and at most before each tenth step
 SECONDS = float(os.environ.get("CHECKPOINT_SECONDS", "25"))  # at least between two writings; changes no result
@@ -37,7 +39,7 @@ class Checkpoints(pl.Callback):
     """
 
     def __init__(self, file: Path | None, about: State, steps: int, parts: Mapping[str, Part]) -> None:
-        self.file, self.about, self.parts = file, about, parts
+        self.file, self.about, self.parts = file, about, parts  # the file is read by all ranks and written by the first
         self.steps, self.every, self.begun, self.pause = steps, max(STRIDE, steps // POINTS), monotonic(), SECONDS
         self.written = self.begun
         self.good: State | None = None
@@ -49,7 +51,13 @@ class Checkpoints(pl.Callback):
     def found(self) -> State | None:
         """The state in the file, if it is of this very training."""
         state = None if self.file is None else read(self.file)
-        return state if state is not None and state["about"] == self.about else None
+        state = state if state is not None and state["about"] == self.about else None
+        step = state["step"] if state else 0
+        if step != (first := ranks.told(step)):
+            raise OSError(
+                f"rank 0 goes on from step {first}, this one from {step}: all ranks need the same working folder"
+            )
+        return state
 
     def go_back(self) -> bool:
         """Begin at the last good state, at half the learning rate; False where that has been tried or there is none."""
@@ -73,7 +81,7 @@ class Checkpoints(pl.Callback):
             self.start = None
         if step % self.every == 0 and finite(module):
             self.good = self.taken(module, step) | during(trainer)
-            if self.file is not None and monotonic() - self.written >= self.pause:
+            if self.file is not None and ranks.first() and monotonic() - self.written >= self.pause:
                 begun = monotonic()
                 write(self.file, self.good)
                 self.written = monotonic()
@@ -82,7 +90,7 @@ class Checkpoints(pl.Callback):
     def finish(self, module: pl.LightningModule) -> None:
         """All steps have been taken: keep what came of them, unless it is had again as soon as it is read."""
         self.step = self.steps
-        if self.file is not None and monotonic() - self.begun >= SECONDS / 10:
+        if self.file is not None and ranks.first() and monotonic() - self.begun >= SECONDS / 10:
             write(self.file, self.taken(module, self.steps))
 
     def taken(self, module: pl.LightningModule, step: int) -> State:

@@ -6,6 +6,7 @@ import random
 import numpy as np
 import torch
 
+from pipeline import ranks
 from pipeline.params import Compute
 from pipeline.processes import cores, worker
 
@@ -13,7 +14,7 @@ from pipeline.processes import cores, worker
 def device(compute: Compute) -> torch.device:
     """The device of `compute.accelerator`; `auto` is CUDA where there is one, else the CPU. Raises OSError if it is absent.
 
-    Of several GPUs, workers take one each in turn.
+    Of several GPUs, each rank has one of its own, and workers take them in turn.
     """
     asked = compute.accelerator
     if asked == "auto":
@@ -26,7 +27,7 @@ def device(compute: Compute) -> torch.device:
             "set it to auto or cpu"
         )
     if asked == "cuda" and (several := torch.cuda.device_count()) > 1:
-        return torch.device(asked, worker() % several)
+        return torch.device(asked, ranks.here().local if ranks.here().world > 1 else worker() % several)
     return torch.device(asked)
 
 

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from pipeline import devices
+from pipeline import devices, ranks
 from pipeline.data.loaders import Batches, Rows
 from pipeline.generators import base
 from pipeline.params.fields import Share
@@ -88,7 +88,8 @@ class NetworkGenerator(base.Generator):
         self.flips, self.restarts, self.slowed, self.micro_batches = real.facts.flips, 0, False, 1
         self.start_from(real)
         curve = self.train(real, seed, report)
-        if self.judge and self.variety(real, seed) < COLLAPSED:
+        alike = bool(self.judge) and self.variety(real, seed) < COLLAPSED
+        if ranks.told(alike):  # the first rank alone has a judge
             report(0, "its rows are all alike: once more from the start")
             self.restarts, curve = 1, self.train(real, seed ^ 1, report)
         return curve
