@@ -32,6 +32,7 @@ def build(where: torch.device, exact: Any, callbacks: list[pl.Callback], val_eve
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)  # its advice on loaders and devices does not apply here
     warnings.filterwarnings("ignore", module="lightning")
+    warnings.filterwarnings("ignore", "(?s).*Grad strides do not match bucket view strides")
     return pl.Trainer(
         accelerator=where.type,
         **spread(where),

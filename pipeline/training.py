@@ -142,8 +142,9 @@ class Averages(pl.Callback):
     @torch.no_grad()
     def restore(self, state: State) -> None:
         self.kept = [Snapshot(*parts) for parts in state["kept"]]
-        for mean, known in zip(self.means, state["means"], strict=True):
-            torch._foreach_copy_(mean, known)
+        if self.means:  # there are none where all steps were taken before
+            for mean, known in zip(self.means, state["means"], strict=True):
+                torch._foreach_copy_(mean, known)
 
 
 def by_channel(batch: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:

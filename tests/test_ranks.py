@@ -1,6 +1,7 @@
 """Several ranks come to what one process comes to, in real processes. Run: python -m pytest tests/test_ranks.py"""
 
 import json
+import multiprocessing as mp
 import os
 import shutil
 import signal
@@ -9,17 +10,21 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import yaml
 from safetensors.numpy import load_file
 
-from pipeline import ranks
+from pipeline import generators, params, ranks
 from pipeline.classifier import predict
 from pipeline.classifier.model import Network, Settings
+from pipeline.data.loaders import Batches
+from pipeline.errors import Diverged
 from pipeline.samples import Samples
 from stages import _ranks
+from tests.conftest import toy_samples
 
 ROOT = Path(__file__).parents[1]
 FIT = ("fit_generator", "diffusion", "plan.json", "train", "pool", "val", "baseline", "models")
@@ -250,3 +255,52 @@ def test_auto_is_the_number_of_gpus(monkeypatch, compute):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     cuda = compute.model_copy(update={"accelerator": "cuda", "devices": "auto"})
     assert _ranks.wanted(cuda) == 3 and _ranks.wanted(cuda.model_copy(update={"devices": 2})) == 2
+
+
+def one_of_two(rank: int, port: int, told: Any) -> None:
+    """Fits every family that trains a network, and one on a batch in which a row of rank 1 is no number; tells what came."""
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), GLOO_SOCKET_IFNAME="lo")
+    os.environ.update(RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE="2")
+    ranks.begin(ranks.place(os.environ), False)
+    shipped, get, found = params.load(ROOT / "params.yaml"), Batches.__getitem__, {}
+    compute = shipped.compute.model_copy(update={"accelerator": "cpu", "precision": "32-true"})
+    for family, times in [("cvae", 0), ("cgan", 0), ("autoregressive", 0), ("diffusion", 1), ("diffusion", 2)]:
+        left = [times]
+
+        def spoilt(self, step, left=left):
+            x, *more = get(self, step)
+            if step == 5 and left[0]:
+                left[0] -= 1
+                x[1] = float("nan")
+            return (x, *more)
+
+        Batches.__getitem__ = spoilt
+        block = params.Generator(**(shipped.generators[family].model_dump() | {"epochs": 3, "batch": 8, "width": 8}))
+        model = generators.build(block, compute, family)
+        try:
+            model.fit(toy_samples(), 1)
+            weights = [t.double().sum().item() for t in model.networks[0].state_dict().values()]
+            found[family, times] = (weights, model.slowed)
+        except Diverged as error:
+            found[family, times] = str(error)
+    told.put((rank, found))
+    ranks.end()
+
+
+def test_every_family_trains_and_diverges_alike_on_all_ranks():
+    context = mp.get_context("spawn")
+    told, port = context.SimpleQueue(), _ranks.free_port()
+    begun = [context.Process(target=one_of_two, args=(rank, port, told)) for rank in range(2)]
+    for process in begun:
+        process.start()
+    assert _ranks.first_failure(begun) == 0
+    found = dict(told.get() for _ in begun)
+    assert found[0] == found[1]
+    assert {key: said[1] for key, said in found[0].items() if key[1] < 2} == {
+        ("cvae", 0): False,
+        ("cgan", 0): False,
+        ("autoregressive", 0): False,
+        ("diffusion", 1): True,
+    }
+    assert all(np.isfinite(said[0]).all() for key, said in found[0].items() if key[1] < 2)
+    assert found[0]["diffusion", 2].startswith("the loss of Adversaries is nan by step 6")
