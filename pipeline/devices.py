@@ -26,8 +26,14 @@ def device(compute: Compute) -> torch.device:
             f"compute.accelerator is {asked}, but torch {torch.__version__} finds no such device here; "
             "set it to auto or cpu"
         )
+    here = ranks.here()
+    if asked == "cuda" and here.world > 1 and torch.cuda.device_count() < here.beside:
+        raise OSError(
+            f"{here.beside} ranks on this machine see {torch.cuda.device_count()} GPUs, and each needs one of its own; lower "
+            "compute.devices, or give srun GPUs for the node and not for tasks (--gpus-per-node)"
+        )
     if asked == "cuda" and (several := torch.cuda.device_count()) > 1:
-        return torch.device(asked, ranks.here().local if ranks.here().world > 1 else worker() % several)
+        return torch.device(asked, here.local if here.world > 1 else worker() % several)
     return torch.device(asked)
 
 

@@ -304,3 +304,18 @@ def test_every_family_trains_and_diverges_alike_on_all_ranks():
     }
     assert all(np.isfinite(said[0]).all() for key, said in found[0].items() if key[1] < 2)
     assert found[0]["diffusion", 2].startswith("the loss of Adversaries is nan by step 6")
+
+
+def test_each_rank_has_a_gpu_of_its_own_or_it_is_an_error(monkeypatch, compute):
+    import torch
+
+    from pipeline.devices import device
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    cuda = compute.model_copy(update={"accelerator": "cuda"})
+    monkeypatch.setattr(ranks, "_here", ranks.Place(6, 8, 2, 4, 1))
+    assert str(device(cuda)) == "cuda:2"
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(OSError, match="4 ranks on this machine see 1 GPUs"):
+        device(cuda)
