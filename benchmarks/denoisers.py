@@ -36,7 +36,9 @@ class Ours:
         o = options(width)
         net = _edm.UNet((SIDE, SIDE), CHANNELS, CLASSES, o)
         self.network = _edm.Denoiser(net, CLASSES, (SIDE, SIDE), CHANNELS, (), o)
-        compute = params.Compute(accelerator="cpu", precision="auto", processes=1, threads=1)
+        compute = params.Compute(
+            accelerator="cpu", precision="auto", processes=1, threads=1, devices=1, num_nodes=1, strategy="auto"
+        )
         self.model = _edm.Diffusion(o, compute)
         self.model.shape, self.model.classes, self.model.flips = (SIDE, SIDE, CHANNELS), CLASSES, ()
         self.model.chosen, self.chunk = np.zeros(CLASSES, np.int64), self.model.chunk
@@ -129,7 +131,11 @@ class Training:
 
 @cache
 def side(name: str, small: bool) -> Ours | Peer:
-    devices.set_threads(params.Compute(accelerator="cpu", precision="auto", processes=1, threads=1))
+    devices.set_threads(
+        params.Compute(
+            accelerator="cpu", precision="auto", processes=1, threads=1, devices=1, num_nodes=1, strategy="auto"
+        )
+    )
     devices.seed_everything(0)
     if name == "ours":
         return Ours(8 if small else WIDTH)
@@ -148,7 +154,9 @@ def count(name: str, small: bool) -> int:
 
 def auto() -> str:
     """What `precision: auto` comes to here."""
-    compute = params.Compute(accelerator="cpu", precision="auto", processes=1, threads=1)
+    compute = params.Compute(
+        accelerator="cpu", precision="auto", processes=1, threads=1, devices=1, num_nodes=1, strategy="auto"
+    )
     return "bf16" if devices.precision(compute, SIDE) == "bf16-mixed" else "fp32"
 
 

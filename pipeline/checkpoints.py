@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from safetensors.torch import load, save
 
+from pipeline import ranks
+
 State = dict[str, Any]  # tensors and plain values, in dicts, lists and tuples
 POINTS, STRIDE = 100, 10  # at so many points of a training its state is taken, and at most before each tenth step
 SECONDS = float(os.environ.get("CHECKPOINT_SECONDS", "25"))  # at least between two writings; changes no result
@@ -37,24 +39,38 @@ class Checkpoints(pl.Callback):
     """
 
     def __init__(self, file: Path | None, about: State, steps: int, parts: Mapping[str, Part]) -> None:
-        self.file, self.about, self.parts = file, about, parts
+        self.file, self.about, self.parts = file, about, parts  # the file is read by all ranks and written by the first
         self.steps, self.every, self.begun, self.pause = steps, max(STRIDE, steps // POINTS), monotonic(), SECONDS
         self.written = self.begun
         self.good: State | None = None
         self.start = self.found()
         self.step: int = self.start["step"] if self.start else 0  # the next one to take
         self.slowed: bool = self.start["slowed"] if self.start else False
+        self.micro_batches: int = self.start["micro_batches"] if self.start else 1
 
     def found(self) -> State | None:
         """The state in the file, if it is of this very training."""
         state = None if self.file is None else read(self.file)
-        return state if state is not None and state["about"] == self.about else None
+        state = state if state is not None and state["about"] == self.about else None
+        step = state["step"] if state else 0
+        if step != (first := ranks.told(step)):
+            raise OSError(
+                f"rank 0 goes on from step {first}, this one from {step}: all ranks need the same working folder"
+            )
+        return state
 
     def go_back(self) -> bool:
         """Begin at the last good state, at half the learning rate; False where that has been tried or there is none."""
         if self.good is None or self.slowed:
             return False
         self.start, self.step, self.slowed = self.good, self.good["step"], True
+        return True
+
+    def cut(self, rows: int) -> bool:
+        """Begin at the last good state, with twice as many micro-batches; False where each is one of so many rows."""
+        if self.good is None or self.micro_batches >= rows:
+            return False
+        self.start, self.step, self.micro_batches = self.good, self.good["step"], min(2 * self.micro_batches, rows)
         return True
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, step: int) -> None:
@@ -65,7 +81,7 @@ class Checkpoints(pl.Callback):
             self.start = None
         if step % self.every == 0 and finite(module):
             self.good = self.taken(module, step) | during(trainer)
-            if self.file is not None and monotonic() - self.written >= self.pause:
+            if self.file is not None and ranks.first() and monotonic() - self.written >= self.pause:
                 begun = monotonic()
                 write(self.file, self.good)
                 self.written = monotonic()
@@ -74,12 +90,13 @@ class Checkpoints(pl.Callback):
     def finish(self, module: pl.LightningModule) -> None:
         """All steps have been taken: keep what came of them, unless it is had again as soon as it is read."""
         self.step = self.steps
-        if self.file is not None and monotonic() - self.begun >= SECONDS / 10:
+        if self.file is not None and ranks.first() and monotonic() - self.begun >= SECONDS / 10:
             write(self.file, self.taken(module, self.steps))
 
     def taken(self, module: pl.LightningModule, step: int) -> State:
         """All that is left of a training once it is over."""
-        own = {"module": module.state_dict(), "curve": getattr(module, "curve", []), "slowed": self.slowed}
+        own = {"module": module.state_dict(), "curve": getattr(module, "curve", [])}
+        own |= {"slowed": self.slowed, "micro_batches": self.micro_batches}
         parts = {name: part.state() for name, part in self.parts.items()}
         return {"about": self.about, "step": step, "parts": parts} | copied(own)
 
@@ -90,12 +107,13 @@ def finite(module: torch.nn.Module) -> bool:
 
 def during(trainer: pl.Trainer) -> State:
     """What a training needs besides to go on: optimisers, schedules, and the streams of random numbers."""
+    where = trainer.strategy.root_device
     return copied(
         {
             "optimisers": [optimiser.state_dict() for optimiser in trainer.optimizers],
             "schedules": [config.scheduler.state_dict() for config in trainer.lr_scheduler_configs],
             "random": [torch.get_rng_state(), *np.random.get_state(), random.getstate()],
-            "cuda": torch.cuda.get_rng_state() if trainer.strategy.root_device.type == "cuda" else None,
+            "cuda": torch.cuda.get_rng_state(where) if where.type == "cuda" else None,
         }
     )
 
@@ -120,7 +138,7 @@ def restore(trainer: pl.Trainer, module: pl.LightningModule, state: State, parts
     np.random.set_state(tuple(of_numpy))
     random.setstate(of_python)
     if state["cuda"] is not None:
-        torch.cuda.set_rng_state(state["cuda"])
+        torch.cuda.set_rng_state(state["cuda"], trainer.strategy.root_device)
 
 
 def halve(optimisers: Sequence[torch.optim.Optimizer]) -> None:

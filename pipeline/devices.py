@@ -6,12 +6,16 @@ import random
 import numpy as np
 import torch
 
+from pipeline import ranks
 from pipeline.params import Compute
-from pipeline.processes import cores
+from pipeline.processes import cores, worker
 
 
 def device(compute: Compute) -> torch.device:
-    """The device of `compute.accelerator`; `auto` is CUDA where there is one, else the CPU. Raises OSError if it is absent."""
+    """The device of `compute.accelerator`; `auto` is CUDA where there is one, else the CPU. Raises OSError if it is absent.
+
+    Of several GPUs, each rank has one of its own, and workers take them in turn.
+    """
     asked = compute.accelerator
     if asked == "auto":
         asked = "cuda" if torch.cuda.is_available() else "cpu"
@@ -22,6 +26,14 @@ def device(compute: Compute) -> torch.device:
             f"compute.accelerator is {asked}, but torch {torch.__version__} finds no such device here; "
             "set it to auto or cpu"
         )
+    here = ranks.here()
+    if asked == "cuda" and here.world > 1 and torch.cuda.device_count() < here.beside:
+        raise OSError(
+            f"{here.beside} ranks on this machine see {torch.cuda.device_count()} GPUs, and each needs one of its own; lower "
+            "compute.devices, or give srun GPUs for the node and not for tasks (--gpus-per-node)"
+        )
+    if asked == "cuda" and (several := torch.cuda.device_count()) > 1:
+        return torch.device(asked, here.local if here.world > 1 else worker() % several)
     return torch.device(asked)
 
 
@@ -65,10 +77,10 @@ def set_threads(compute: Compute) -> None:
 
 
 def workers(compute: Compute) -> int:
-    """How many processes train or sample side by side: `auto` is one per core, on a GPU at most 4, which share its memory."""
+    """How many processes train or sample side by side: `auto` is one per core, at most 4 per GPU, which share its memory."""
     if compute.processes != "auto":
         return compute.processes
-    return cores() if device(compute).type == "cpu" else min(cores(), 4)
+    return cores() if device(compute).type == "cpu" else min(cores(), 4 * max(1, torch.cuda.device_count()))
 
 
 def seed_everything(seed: int) -> None:

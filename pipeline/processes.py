@@ -72,11 +72,13 @@ def spread(function: Callable[..., Any], jobs: Sequence[tuple], most: int, title
     """
     context = mp.get_context("forkserver")
     warm(function.__module__)
-    queue = context.SimpleQueue()
+    queue, numbers = context.SimpleQueue(), context.SimpleQueue()
+    for number in range(most):
+        numbers.put(number)
     with Progress(title, steps) as progress:
         listener = threading.Thread(target=_listen, args=(queue, progress), daemon=True)
         listener.start()
-        pool = ProcessPoolExecutor(min(len(jobs), most), context, _start, (queue,))
+        pool = ProcessPoolExecutor(min(len(jobs), most), context, _start, (queue, numbers))
         try:
             waiting = [pool.submit(_call, function, job) for job in jobs]
             done, _ = futures.wait(waiting, return_when=futures.FIRST_EXCEPTION)
@@ -102,12 +104,18 @@ def _listen(queue: Any, progress: Progress) -> None:
 
 
 _queue: Any = None
+_number = 0
 
 
-def _start(queue: Any) -> None:
-    """Set a worker up: a place to report to, default signals, and an end of its own when the stage is gone."""
-    global _queue
-    _queue = queue
+def worker() -> int:
+    """Which worker of its stage this process is, from 0 on; 0 for the stage itself."""
+    return _number
+
+
+def _start(queue: Any, numbers: Any) -> None:
+    """Set a worker up: a place to report to, a number, default signals, and an end of its own when the stage is gone."""
+    global _queue, _number
+    _queue, _number = queue, numbers.get()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the stage ends its workers
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_follow, daemon=True).start()

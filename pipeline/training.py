@@ -1,9 +1,7 @@
 """Every network is trained here: weight averaging, divergence, curves, progress (around lightning.Trainer)."""
 
+import gc
 import logging
-import signal
-import threading
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +11,7 @@ import lightning.pytorch as pl
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from pipeline import checkpoints
+from pipeline import checkpoints, pieces, ranks, trainer
 from pipeline.checkpoints import Checkpoints, State
 from pipeline.data.loaders import Batches, Pairs
 from pipeline.devices import device, precision, seed_everything, set_threads
@@ -31,6 +29,8 @@ class Adversaries(pl.LightningModule):
     each computed after the player before has moved; `progress` runs from 0 to 1. The learning rate rises over the
     first 5 % of the steps and falls to zero over the last 30 %.
     """
+
+    micro_batches = 1  # pieces in which each batch is learnt from
 
     def __init__(
         self, network: torch.nn.Module, steps: int, lr: float, betas: tuple[float, float], clip: float
@@ -51,16 +51,18 @@ class Adversaries(pl.LightningModule):
         optimisers = self.optimizers()
         optimisers = dict(zip(self.names, optimisers if isinstance(optimisers, list) else [optimisers], strict=True))
         progress, total = step / self.steps, 0.0
-        for name, loss in self.network.losses(batch, progress):
+        here = ranks.here()
+        for name, losses in pieces.turns(self.network, batch, progress, self.micro_batches, here.rank, here.world):
             optimiser = optimisers[name]
             for group in optimiser.param_groups:
                 group["lr"] = group["max_lr"] * min(1.0, (step + 1) / (0.05 * self.steps), (1 - progress) / 0.3)
             optimiser.zero_grad()
-            self.manual_backward(loss)
+            for loss in losses:
+                self.manual_backward(loss)
+                total = total + loss.detach()
             torch.nn.utils.clip_grad_norm_([p for g in optimiser.param_groups for p in g["params"]], self.clip)
             optimiser.step()
-            total = total + loss.detach()
-        return total
+        return ranks.mean(total)  # so that all ranks see it alike when it is no number
 
 
 class _Watch(pl.Callback):
@@ -95,20 +97,6 @@ class _Watch(pl.Callback):
     def restore(self, state: State) -> None:
         self.report(state["told"] - self.told, f"on from step {state['told'] + state['since']}")
         self.sum, self.since, self.told, self.curve = state["sum"], state["since"], state["told"], [*state["curve"]]
-
-
-class _Signals(pl.Callback):
-    """A signal ends the process as it would without Lightning, which sets handlers of its own that let the step end first.
-
-    A worker would then go on to its next job.
-    """
-
-    def __init__(self) -> None:
-        self.before = signal.getsignal(signal.SIGTERM)
-
-    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        if self.before is not None and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self.before)
 
 
 @dataclass(frozen=True)
@@ -154,8 +142,9 @@ class Averages(pl.Callback):
     @torch.no_grad()
     def restore(self, state: State) -> None:
         self.kept = [Snapshot(*parts) for parts in state["kept"]]
-        for mean, known in zip(self.means, state["means"], strict=True):
-            torch._foreach_copy_(mean, known)
+        if self.means:  # there are none where all steps were taken before
+            for mean, known in zip(self.means, state["means"], strict=True):
+                torch._foreach_copy_(mean, known)
 
 
 def by_channel(batch: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
@@ -188,64 +177,78 @@ def fit(
     val_points: int = 12,
     kept: Path | None = None,
 ) -> list[dict]:
-    """Train `module` for all of `batches` on one device; `averages` keeps averaged weights of its network on the way.
+    """Train `module` for all of `batches`, alone or as a rank; `averages` keeps averaged weights of its network on the way.
 
     Returns the curve: a dict per point with `step` and `loss`, and those that the module put into its own `curve`.
     Where the file `kept` holds a state of this training, it goes on from there, to the same end. At a loss that is no
     number it goes back to the last good state, once, and on at half the learning rate, which `module.slowed` then says.
-    Raises Diverged at a second one.
+    Raises Diverged at a second one. Out of memory it goes back likewise, and on with each batch in twice as many pieces,
+    `module.micro_batches`, of one row at least; raises torch's OutOfMemoryError where one does not fit.
     """
     set_threads(compute)
     seed_everything(seed)
-    where, exact, steps = device(compute).type, precision(compute, batches.side), len(batches)
+    where, exact, steps = device(compute), precision(compute, batches.side), len(batches)
     watch = _Watch(steps, report)
     parts = {"watch": watch} | ({"averages": averages} if averages is not None else {})
     about = {"of": type(module.network).__name__, "seed": seed, "steps": steps, "torch": torch.__version__}
-    about |= {"device": where, "precision": exact, "cpu": torch.backends.cpu.get_cpu_capability()}
+    about |= {"device": where.type, "precision": exact, "cpu": torch.backends.cpu.get_cpu_capability()}
     state = Checkpoints(kept, about, steps, parts)
     if state.step == steps:
         checkpoints.resume(module, state.start, parts)
     while state.step < steps:
         every = max(1, steps // val_points) if val is not None else None
-        trainer = _trainer(where, exact, [*parts.values(), state, _Signals()], every)
+        player = trainer.build(where, exact, [*parts.values(), state, trainer.Signals()], every)
+        if state.micro_batches > module.micro_batches:
+            gc.collect()  # what the failed step has left behind
+            torch.cuda.empty_cache()
+        module.micro_batches = state.micro_batches
         try:
-            _play(trainer, module, batches, val, state.step)
+            _play(player, module, batches, val, state.step)
             state.finish(module)
-        except Diverged as error:
-            if not state.go_back():
+        except (Diverged, torch.OutOfMemoryError) as error:
+            if not _goes_on(state, error, batches):
                 raise
-            log.warning("warning: %s; once more from step %d, at half of it", error, state.step)
     module.eval()
-    module.slowed = state.slowed
+    module.slowed, module.micro_batches = state.slowed, state.micro_batches
     return watch.curve + getattr(module, "curve", [])
 
 
-def _trainer(where: str, exact: str, callbacks: list[pl.Callback], val_every: int | None) -> pl.Trainer:
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)  # its advice on loaders and devices does not apply here
-    warnings.filterwarnings("ignore", module="lightning")
-    return pl.Trainer(
-        accelerator=where,
-        devices=1,
-        precision=exact,
-        max_epochs=1,
-        logger=False,
-        callbacks=callbacks,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        val_check_interval=val_every,
-        use_distributed_sampler=False,
-    )
+def _goes_on(state: Checkpoints, error: Exception, batches: Batches | Pairs) -> bool:
+    """Whether there is a state to go back to, and something that can be done about the error from there on."""
+    if isinstance(error, Diverged):
+        able = state.go_back()
+        how = f"once more from step {state.step}, at half of it"
+    else:
+        able = ranks.here().world == 1 and state.cut(len(batches[state.step][0]))  # other ranks would wait for this one
+        how = f"on from step {state.step}, with {state.micro_batches} micro-batches a step"
+    if able:
+        log.warning("warning: %s; %s", error, how)
+    return able
 
 
-def _play(trainer: pl.Trainer, module: pl.LightningModule, batches: Batches, val: Iterable | None, begin: int) -> None:
+@dataclass(frozen=True)
+class _Slices:
+    """Every so manieth row of each batch, as `pieces.turns` expects it."""
+
+    batches: Batches | Pairs
+    here: ranks.Place
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, step: int) -> tuple[torch.Tensor, ...]:
+        batch, here = self.batches[step], self.here
+        assert len(batch[0]) % here.world == 0, (len(batch[0]), here)
+        return tuple(part[here.rank :: here.world] for part in batch)
+
+
+def _play(player: pl.Trainer, module: pl.LightningModule, batches: Batches, val: Iterable | None, begin: int) -> None:
     """All steps from `begin` on."""
-    where, exact = trainer.strategy.root_device.type, trainer.precision
+    where, exact = player.strategy.root_device.type, player.precision
     order = by_channel if (where, exact) == ("cpu", "bf16-mixed") else None
     sampler = _Rest(len(batches), begin)
     if begin:
-        checkpoints.start_at(trainer, begin)
-    loader = DataLoader(batches, batch_size=None, sampler=sampler, pin_memory=where == "cuda", collate_fn=order)
-    trainer.fit(module, loader, val)
+        checkpoints.start_at(player, begin)
+    own = batches if ranks.here().world == 1 else _Slices(batches, ranks.here())
+    loader = DataLoader(own, batch_size=None, sampler=sampler, pin_memory=where == "cuda", collate_fn=order)
+    player.fit(module, loader, val)

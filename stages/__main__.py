@@ -24,8 +24,9 @@ from types import FrameType
 from typing import Any
 
 from pipeline import params as parameters
+from pipeline import ranks
 from pipeline.processes import die_with_parent
-from stages import Output, _unfinished
+from stages import Output, _ranks, _unfinished
 
 ENVIRONMENT = {
     "NO_ALBUMENTATIONS_UPDATE": "1",
@@ -56,23 +57,44 @@ def bind(function: Callable, given: list[str]) -> tuple[dict[str, Any], dict[str
     return values, {p.name: values[p.name] for p in wanted if p.annotation is Output}
 
 
-def execute(stage: str, given: list[str]) -> None:
+def execute(stage: str, given: list[str]) -> int:
+    """Run a stage, with others of its ranks where there are any; the exit code."""
     params = parameters.load()
     for key in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[key] = str(params.compute.threads)
-    function = importlib.import_module(f"stages.{stage}").main
-    values, outputs = bind(function, given)
+    module = importlib.import_module(f"stages.{stage}")
+    values, outputs = bind(module.main, given)
+    at, together = ranks.place(os.environ), _ranks.several(module, params, values)
+    if together:
+        _ranks.check(params.compute, at)
+        if at.world == 1 and (count := _ranks.wanted(params.compute)) > 1:
+            return _ranks.start([stage, *given], count)
+        if at.world > 1:
+            ranks.begin(at, _ranks.cuda(params.compute))
+    elif at.rank:
+        return 0  # the first rank does it alone
+    play(stage, module.main, params, values, outputs)
+    ranks.end()
+    return 0
+
+
+def play(
+    stage: str, function: Callable, params: parameters.Params, values: dict[str, Any], outputs: dict[str, Path]
+) -> None:
+    """Call a stage's main and publish what it wrote; of several ranks, the first alone writes."""
     drafts = {name: SIDE / "drafts" / "__".join(path.parts) for name, path in outputs.items()}
     home = SIDE / "unfinished" / "+".join(draft.name for draft in drafts.values())
     with ExitStack() as locks:
-        for draft in drafts.values():
+        for draft in drafts.values() if ranks.first() else ():
             locks.enter_context(lock(draft))
         begun = time.monotonic()
         asked = inspect.signature(function).parameters
         more: dict[str, Any] = {"params": params} if "params" in asked else {}
         if "unfinished" in asked:
-            more["unfinished"] = _unfinished.folder(home, stage, params, values, outputs)
+            more["unfinished"] = _unfinished.folder(home, stage, params, values, outputs, clear=ranks.first())
         function(**values | drafts | more)
+        if not ranks.first():
+            return
         for name, path in outputs.items():
             publish(drafts[name], path)
         remove(home)
@@ -155,9 +177,16 @@ def main(argv: list[str]) -> int:
         print(f"usage: python -m stages <stage> <arguments>, with a stage among: {', '.join(names())}", file=sys.stderr)
         return 2
     label = " ".join(argv[:1] + [a for a in argv[1:2] if "/" not in a])
+    rank = _ranks.number(os.environ)
+    if rank:
+        label += f", rank {rank}"
+        logging.getLogger().setLevel(logging.ERROR)
+        signal.signal(
+            signal.SIGTERM, signal.SIG_DFL
+        )  # nothing of it is to be cleared up, and it may be waiting for others
     logging.getLogger().handlers[0].setFormatter(Plain(f"%(asctime)s {label}: %(message)s", "%H:%M:%S"))
     try:
-        execute(argv[0], argv[1:])
+        return execute(argv[0], argv[1:])
     except ValueError as error:
         return fail(2, "cannot go on", error)
     except ArithmeticError as error:
@@ -167,6 +196,8 @@ def main(argv: list[str]) -> int:
     except Exception as error:
         if out_of_memory(error):
             return fail(3, "out of memory; lower compute.processes, a batch size, or data.image_size", error)
+        if ranks.is_lost(error):
+            return fail(3, "another rank is gone, and what it said tells why", error)
         if not cannot_write(error):
             raise
         return fail(3, "the machine does not allow it", error)
@@ -175,7 +206,6 @@ def main(argv: list[str]) -> int:
             return 1
         log.error("ended by a signal (exit %s); nothing was published", error.code)
         return error.code if isinstance(error.code, int) else 1
-    return 0
 
 
 def out_of_memory(error: Exception) -> bool:
@@ -193,7 +223,9 @@ def cannot_write(error: Exception) -> bool:
 def fail(code: int, what: str, error: BaseException) -> int:
     """Say what is wrong in words; the traceback goes to a file, for whoever wants to report a fault of ours, and beside it
     what else the error has `files` of."""
-    texts = {"last-error.txt": "".join(traceback.format_exception(error)), **getattr(error, "files", {})}
+    rank = _ranks.number(os.environ)
+    said = f"last-error-rank{rank}.txt" if rank else "last-error.txt"
+    texts = {said: "".join(traceback.format_exception(error)), **getattr(error, "files", {})}
     details = f"details in {' and '.join(str(SIDE / name) for name in texts)}"
     try:
         SIDE.mkdir(exist_ok=True)

@@ -15,10 +15,12 @@ NEEDED = ("torch", "lightning", "numpy", "safetensors")  # what computes the num
 LATER = {"evaluation": True, "gate": True, "report": True, "compute": {"processes"}}  # no network depends on these
 
 
-def folder(home: Path, stage: str, params: Params, values: dict[str, Path | str], outputs: Iterable[str]) -> Path:
+def folder(
+    home: Path, stage: str, params: Params, values: dict[str, Path | str], outputs: Iterable[str], clear: bool = True
+) -> Path:
     """The folder in `home` for these params, this code, these versions and the content of these inputs; not made yet.
 
-    What lies in `home` for others is removed: they are not what this stage is asked for now.
+    What lies in `home` for others is removed, if `clear`: they are not what this stage is asked for now.
     """
     inputs = {name: value for name, value in values.items() if name not in outputs}
     facts = {
@@ -30,7 +32,7 @@ def folder(home: Path, stage: str, params: Params, values: dict[str, Path | str]
     }
     mine = home / hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
     for other in home.glob("*"):
-        if other != mine:
+        if clear and other != mine:
             shutil.rmtree(other)
     return mine
 

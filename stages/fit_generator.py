@@ -5,13 +5,14 @@ Scarcity decides only what is generated.
 
 import json
 import logging
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
-from pipeline import generators
+from pipeline import generators, ranks
 from pipeline.errors import Diverged
-from pipeline.generators.base import Judge
+from pipeline.generators.base import Judge, quiet
 from pipeline.params import Params, borrowing
 from pipeline.processes import Progress
 from pipeline.samples import Samples, with_pool
@@ -33,12 +34,17 @@ def main(
     unfinished: Path | None = None,
 ) -> None:
     block = borrowing(params.generators, name)
+    if not ranks.first():
+        model, rows = shareable(params, name), with_pool(train, pool)
+        with suppress(Diverged):  # of which the first rank tells
+            model.fit(rows, derive(params.seed, "fit", name), quiet, None, unfinished)
+        return
     curve: list[dict] = []
     out.mkdir(parents=True)
     if not json.loads(plan.read_text())["wanted"]:
         (out / "generator.json").write_text(json.dumps({"model": block.model, "options": block.options}, indent=1))
     else:
-        model, rows = generators.build(block, params.compute, name), with_pool(train, pool)
+        model, rows = shareable(params, name), with_pool(train, pool)
         judge = judging(params, rows, Samples.load(val), baseline) if model.uses_device else None
         try:
             with Progress(f"fit {name}", model.steps(rows)) as progress:
@@ -49,6 +55,24 @@ def main(
             failed = {"status": "failed", "reason": str(error), "model": block.model, "options": block.options}
             (out / "generator.json").write_text(json.dumps(failed, indent=1))
     (out / "curve.json").write_text(json.dumps(curve))
+
+
+def ranked(params: Params, values: dict[str, Path]) -> bool:
+    """Whether several ranks help: to train a network."""
+    wanted = json.loads(values["plan"].read_text())["wanted"]
+    return wanted and shareable(params, values["name"]).uses_device
+
+
+def shareable(params: Params, name: str) -> generators.Generator:
+    """The generator, not yet fitted. Raises ValueError if its batches cannot be shared by the ranks alike."""
+    model = generators.build(borrowing(params.generators, name), params.compute, name)
+    world = ranks.here().world
+    if world > 1 and model.options.batch % world:
+        raise ValueError(
+            f"generators.{name}.batch is {model.options.batch}, which {world} ranks cannot share alike; set a multiple of "
+            f"{world}, or other compute.devices"
+        )
+    return model
 
 
 def judging(params: Params, real: Samples, held: Samples, baseline: Path) -> Judge:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline import generators, processes
-from pipeline.generators.base import failure
+from pipeline import generators, processes, ranks
+from pipeline.generators.base import failure, quiet
 from pipeline.params import Params, borrowing, guided
 from pipeline.samples import Samples, table, with_pool
 from pipeline.seeds import derive
@@ -26,7 +26,16 @@ def main(
     if json.loads(plan.read_text())["wanted"] and not failure(model):
         generator = generators.build(borrowing(params.generators, name), params.compute, name)
         many = np.ceil(goal * params.generation.oversupply).astype(int) * generator.makes_rows
-    ask(params, name, (train, pool), model, many, "row").save(out)
+    made = ask(params, name, (train, pool), model, many, "row")
+    if ranks.first():
+        made.save(out)
+
+
+def ranked(params: Params, values: dict[str, Path]) -> bool:
+    """Whether several ranks help: to draw from a network."""
+    wanted = json.loads(values["plan"].read_text())["wanted"] and not failure(values["model"])
+    generator = generators.build(borrowing(params.generators, values["name"]), params.compute, values["name"])
+    return wanted and generator.uses_device
 
 
 def ask(
@@ -57,8 +66,13 @@ def ask(
 def draw(
     params: Params, name: str, fitted_on: tuple[Path, Path], model: Path, y: np.ndarray, seeds: np.ndarray
 ) -> np.ndarray:
-    """Images of all rows; a slow model on the CPU is asked in parallel processes, which changes no row."""
+    """Images of all rows; a slow model on the CPU is asked in parallel processes or by all ranks, which changes no row."""
     generator = generators.build(borrowing(params.generators, name), params.compute, name)
+    if ranks.here().world > 1:
+        chunk = generator.chunk or 1
+        own = ranks.span(len(y), chunk)
+        part = draw_part(params, name, fitted_on, model, y[own], seeds[own], quiet)
+        return ranks.gathered(part, len(y), chunk)
     parts = workers(params) if generator.uses_device and len(y) > 2 * (generator.chunk or 1) else 1
     if parts == 1:
         with processes.Progress(f"generate {name}", len(y)) as progress:

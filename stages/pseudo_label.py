@@ -3,16 +3,24 @@
 import json
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline import ranks
 from pipeline.params import Params, Selection, banded
 from pipeline.samples import Samples, with_pool
 from pipeline.selection import copies, pseudo_label, rules
 from stages import Output
 from stages.augment import write_banks
 
+if TYPE_CHECKING:
+    import torch
+
+    from pipeline.classifier.model import Network
+
 log = logging.getLogger("stages")
+BATCH = 256  # rows that a network is asked about at a time
 
 
 def main(
@@ -27,8 +35,10 @@ def main(
     out: Output,
 ) -> None:
     params = banded(params, json.loads(search.read_text()))
-    real, made = Samples.load(train), Samples.load(synthetic)
-    seen = with_pool(train, pool)
+    real, made, seen = Samples.load(train), Samples.load(synthetic), with_pool(train, pool)
+    if not ranks.first():
+        look(params, real, seen, made, (baseline, encoder))
+        return
     rule = copies.rule(seen.images, seen.table["group"].to_numpy(), params.selection.copy_false_alarms)
     goal = rules.wanted(real.counts, real.scarce, params.generation.dose, params.generation.cap)
     rows = judge(params, real, seen, made, (baseline, encoder), rule, goal) if len(made) else made
@@ -41,6 +51,11 @@ def main(
     log.info("%d generated, %d kept", len(rows), int(rows.table["keep"].sum()))
     for warning in account["warnings"]:
         log.warning("warning: %s", warning)
+
+
+def ranked(params: Params, values: dict[str, Path]) -> bool:
+    """Whether several ranks help: where there are rows to judge."""
+    return len(Samples.load(values["synthetic"])) > 0
 
 
 def judge(
@@ -56,14 +71,12 @@ def judge(
 
     Copies are looked for among all rows that the generator was fitted on. `models`: the folders of baseline and encoder.
     """
-    baseline, encoder = models
-    with np.load(baseline / "judgement.npz", allow_pickle=False) as file:
+    with np.load(models[0] / "judgement.npz", allow_pickle=False) as file:
         fold, held, seen = file["fold"], file["held"], file["features"]
-    probabilities, features = ask_teachers(params, baseline, made)
+    (probabilities, features), alone, (near, place) = look(params, real, fitted_on, made, models)
     judged, confidence = pseudo_label.judge(probabilities)
     distance, _ = pseudo_label.band_distance(seen, real.y, fold, features, made.y)
-    other = pseudo_label.centre_distance(*ask_encoder(params, encoder, real, made), made.y)
-    near, place = copies.nearest(made.images, fitted_on.images, fitted_on.table["group"].to_numpy())
+    other = pseudo_label.centre_distance(*alone, made.y)
     neighbours = pseudo_label.neighbouring(held, real.y, params.selection.neighbours)
     copied = rule.copied(near)
     why = rules.reasons(made.y, judged, confidence, distance, other, copied, neighbours, params.selection)
@@ -81,6 +94,23 @@ def judge(
     return made.with_columns(**said, nearest=likest, copy_distance=near[:, 0])
 
 
+Pair = tuple[np.ndarray, np.ndarray]
+
+
+def look(
+    params: Params, real: Samples, fitted_on: Samples, made: Samples, models: tuple[Path, Path]
+) -> tuple[Pair, tuple[np.ndarray, np.ndarray, np.ndarray], Pair]:
+    """What teachers and encoder see in the rows, and the nearest rows of those that the generator was fitted on.
+
+    All that takes long; each rank does a part of it.
+    """
+    taught, alone = ask_teachers(params, models[0], made), ask_encoder(params, models[1], real, made)
+    own, groups = ranks.span(len(made), copies.BLOCK), fitted_on.table["group"].to_numpy()
+    found = copies.nearest(made.images[own], fitted_on.images, groups)
+    near, place = (ranks.gathered(part, len(made), copies.BLOCK) for part in found)
+    return taught, alone, (near, place)
+
+
 def ask_teachers(params: Params, baseline: Path, made: Samples) -> tuple[np.ndarray, np.ndarray]:
     """Calibrated probabilities (T, M, K) and features (T, M, D) of the synthetic rows."""
     from pipeline import devices
@@ -89,11 +119,20 @@ def ask_teachers(params: Params, baseline: Path, made: Samples) -> tuple[np.ndar
     devices.set_threads(params.compute)
     where = devices.device(params.compute)
     temperatures = json.loads((baseline / "teachers.json").read_text())["temperatures"]
-    seen = [predict.run(predict.load(baseline / f"teacher{k}"), made.images, where) for k in range(len(temperatures))]
+    seen = [asked(predict.load(baseline / f"teacher{k}"), made.images, where) for k in range(len(temperatures))]
     return (
         np.stack([predict.probabilities(logits, t) for (logits, _), t in zip(seen, temperatures, strict=True)]),
         np.stack([features for _, features in seen]),
     )
+
+
+def asked(network: "Network", images: np.ndarray, where: "torch.device") -> tuple[np.ndarray, np.ndarray]:
+    """As predict.run, each rank being asked about a part of the rows in the same batches: on the first, about all."""
+    from pipeline.classifier import predict
+
+    said = predict.run(network, images[ranks.span(len(images), BATCH)], where, BATCH)
+    logits, features = (ranks.gathered(part, len(images), BATCH) for part in said)
+    return logits, features
 
 
 def ask_encoder(
@@ -104,7 +143,7 @@ def ask_encoder(
     from pipeline.classifier import predict
 
     network, where = predict.load(encoder / "encoder"), devices.device(params.compute)
-    before, after = (predict.run(network, rows.images, where)[1] for rows in (real, made))
+    before, after = (asked(network, rows.images, where)[1] for rows in (real, made))
     return before, real.y, after
 
 

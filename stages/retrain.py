@@ -73,6 +73,7 @@ def main(
         "seeds": seeds,
         "initial_weights": [r["initial"] for r in done],
         "slowed": [number for number, r in zip(seeds, done, strict=True) if r["slowed"]],
+        "micro_batches": [r["micro_batches"] for r in done],
         "policy": json.loads((views / "policy.json").read_text()),
         "arm": arm.model_dump(mode="json"),
         "recipe": recipe.model_dump(mode="json"),
@@ -163,6 +164,7 @@ def train_seed(
         "curve": curve,
         "initial": initial,
         "slowed": network.slowed,
+        "micro_batches": network.micro_batches,
     }
 
 

@@ -261,3 +261,14 @@ def test_a_generator_that_is_killed_goes_on_to_the_same_weights_averages_and_cho
     weights, curve, told = fitted(tmp_path)
     assert curve == whole[1] and told == whole[2]
     assert weights.keys() == whole[0].keys() and all(torch.equal(weights[k], whole[0][k]) for k in weights)
+
+
+def test_a_generator_that_was_killed_between_its_last_step_and_its_end_goes_on(always, shipped, compute, toy, tmp_path):
+    """Its averages had no place to be put back to, which was an error."""
+    block = params.Generator(**(shipped.generators["cvae"].model_dump() | {"epochs": 3, "batch": 8, "width": 8}))
+    one, other = (generators.build(block, compute, "cvae") for _ in range(2))
+    curve = one.fit(toy(), 1, unfinished=tmp_path)
+    assert checkpoints.read(tmp_path / "1")["step"] == one.steps(toy())
+    assert other.fit(toy(), 1, unfinished=tmp_path) == curve
+    pairs = zip(one.networks[0].state_dict().values(), other.networks[0].state_dict().values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)

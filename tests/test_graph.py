@@ -18,8 +18,8 @@ from pipeline import imports as code_imports
 ROOT = Path(__file__).parents[1]
 CODE = ("pipeline", "stages", "tests", "benchmarks")
 FLOORS = (
-    {"params", "seeds", "processes", "imports", "errors"},
-    {"samples", "devices", "checkpoints"},
+    {"params", "seeds", "processes", "ranks", "imports", "errors"},
+    {"samples", "devices", "checkpoints", "pieces", "trainer"},
     {"data", "training"},
     {"classifier", "generators", "selection", "evaluation"},
     {"reporting"},

@@ -71,3 +71,14 @@ def test_stages_that_run_side_by_side_share_the_cores(monkeypatch, beside, share
     if beside:
         monkeypatch.setenv("SIDE_BY_SIDE", beside)
     assert processes.cores() == share
+
+
+def number(seconds: float, report: Callable) -> tuple[int, int]:
+    time.sleep(seconds)
+    return processes.worker(), os.getpid()
+
+
+def test_workers_are_numbered():
+    found = processes.spread(number, [(0.3,)] * 5, 3, "numbers", 5)
+    assert processes.worker() == 0 and {n for n, _ in found} <= set(range(3))
+    assert len({n for n, _ in found}) == len({pid for _, pid in found}) == len(set(found)) > 1

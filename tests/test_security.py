@@ -38,7 +38,7 @@ def test_what_dependencies_would_send_is_switched_off():
     imports = [m.start() for m in re.finditer("import albumentations", text)]
     for place in imports:  # each in a function, behind the line that switches the look-up off
         assert "NO_ALBUMENTATIONS_UPDATE" in text[text.rindex("\ndef ", 0, place) : place]
-    assert imports and "logger=False" in (ROOT / "pipeline" / "training.py").read_text()
+    assert imports and "logger=False" in (ROOT / "pipeline" / "trainer.py").read_text()
     elsewhere = [f for d in ("pipeline", "stages") for f in (ROOT / d).rglob("*.py") if f.name != "augment.py"]
     assert not any("import albumentations" in f.read_text() for f in elsewhere)
 

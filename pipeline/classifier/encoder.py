@@ -17,6 +17,7 @@ from pipeline.classifier.model import Network, Settings
 from pipeline.classifier.train import Training
 from pipeline.data.loaders import Pairs
 from pipeline.params import Compute
+from pipeline.pieces import in_pieces
 from pipeline.processes import Report
 
 
@@ -24,6 +25,7 @@ class Contrast(pl.LightningModule):
     """Trains a network to tell pictures apart by the projections of their features."""
 
     configure_optimizers = Training.configure_optimizers
+    micro_batches = 1  # as in Training
 
     def __init__(self, network: Network, settings: Settings, temperature: float) -> None:
         super().__init__()
@@ -32,7 +34,8 @@ class Contrast(pl.LightningModule):
         self.project = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
 
     def training_step(self, batch: tuple[torch.Tensor], step: int) -> torch.Tensor:
-        return contrast(self.project(self.network.features(batch[0])).float(), self.temperature)
+        features = in_pieces(self.network.features, batch[0], self.micro_batches)
+        return contrast(self.project(features).float(), self.temperature)
 
 
 def contrast(z: torch.Tensor, temperature: float) -> torch.Tensor:

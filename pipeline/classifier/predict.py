@@ -1,6 +1,7 @@
 """What a trained classifier says of images: logits, features and calibrated probabilities, rows in order."""
 
 import json
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.classifier.model import Network, Settings
 from pipeline.samples import to_network
+
+log = logging.getLogger(__name__)
 
 
 def save(network: Network, settings: Settings, stem: Path) -> None:
@@ -33,16 +36,28 @@ def load(stem: Path) -> Network:
 
 @torch.inference_mode()
 def run(network: Network, images: np.ndarray, device: torch.device, batch: int = 256) -> tuple[np.ndarray, np.ndarray]:
-    """Logits float32 (N, K) and features float32 (N, D) of uint8 images (N, H, W, C)."""
+    """Logits float32 (N, K) and features float32 (N, D) of uint8 images (N, H, W, C).
+
+    Out of memory, it goes on with batches of half the rows; where one row does not fit, raises torch's OutOfMemoryError.
+    """
     network = network.to(device).eval()
     logits, features = (
         [np.empty((0, network.head.out_features), np.float32)],
         [np.empty((0, network.head.in_features), np.float32)],
     )
-    for start in range(0, len(images), batch):
-        f = network.features(to_network(images[start : start + batch]).to(device))
+    start = 0
+    while start < len(images):
+        try:
+            f = network.features(to_network(images[start : start + batch]).to(device))
+        except torch.OutOfMemoryError as error:
+            if batch == 1:
+                raise
+            batch //= 2
+            log.warning("warning: %s; on from row %d, %d rows at a time", error, start, batch)
+            continue
         features.append(f.cpu().numpy())
         logits.append(network.head(f).cpu().numpy())
+        start += batch
     return np.concatenate(logits), np.concatenate(features)
 
 

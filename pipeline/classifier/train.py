@@ -15,10 +15,13 @@ from pipeline.classifier import recipes
 from pipeline.classifier.model import Network, Settings
 from pipeline.data.loaders import Batches
 from pipeline.params import Compute, Recipe
+from pipeline.pieces import in_pieces
 from pipeline.samples import Samples, to_network
 
 
 class Training(pl.LightningModule):
+    micro_batches = 1  # pieces of a batch that the network sees one after the other; losses are of the whole batch
+
     def __init__(self, network: Network, settings: Settings, recipe: Recipe, batches: Batches) -> None:
         super().__init__()
         self.network, self.settings, self.recipe = network, settings, recipe
@@ -31,9 +34,9 @@ class Training(pl.LightningModule):
         rng, how = np.random.default_rng([self.seed, step, 1]), self.recipe.mix
         if how in ("mixup", "cutmix"):
             x, other, left = recipes.mixed(x, self.recipe, rng)
-            logits = self.network(x)
+            logits = self.network.classify(in_pieces(self.network.features, x, self.micro_batches))
             return left * self.loss(logits, y, weight) + (1 - left) * self.loss(logits, y[other], weight[other])
-        features = self.network.features(x)
+        features = in_pieces(self.network.features, x, self.micro_batches)
         if how == "smote":
             features = recipes.between(features, y, rng)
         return self.loss(self.network.classify(features), y, weight)
@@ -42,7 +45,7 @@ class Training(pl.LightningModule):
         return (recipes.losses(logits, y, self.recipe, self.share, self.settings.label_smoothing) * weight).mean()
 
     def validation_step(self, batch: tuple[torch.Tensor, ...], _: int) -> None:
-        self.seen.append((self.network(batch[0]).float(), batch[1]))
+        self.seen.append((in_pieces(self.network, batch[0], self.micro_batches).float(), batch[1]))
 
     def on_validation_epoch_end(self) -> None:
         logits, y = (torch.cat(part) for part in zip(*self.seen, strict=True))
@@ -90,7 +93,7 @@ def train(
     module = Training(Network(settings), settings, recipe, batches)
     curve = training.fit(module, batches, compute, seed, report, val=val_loader(holdout(val)), kept=kept)
     network = module.network.cpu()
-    network.slowed = bool(module.slowed)
+    network.slowed, network.micro_batches = bool(module.slowed), int(module.micro_batches)
     recipes.adjust(network.head, recipe, batches.mean_share)
     return network, curve
 

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from pipeline import devices
+from pipeline import devices, ranks
 from pipeline.data.loaders import Batches, Rows
 from pipeline.generators import base
 from pipeline.params.fields import Share
@@ -89,10 +89,11 @@ class NetworkGenerator(base.Generator):
         return height, width
 
     def _fit(self, real: Samples, seed: int, report: Callable[[int, str], None]) -> list[dict[str, Any]]:
-        self.flips, self.restarts, self.slowed = real.facts.flips, 0, False
+        self.flips, self.restarts, self.slowed, self.micro_batches = real.facts.flips, 0, False, 1
         self.start_from(real)
         curve = self.train(real, seed, report)
-        if self.judge and self.variety(real, seed) < COLLAPSED:
+        alike = bool(self.judge) and self.variety(real, seed) < COLLAPSED
+        if ranks.told(alike):  # the first rank alone has a judge
             report(0, "its rows are all alike: once more from the start")
             self.restarts, curve = 1, self.train(real, seed ^ 1, report)
         return curve
@@ -112,7 +113,7 @@ class NetworkGenerator(base.Generator):
         module = training.Adversaries(game, steps, o.lr, self.betas, clip=1.0)
         kept = self.unfinished / str(seed) if self.unfinished is not None else None
         curve = training.fit(module, batches, self.compute, seed, report, averages, kept=kept)
-        self.slowed = bool(module.slowed)
+        self.slowed, self.micro_batches = bool(module.slowed), int(module.micro_batches)
         self.choose(averages.kept, real, seed)
         return curve
 
@@ -174,6 +175,7 @@ class NetworkGenerator(base.Generator):
         return {"flips": list(self.flips), "steps": self.points[-1]["step"], "parameters": parameters} | {
             "restarts": self.restarts,
             "slowed": self.slowed,
+            "micro_batches": self.micro_batches,
             "chosen": self.chosen.tolist(),
             "points": self.points,
         }
@@ -186,6 +188,7 @@ class NetworkGenerator(base.Generator):
     def _load(self, folder: Path, state: dict[str, Any], real: Samples) -> None:
         self.flips, self.chosen, self.points = tuple(state["flips"]), np.array(state["chosen"]), state["points"]
         self.restarts, self.slowed = state["restarts"], state["slowed"]
+        self.micro_batches = state["micro_batches"]
         self.start_from(real)
         file = folder / "weights.safetensors"
         try:

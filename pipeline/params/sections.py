@@ -252,3 +252,6 @@ class Compute(Block):
     precision: Literal["auto", "32-true", "bf16-mixed"]
     threads: Annotated[int, Field(ge=1, le=256)]
     processes: Auto | Annotated[int, Field(ge=1, le=1024)]
+    devices: Auto | Annotated[int, Field(ge=1, le=1024)]
+    num_nodes: Annotated[int, Field(ge=1, le=1024)]
+    strategy: Literal["auto", "ddp"]

@@ -16,6 +16,12 @@ def warnings(run: "Run") -> list[str]:
         for a, r in run.records.items()
         if r["slowed"]
     ]
+    cut = [
+        f"arm {a}: there was not memory for whole batches, which were learnt from in up to {max(r['micro_batches'])} "
+        f"pieces, in seeds {', '.join(str(s) for s, n in zip(r['seeds'], r['micro_batches'], strict=True) if n > 1)}"
+        for a, r in run.records.items()
+        if max(r["micro_batches"]) > 1
+    ]
     if not run.about["scarce"]:
         found.append(
             "no class is scarce by the rule in data.scarce: nothing was generated, and arms with synthetic rows "
@@ -26,7 +32,7 @@ def warnings(run: "Run") -> list[str]:
         found.append(
             f"only {judged} of {len(run.about['classes'])} classes have test rows: every mean over classes is over those"
         )
-    return failed(run) + slowed + run.about["warnings"] + found
+    return failed(run) + slowed + cut + run.about["warnings"] + found
 
 
 def failed(run: "Run") -> list[str]:

@@ -222,7 +222,41 @@ def test_an_accelerator_that_is_absent_is_refused():
 
     absent = "mps" if not torch.backends.mps.is_available() else "cuda"
     with pytest.raises(OSError, match=f"compute.accelerator is {absent}"):
-        device(Compute(accelerator=absent, precision="auto", processes="auto", threads=1))
+        device(
+            Compute(
+                accelerator=absent,
+                precision="auto",
+                processes="auto",
+                threads=1,
+                devices=1,
+                num_nodes=1,
+                strategy="auto",
+            )
+        )
+
+
+@pytest.mark.parametrize(
+    ("gpus", "cores", "places", "workers"),
+    [
+        (1, 8, ["cuda"] * 5, 4),
+        (2, 16, ["cuda:0", "cuda:1"] * 2 + ["cuda:0"], 8),
+        (4, 8, [f"cuda:{i % 4}" for i in range(5)], 8),
+    ],
+)
+def test_workers_take_the_gpus_of_a_machine_in_turn(monkeypatch, gpus, cores, places, workers):
+    from pipeline import devices, processes
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(devices, "cores", lambda: cores)
+    compute = Compute(
+        accelerator="auto", precision="auto", processes="auto", threads=1, devices=1, num_nodes=1, strategy="auto"
+    )
+    for number, place in enumerate(places):
+        monkeypatch.setattr(processes, "_number", number)
+        assert str(devices.device(compute)) == place
+    assert devices.workers(compute) == workers
+    assert str(devices.device(compute.model_copy(update={"accelerator": "cpu"}))) == "cpu"
 
 
 @pytest.mark.parametrize(
@@ -239,7 +273,9 @@ def test_a_cpu_trains_in_bf16_where_that_is_faster_or_asked_for(monkeypatch, ask
     from pipeline import devices
 
     monkeypatch.setattr(devices, "has_bf16", lambda: instructions)
-    compute = Compute(accelerator="cpu", precision=asked, processes="auto", threads=1)
+    compute = Compute(
+        accelerator="cpu", precision=asked, processes="auto", threads=1, devices=1, num_nodes=1, strategy="auto"
+    )
     assert devices.precision(compute, side) == expected
 
 

@@ -95,6 +95,8 @@ def record(params, name, real, made):
         "settings": {"steps": 30, "batch": 8, "widths": [16], "fold": 1},
         "initial_weights": [f"{s:02x}" for s in range(SEEDS)],
         "slowed": [],
+        "seeds": list(range(SEEDS)),
+        "micro_batches": [1] * SEEDS,
         "policy": {"policy": "glyph", "flips": []},
         "arm": arm.model_dump(mode="json"),
         "synthetic_rows": dict(zip(real.classes, learnt, strict=True)),
@@ -171,7 +173,14 @@ def finished(shipped, shares=SHARES, rows=60, **change) -> runs.Run:
         "curves": pd.DataFrame(steps, columns=["arm", "seed", "step", "loss", "val_balanced_accuracy"]),
         "generators": {
             "nothing": {},
-            "cvae": {"steps": 30, "parameters": 999, "restarts": 0, "slowed": False, "weights": "abcd"},
+            "cvae": {
+                "steps": 30,
+                "parameters": 999,
+                "restarts": 0,
+                "slowed": False,
+                "micro_batches": 1,
+                "weights": "abcd",
+            },
         },
         "losses": {"nothing": [], "cvae": [{"step": 10, "loss": 2.0}, {"step": 20, "loss": 1.0}]},
         "selections": {g: summary(made[g]) for g in ("nothing", "cvae")},
@@ -238,3 +247,15 @@ def test_an_arm_that_was_trained_at_half_the_rate_is_told(run):
     told = [w for w in runs.facts(replace(run, records=records))["warnings"] if "half the learning rate" in w]
     assert told == ["arm cvae: training diverged and went on at half the learning rate, in seeds 1, 4"]
     assert not any("half the learning rate" in w for w in runs.facts(run)["warnings"])
+
+
+def test_an_arm_and_a_generator_that_were_trained_in_pieces_are_told(run):
+    records = run.records | {"cvae": run.records["cvae"] | {"micro_batches": [1, 4, 2] + [1] * (SEEDS - 3)}}
+    about = run.generators | {"cvae": run.generators["cvae"] | {"micro_batches": 8}}
+    facts = runs.facts(replace(run, records=records, generators=about))
+    assert [w for w in facts["warnings"] if "memory" in w] == [
+        "arm cvae: there was not memory for whole batches, which were learnt from in up to 4 pieces, in seeds 1, 2"
+    ]
+    automatic = facts["automatic"].set_index("key")["value"]
+    assert automatic["generators.cvae"].endswith("each batch in 8 pieces for want of memory")
+    assert not any("memory" in w for w in runs.facts(run)["warnings"])
