@@ -77,6 +77,7 @@ bench: setup
 
 lint: setup
 	ruff check .
+	ruff format --check .
 	mypy
 	check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	zizmor --offline --no-progress --strict-collection .github/workflows
