@@ -101,12 +101,13 @@ def _schema(file: Path) -> Any:
 
 
 def _rows(file: Path, *columns: str) -> Iterator[tuple[Any, ...]]:
-    """These columns of each row, a few at a time. Raises ValueError for a file that is broken or too large inside."""
+    """These columns of each row, one unpacked at a time. Raises ValueError for a file that is broken or too large inside."""
     import pyarrow as pa
 
     try:
-        for batch in open_parquet(file).iter_batches(batch_size=100, columns=list(dict.fromkeys(columns))):
-            yield from zip(*(batch.column(c).to_pylist() for c in columns), strict=True)
+        opened, most = open_parquet(file)
+        for batch in opened.iter_batches(most, columns=list(dict.fromkeys(columns))):
+            yield from zip(*((cell.as_py() for cell in batch.column(c)) for c in columns), strict=True)
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         raise ValueError(f"data.source: {file.name} cannot be read as Parquet: {error}") from None
 
