@@ -1,6 +1,6 @@
 # make repro: everything, from set-up to report · make export: what it found, to hand on · make row ID=...: one row's history
-# make doctor: can a run start here, and what will it take? · make test · make test-all · make bench · make soak · make lint
-# Each target first sets up what it needs; a second call installs nothing.
+# make doctor: can a run start here, and what will it take? · make test · make test-all · make fuzz · make bench · make soak
+# make lint · Each target first sets up what it needs; a second call installs nothing.
 
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)

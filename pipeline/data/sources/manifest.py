@@ -110,7 +110,7 @@ def _written(path: Path) -> pd.DataFrame:
     odd = [f"line {i} has {len(row)}" for row, i in zip(rows, lines, strict=True) if len(row) != len(header)]
     if odd:
         raise ValueError(
-            f"the header has {len(header)} columns, {header}, but {', '.join(odd[:20])}"
+            f"the header has {len(header)} columns, [{listed(header)}], but {', '.join(odd[:20])}"
             f"{f' and so have {len(odd) - 20} more' if len(odd) > 20 else ''}"
         )
     return pd.DataFrame(rows, index=lines, columns=header, dtype=str)
@@ -149,12 +149,12 @@ def _columns(frame: pd.DataFrame, name: str, data: Data) -> dict[str, str]:
     gone = [f"{key} ({asked[key]!r})" for key in needed if asked[key] not in frame]
     if gone:
         raise ValueError(
-            f"data.source: {name} lacks the columns for {', '.join(gone)}; it has {list(frame)}. "
+            f"data.source: {name} lacks the columns for {', '.join(gone)}; it has [{listed(frame)}]. "
             "Name them under data.manifest"
         )
     twice = [column for column in asked.values() if list(frame).count(column) > 1]
     if twice:
-        raise ValueError(f"data.source: {name} has several columns called {listed(twice)}; it has {list(frame)}")
+        raise ValueError(f"data.source: {name} has several columns called {listed(twice)}; it has [{listed(frame)}]")
     if not len(frame):
         raise ValueError(f"data.source: {name} has no rows")
     return {key: column for key, column in asked.items() if column in frame}
