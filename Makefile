@@ -65,7 +65,7 @@ test-all: setup
 
 # Hostile pictures, archives, tables and params, FUZZ times as many as make test tries, and other ones each time; a seed that
 # was printed tries the same ones again: make fuzz SEED=... Ten minutes on two cores.
-FUZZ ?= 40
+FUZZ ?= 60
 fuzz: SEED := $(or $(SEED),$(shell od -An -N4 -tu4 /dev/urandom | tr -d ' '))
 fuzz: setup
 	FUZZ=$(FUZZ) python -m pytest tests/fuzz -n $(LANES) --dist loadfile --hypothesis-seed=$(SEED)

@@ -138,22 +138,17 @@ def test_tables_in_parquet_are_read_or_refused_by_name(home, shipped):
     @given(drawn=st.data())
     def one(drawn: st.DataObject) -> None:
         header, *lines = drawn.draw(rows())
-        frame = pd.DataFrame(
-            {
-                c: [line[i] for line in lines if len(line) > i]
-                for i, c in enumerate(header)
-                if len(lines) < 1 or i < min(map(len, lines))
-            }
-        )
+        columns = {c: [line[i] if i < len(line) else None for line in lines] for i, c in enumerate(header)}
+        if drawn.draw(st.booleans()):
+            odd = drawn.draw(st.sampled_from((1, 1.5, None, [1], b"x", True, pd.Timestamp(0), {"bytes": b"x"})))
+            columns[drawn.draw(st.sampled_from(sorted(CELLS)))] = [odd] * len(lines)
         path = home / "set.parquet"
         try:
-            if len(frame) and drawn.draw(st.booleans()):
-                frame["label"] = drawn.draw(
-                    st.sampled_from(([1], [1.5], [None], [[1]], [b"x"], [True], [pd.Timestamp(0)]))
-                ) * len(frame)
-            frame.to_parquet(path)
+            pd.DataFrame(columns).to_parquet(path, row_group_size=drawn.draw(st.sampled_from((1, 3, None))))
         except (ValueError, UnicodeError):
             return  # such a table cannot be written
+        if drawn.draw(st.integers(0, 3)) == 0:
+            path.write_bytes(drawn.draw(forms.damaged(path.read_bytes())))
         taken(path, home, shipped, drawn.draw(st.booleans()))
 
     one()
