@@ -72,7 +72,8 @@ def open_parquet(path: Path) -> tuple[Any, int]:
     size += about.num_rows * sum(max(8, kind.length) for kind in kinds)
     if size > _most(path):
         raise ValueError(f"it claims {size:,} bytes from {path.stat().st_size:,}")
-    shared = [f.name for f in file.schema_arrow if str(f.type) in TEXTS]
+    texts = {f.name for f in file.schema_arrow if str(f.type) in TEXTS}
+    shared = [i for i, kind in enumerate(kinds) if kind.path in texts]  # numbers, for two columns may have one name
     return pq.ParquetFile(path, read_dictionary=shared), max(1, min(100, _most(path) // max(largest, 1)))
 
 

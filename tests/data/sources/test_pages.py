@@ -93,6 +93,24 @@ def test_a_text_that_all_rows_share_is_not_written_out_for_each(tmp_path, small,
         manifest.load(tmp_path / "x.parquet")
 
 
+def test_columns_of_one_name_are_all_counted(tmp_path, small):
+    shared = pa.DictionaryArray.from_arrays(pa.array([0] * 5000, pa.int32()), pa.array(["x" * 10_000]))
+    pq.write_table(pa.table([shared, shared], ["a.b", "a.b"]), tmp_path / "x.parquet", compression="zstd")
+    with pytest.raises(ValueError, match=r"its text is 100,[\d,]+ bytes from"):
+        manifest.load(tmp_path / "x.parquet")
+
+
+def test_categories_are_read_as_what_they_stand_for(tmp_path):
+    columns = {
+        "path": pd.Categorical(["a", "b", "a"]),
+        "label": pd.Categorical([3, 4, 3]),
+        "group": pd.Categorical(["x", None, "y"]),
+    }
+    pd.DataFrame(columns).to_parquet(tmp_path / "x.parquet")
+    found = manifest.load(tmp_path / "x.parquet")
+    assert found.to_numpy().tolist() == [["a", "3", "x"], ["b", "4", ""], ["a", "3", "y"]]
+
+
 def test_rows_that_take_no_room_in_the_file_are_counted(tmp_path, small):
     pd.DataFrame({"path": ["a"] * 1_000_000, "weight": 1}).to_parquet(tmp_path / "x.parquet", compression="zstd")
     assert (tmp_path / "x.parquet").stat().st_size < 10_000
