@@ -52,6 +52,7 @@ def test_a_byte_order_mark_is_ignored(tmp_path):
     ("key", "value", "says"),
     [
         ("sed", 1, "unknown key"),
+        ("x", 1, "unknown key"),
         ("classifier.learning_rate", 0.1, "unknown key"),
         ("data.image-size", 8, "unknown key"),
         ("data.image size", 8, "unknown key"),
@@ -299,6 +300,12 @@ def test_aliases_do_not_grow_without_end(tmp_path):
         (tmp_path / "params.yaml").write_text(text)
         with pytest.raises(ValueError, match=r"params\.yaml is not valid YAML: it holds more than 100,000 values"):
             params.load(tmp_path / "params.yaml")
+
+
+def test_a_key_without_a_name_is_shown(tmp_path):
+    assert "  '': unknown key" in refusal(tmp_path, {"": 1}) and "  data.'': unknown key" in refusal(
+        tmp_path, {"data.": 1}
+    )
 
 
 def test_bytes_that_are_no_text_are_refused(tmp_path):

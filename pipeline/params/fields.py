@@ -77,7 +77,7 @@ def _keys(location: tuple[int | str, ...], raw: Any, missing: bool) -> list[str]
     for n, part in enumerate(location):
         inside = part in raw if isinstance(raw, dict) else isinstance(raw, list) and part in range(len(raw))
         if inside or (missing and n == len(location) - 1):
-            kept.append(str(part))
+            kept.append(str(part) or "''")
             raw = raw[part] if inside else None
     return kept
 

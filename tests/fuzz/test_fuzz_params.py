@@ -105,16 +105,15 @@ def marred(draw: st.DrawFn) -> str:
 
 def check(path: Path, home: Path, raw: Any = RAW) -> None:
     """Loads the file as a stage does and builds every generator, as `check` does."""
-    keys = {str(key) for way in [*places(raw), *PLACES] for key in way if len(str(key)) > 2} | {
-        " has 1 mistake:\n",
-        "not valid YAML",
-    }
+    every = {str(key) or "''" for way in [*places(raw), *PLACES] for key in way}
+    long = {key for key in every if len(key) > 2}  # a shorter one may stand in any word
+    short = {f"{before}{key}: " for key in every - long for before in "\n ."}
 
     def load() -> Params:
         return settings.load(path)
 
     with watched(home):
-        params = refused(load, *keys)
+        params = refused(load, *long, *short, "not valid YAML", "expected a mapping")
         if params is None:
             return
         assert params.compared and isinstance(params.is_quick, bool) and isinstance(params.has_pool, bool)
