@@ -35,10 +35,10 @@ def tiny(params: dict) -> None:
     params["generators"]["cvae"].update(epochs=60)
 
 
-MOMENTS = [  # in the midst of the first training, of a generator's, and of the arms'
+MOMENTS = [  # in the midst of the first training, of a generator's, and of the search for copies
     soak.Kill(4, 1.0, "stage", SIGKILL),
     soak.Kill(5, 1.0, "dvc", SIGKILL),
-    soak.Kill(9, 1.0, "group", SIGTERM),
+    soak.Kill(7, 1.0, "group", SIGTERM),
 ]
 
 
