@@ -43,7 +43,7 @@ MOMENTS = [  # in the midst of the first training, of a generator's, and of the 
 
 
 def test_a_run_killed_at_three_moments_ends_with_the_scores_of_one_that_was_not(tmp_path):
-    """About a minute on two idle cores: most of it is what every stage imports."""
+    """130 seconds of the processor, on two cores at once: most of it is what every stage imports."""
     peace, killed = (soak.toy(tmp_path / name, tiny) for name in ("peace", "killed"))
     with ThreadPoolExecutor() as pool:
         undisturbed = pool.submit(soak.finish, peace)
