@@ -1,6 +1,6 @@
 # make repro: everything, from set-up to report · make export: what it found, to hand on · make row ID=...: one row's history
-# make doctor: can a run start here, and what will it take? · make test · make test-all · make bench · make soak · make lint
-# Each target first sets up what it needs; a second call installs nothing.
+# make doctor: can a run start here, and what will it take? · make test · make test-all · make fuzz · make bench · make soak
+# make lint · Each target first sets up what it needs; a second call installs nothing.
 
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -9,7 +9,7 @@ LANES ?= $(shell getconf _NPROCESSORS_ONLN)
 PAIR := $(if $(filter 1,$(LANES)),1,2)
 READY := .venv/ready-$(shell cat $(LOCKED) | cksum | cut -d ' ' -f 1)
 
-.PHONY: repro doctor export row side-by-side setup test test-all calibrate bench soak lint audit lock
+.PHONY: repro doctor export row side-by-side setup test test-all fuzz calibrate bench soak lint audit lock
 .DEFAULT_GOAL := repro
 
 repro: setup
@@ -63,6 +63,13 @@ test: setup
 test-all: setup
 	python -m pytest -n $(LANES) --dist loadfile
 
+# Hostile pictures, archives, tables and params, FUZZ times as many as make test tries, and other ones each time; a seed that
+# was printed tries the same ones again: make fuzz SEED=... Ten minutes on two cores.
+FUZZ ?= 60
+fuzz: SEED := $(or $(SEED),$(shell od -An -N4 -tu4 /dev/urandom | tr -d ' '))
+fuzz: setup
+	FUZZ=$(FUZZ) python -m pytest tests/fuzz -n $(LANES) --dist loadfile --hypothesis-seed=$(SEED)
+
 # Known effects, simulated and trained, and how often the verdict names them: docs/calibration.md. About half an hour.
 calibrate: setup
 	python -m benchmarks.calibrate
@@ -77,6 +84,7 @@ bench: setup
 
 lint: setup
 	ruff check .
+	ruff format --check .
 	mypy
 	check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	zizmor --offline --no-progress --strict-collection .github/workflows

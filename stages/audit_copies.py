@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline import generators, processes
+from pipeline import csvs, generators, processes
 from pipeline.evaluation import privacy
 from pipeline.params import Params, borrowing
 from pipeline.samples import Samples, with_pool
@@ -35,7 +35,7 @@ def main(
     names = [name for name in params.generators if len(Samples.load(selected / name))]
     jobs = [(params, name, (train, pool), val, selected / name, models, baseline, encoder) for name in names]
     told = processes.spread(audit, jobs, devices.workers(params.compute), "audit copies", len(jobs)) if jobs else []
-    pd.DataFrame([line for lines in told for line in lines], columns=COLUMNS).to_csv(out, index=False)
+    csvs.write(pd.DataFrame([line for lines in told for line in lines], columns=COLUMNS), out)
 
 
 def audit(

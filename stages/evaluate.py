@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline import processes
+from pipeline import csvs, processes
 from pipeline.evaluation import thresholds, verdict
 from pipeline.evaluation.openings import note, settings_hash
 from pipeline.evaluation.scores import ece, reliability, scores
@@ -30,7 +30,7 @@ def main(params: Params, test: Path, models: Path, repeats: Path, openings: Path
     verdict.check_equal_compute(records)
     added = {name: sum(record["synthetic_rows"].values()) for name, record in records.items()}
     validation = pd.concat([read_scores(models / name / "validation.csv") for name in arms], ignore_index=True)
-    validation.to_csv(out / "validation.csv", index=False)
+    csvs.write(validation, out / "validation.csv")
     held = outcomes_of_validation(models, list(arms), tuple(next(iter(records.values()))["synthetic_rows"]))
     choices = verdict.choose(held, arms, added, block, derive(params.seed, "bootstrap", "validation"))
     (out / "choices.json").write_text(json.dumps(choices, indent=1))
@@ -43,12 +43,12 @@ def main(params: Params, test: Path, models: Path, repeats: Path, openings: Path
         score_arm, jobs, devices.workers(params.compute), "evaluate", len(arms) * params.retraining.seeds
     )
     found = [(name, *row) for name, (*_, scored) in zip(arms, done, strict=True) for row in scored]
-    pd.DataFrame(found, columns=["arm", "seed", "class", "metric", "value"]).to_csv(out / "scores.csv", index=False)
+    csvs.write(pd.DataFrame(found, columns=["arm", "seed", "class", "metric", "value"]), out / "scores.csv")
     said, tempered = ({name: out[k] for name, out in zip(arms, done, strict=True)} for k in (0, 1))
     seen = verdict.Outcomes(said, rows.y, rows.table["group"].to_numpy(), rows.classes, tempered)
     np.savez(out / "predictions.npz", y=rows.y, **{f"arm_{a}": seen.predicted(a).astype(np.int32) for a in arms})
     bins = [(name, *one) for name in arms for one in reliability(said[name], rows.y)]
-    pd.DataFrame(bins, columns=["arm", "confidence", "accuracy", "share"]).to_csv(out / "reliability.csv", index=False)
+    csvs.write(pd.DataFrame(bins, columns=["arm", "confidence", "accuracy", "share"]), out / "reliability.csv")
     result = verdict.decide(choices, seen, arms, added, block, derive(params.seed, "bootstrap"))
     result = verdict.over_splits(result, json.loads(repeats.read_text()), params.data.split, block)
     result["test"] = {"rows": len(rows), "fingerprint": rows.fingerprint()}
@@ -67,7 +67,7 @@ def outcomes_of_validation(models: Path, arms: list[str], labels: tuple[str, ...
 
 def read_scores(path: Path) -> pd.DataFrame:
     """Tidy scores; a class may be called NA, and the class of a macro row is the empty text."""
-    return pd.read_csv(path, dtype={"arm": str, "class": str}, keep_default_na=False, na_values={"value": ["", "nan"]})
+    return csvs.read(path, ("arm", "class"), ("value",))
 
 
 def score_arm(

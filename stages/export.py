@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pipeline import csvs
 from pipeline.params import Arm, Params, Recipe, pick
 from pipeline.processes import Progress
 from pipeline.reporting import cards, portable
@@ -149,7 +150,7 @@ def write_set(
     with Progress("write pictures", sum(len(made) for _, made in kept)) as progress:
         lines = [write_rows(made, folders, hashes[g], run.version, out, progress) for g, made in kept]
     manifest = pd.concat(lines, ignore_index=True)
-    manifest.to_csv(out / "manifest.csv", index=False)
+    csvs.write(manifest, out / "manifest.csv")
     sources = [
         {
             "name": g,

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from pipeline import csvs
 from pipeline.evaluation.fidelity import compare, spread, transfer
 from pipeline.params import Params
 from pipeline.samples import Samples
@@ -38,7 +39,7 @@ def main(params: Params, train: Path, val: Path, selected: Path, baseline: Path,
             if len(fitted.scarce) and np.isin(fitted.scarce, samples.y).all():
                 learnt = taught(features, samples, own, fitted)
                 lines.append((name, "", space, "transfer", *transfer(*learnt, reference, held.y)))
-    pd.DataFrame(lines, columns=COLUMNS).to_csv(out, index=False)
+    csvs.write(pd.DataFrame(lines, columns=COLUMNS), out)
 
 
 def counted(name: str, samples: Samples) -> Iterator[Line]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pipeline import csvs
 from pipeline.evaluation.openings import opened, settings_hash
 from pipeline.params import POOL, Params
 from pipeline.reporting import cautions, html
@@ -21,7 +22,7 @@ from stages.evaluate import read_scores
 
 log = logging.getLogger("stages")
 ENDS = ("value", "ci_low", "ci_high", "spread")
-TEXT = dict.fromkeys(("generator", "class", "space", "measure", "metric"), str)
+TEXT = ("generator", "class", "space", "measure", "metric")
 
 
 def main(
@@ -57,10 +58,10 @@ def main(
     verdict.write_text(
         json.dumps(run.verdict | {"sentence": facts["sentence"], "refused": cautions.refused(run)}, indent=1)
     )
-    run.scores.to_csv(scores, index=False)
+    csvs.write(run.scores, scores)
     plots.mkdir(parents=True)
     for name, frame in runs.plots(run, facts["metrics"]).items():
-        frame.to_csv(plots / f"{name}.csv", index=False)
+        csvs.write(frame, plots / f"{name}.csv")
     figure.write_bytes(runs.forest(run))
     markdown.write_text(html.digest(facts))
     page.write_text(html.page(facts | runs.pictures(run, facts["metrics"])))
@@ -106,10 +107,8 @@ def read_run(
         losses={g: read(models / "generators" / g / "curve.json") for g in params.made},
         selections={g: read(selected / g / "summary.json") for g in params.made},
         tried=pd.read_csv(results / "search" / "tried.csv", dtype={"generator": str}),
-        copies=pd.read_csv(
-            results / "copies.csv", dtype=TEXT, keep_default_na=False, na_values=dict.fromkeys(ENDS, "")
-        ),
-        fidelity=pd.read_csv(fidelity, dtype=TEXT, keep_default_na=False, na_values=dict.fromkeys(ENDS, "")),
+        copies=csvs.read(results / "copies.csv", TEXT, ENDS),
+        fidelity=csvs.read(fidelity, TEXT, ENDS),
         teachers=read(models / "baseline" / "teachers.json"),
         pool=read(selected / POOL / "summary.json"),
         train=Samples.load(train),

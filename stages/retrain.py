@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
-from pipeline import processes
+from pipeline import csvs, processes
 from pipeline.data.augment import Views
 from pipeline.data.loaders import Batches, Rows
 from pipeline.params import POOL, Arm, Params, Recipe, pick
@@ -107,9 +107,7 @@ def settle(params: Params, arm: Arm, found: dict) -> tuple[Arm, Recipe]:
 def write_results(name: str, done: list[dict], held: Samples, out: Path) -> None:
     """What the arm's seeds say of the validation rows `held`, and how they learnt."""
     scores = [(name, number, *row) for number, result in enumerate(done) for row in result["scores"]]
-    pd.DataFrame(scores, columns=["arm", "seed", "class", "metric", "value"]).to_csv(
-        out / "validation.csv", index=False
-    )
+    csvs.write(pd.DataFrame(scores, columns=["arm", "seed", "class", "metric", "value"]), out / "validation.csv")
     np.savez(
         out / "validation.npz",
         probabilities=np.stack([r["probabilities"] for r in done]),
@@ -117,7 +115,7 @@ def write_results(name: str, done: list[dict], held: Samples, out: Path) -> None
         groups=np.unique(held.table["group"], return_inverse=True)[1],
     )
     curves = [{"arm": name, "seed": number, **point} for number, result in enumerate(done) for point in result["curve"]]
-    pd.DataFrame(curves).to_csv(out / "curves.csv", index=False)
+    csvs.write(pd.DataFrame(curves), out / "curves.csv")
 
 
 def added_rows(params: Params, arm: Arm, recipe: Recipe, real: Samples, made: Sequence[Samples]) -> list[np.ndarray]:

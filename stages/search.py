@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from pipeline import processes
+from pipeline import csvs, processes
 from pipeline.evaluation.utility import gain, likelihood
 from pipeline.generators.base import failure
 from pipeline.params import GUIDING, HELDBACK, Params, banded, borrowing, guided
@@ -55,7 +55,7 @@ def main(
                 recipes = [r for r in recipes if r == found[name].get("recipe")]
     for name, settings in found.items():
         (out / f"{name}.json").write_text(json.dumps(settings))
-    pd.DataFrame(table, columns=COLUMNS).to_csv(out / "tried.csv", index=False)
+    csvs.write(pd.DataFrame(table, columns=COLUMNS), out / "tried.csv")
 
 
 def ranked(trials: "Trials", names: Sequence[str], table: list[dict]) -> list[tuple[str, np.ndarray]]:

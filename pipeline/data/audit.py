@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pipeline import csvs
 from pipeline.data.sources.base import REPEATED, Problem, listed, refusal
 from pipeline.params import Data
 from pipeline.params.sections import Scarce
@@ -73,7 +74,7 @@ def refuse_synthetic(rows: pd.DataFrame) -> None:
 
 def quarantine(lost: list[Problem]) -> str:
     """The list of what is left out and why, as .csv."""
-    return pd.DataFrame(lost, columns=list(Problem._fields)).to_csv(index=False)
+    return csvs.text(pd.DataFrame(lost, columns=list(Problem._fields)))
 
 
 def conflicts(hashes: pd.Series, labels: pd.Series) -> np.ndarray:

@@ -3,8 +3,6 @@
 import numpy as np
 from sklearn.metrics import average_precision_score, precision_recall_fscore_support, roc_auc_score
 
-BETTER_LOW = ("nll", "ece")
-
 
 def scores(probabilities: np.ndarray, y: np.ndarray, classes: tuple[str, ...]) -> list[tuple[str, str, float]]:
     """Per class recall, precision, F1, AUROC and AUPRC (one against the rest), their means, accuracy, NLL and ECE.

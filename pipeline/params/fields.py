@@ -5,8 +5,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 from ruamel.yaml import YAML
+from ruamel.yaml.constructor import ConstructorError, SafeConstructor
 from ruamel.yaml.error import YAMLError
 
+MOST = 100_000  # values in a YAML file
 Auto = Literal["auto"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -75,21 +77,54 @@ def _keys(location: tuple[int | str, ...], raw: Any, missing: bool) -> list[str]
     for n, part in enumerate(location):
         inside = part in raw if isinstance(raw, dict) else isinstance(raw, list) and part in range(len(raw))
         if inside or (missing and n == len(location) - 1):
-            kept.append(str(part))
+            kept.append(str(part) or "''")
             raw = raw[part] if inside else None
     return kept
+
+
+class Constructor(SafeConstructor):
+    """What Python says of a value that is no date, or no number, with the line that it stands in."""
+
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, LookupError, OverflowError) as error:
+            raise ConstructorError(None, None, f"{node.value!r:.100}: {error}", node.start_mark) from None
 
 
 def read(path: Path) -> dict[str, Any]:
     """The mapping that a YAML file holds. Raises ValueError if there is none."""
     try:
-        raw = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8-sig"))
+        raw = plain(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist; run from the folder that holds it") from None
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror}); run from the folder that holds it") from None
-    except (YAMLError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise ValueError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(raw, dict):
         raise ValueError(f"{path}: expected a mapping of sections, got {type(raw).__name__}")
     return raw
+
+
+def plain(text: str) -> Any:
+    """What a text of YAML says, without objects and of at most MOST values. Raises ValueError that says what is wrong."""
+    loader = YAML(typ="safe", pure=True)
+    loader.Constructor = Constructor
+    try:
+        raw = loader.load(text)
+    except (YAMLError, TypeError, ArithmeticError, RecursionError) as error:
+        raise ValueError(error) from None
+    if _too_many(raw):
+        raise ValueError(f"it holds more than {MOST:,} values, aliases counted as what they stand for")
+    return raw
+
+
+def _too_many(raw: Any) -> bool:
+    """Whether there are more than MOST values; the few lines of a file may name one another again and again."""
+    waiting, seen = [raw], 0
+    while waiting and seen <= MOST:
+        value = waiting.pop()
+        seen += 1
+        waiting += value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
+    return seen > MOST

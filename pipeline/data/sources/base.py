@@ -90,9 +90,11 @@ def table(**columns: Iterable[Any]) -> pd.DataFrame:
 
 
 def listed(names: Iterable[str], most: int = 20) -> str:
-    """Names for an error message, the first `most` of them."""
+    """Names for an error message, the first `most` of them, and of a long one its beginning."""
     names = list(names)
-    return ", ".join(repr(n) for n in names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    return ", ".join(f"{n!r:.500}" for n in names[:most]) + (
+        f" and {len(names) - most} more" if len(names) > most else ""
+    )
 
 
 def refusal(text: str, lines: Iterable[str], files: Mapping[str, str] = MappingProxyType({})) -> Refusal:

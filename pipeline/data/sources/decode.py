@@ -46,7 +46,8 @@ class Files:
 
 def decode(file: Path | bytes, name: str, data: Data) -> Picture:
     """The pixels of an image file, upright; `name` only serves to notice a wrong ending. Raises Unreadable."""
-    with _open(file) as stream:
+    with _open(file) as stream, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a decoder's warning may quote the file's tags; and our cap is below Pillow's
         head = stream.read(132)
         if not head:
             raise Unreadable("empty", "the file has no bytes; fetch it again")
@@ -74,26 +75,24 @@ def _open(file: Path | bytes) -> BinaryIO:
 
 def _decode(stream: BinaryIO, head: bytes, data: Data) -> tuple[Picture, str]:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own cap is stricter
-            with Image.open(stream, formats=FORMATS) as image:
-                if image.width * image.height > data.max_pixels:
-                    raise Unreadable("too_large", f"{image.width}x{image.height} is above data.max_pixels")
-                several = _several(image)
-                if several and data.frames == "refuse":
-                    raise Unreadable(
-                        "frames", "several frames in one file; store the one to use, or set data.frames: first"
-                    )
-                notes: tuple[str, ...] = ("first_frame",) if several else ()
-                kind = "JPEG" if image.format == "MPO" else str(image.format)  # a photograph with a preview behind it
-                orientation = image.getexif().get(274, 1)
-                notes += ("turned",) if orientation in TURNS else ()
-                notes += ("synthetic",) if image.info.get("synthetic") == "true" else ()  # as `make export` marks a PNG
-                if _is_deep(image, head):
-                    return _deep(image, stream, orientation, notes, data), kind
-                image.load()
-                plain, more = _plain(ImageOps.exif_transpose(image), data.background)
-                return Picture(_pixels(plain), notes + more), kind
+        with Image.open(stream, formats=FORMATS) as image:
+            if image.width * image.height > data.max_pixels:
+                raise Unreadable("too_large", f"{image.width}x{image.height} is above data.max_pixels")
+            several = _several(image)
+            if several and data.frames == "refuse":
+                raise Unreadable(
+                    "frames", "several frames in one file; store the one to use, or set data.frames: first"
+                )
+            notes: tuple[str, ...] = ("first_frame",) if several else ()
+            kind = "JPEG" if image.format == "MPO" else str(image.format)  # a photograph with a preview behind it
+            orientation = image.getexif().get(274, 1)
+            notes += ("turned",) if orientation in TURNS else ()
+            notes += ("synthetic",) if image.info.get("synthetic") == "true" else ()  # as `make export` marks a PNG
+            if _is_deep(image, head):
+                return _deep(image, stream, orientation, notes, data), kind
+            image.load()
+            plain, more = _plain(ImageOps.exif_transpose(image), data.background)
+            return Picture(_pixels(plain), notes + more), kind
     except UnidentifiedImageError:
         raise Unreadable("unreadable", f"no image, or of a kind that is not read; begins with {head[:8]!r}") from None
     except Image.DecompressionBombError:

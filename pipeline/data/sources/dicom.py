@@ -1,7 +1,6 @@
 """DICOM files: rescale slope and intercept applied, MONOCHROME1 inverted, one frame, no tag but the window kept."""
 
 import io
-import warnings
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -63,6 +62,8 @@ def check(file: Any, data: Data) -> None:
             f"{file.BitsStored} bits compressed as {syntax.name}, for which no decoder is installed; store it uncompressed",
         )
     elif syntax.is_compressed:
+        for table in file.dir("ExtendedOffsetTable"):
+            delattr(file, table)  # it could lead the decoder to another frame than the one that is looked at here
         check_frame(file)
 
 
@@ -71,11 +72,10 @@ def check_frame(file: Any) -> None:
     from pydicom.encaps import get_frame
 
     frame = get_frame(file.PixelData, 0, number_of_frames=int(file.get("NumberOfFrames", 1) or 1))
+    check_boxes(frame)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(frame), formats=("JPEG", "JPEG2000")) as image:
-                width, height = image.size
+        with Image.open(io.BytesIO(frame), formats=("JPEG", "JPEG2000")) as image:
+            width, height = image.size
     except UnidentifiedImageError:
         return  # of another codec, whose decoder looks for itself
     except Image.DecompressionBombError:
@@ -84,6 +84,16 @@ def check_frame(file: Any) -> None:
         raise Unreadable(
             "broken", f"its frame is {width}x{height}, its tags say {file.Columns}x{file.Rows}; fetch it again"
         )
+
+
+def check_boxes(frame: bytes) -> None:
+    """pydicom goes from box to box of a JP2 header by their lengths, and would do so for ever where one has none."""
+    place = 12
+    while frame.startswith(b"\0\0\0\x0cjP  ") and place < len(frame) and frame[place + 4 : place + 8] != b"jp2c":
+        length = int.from_bytes(frame[place : place + 4], "big")
+        if length < 8:
+            raise Unreadable("broken", f"a box of its JPEG 2000 header has the length {length}; fetch it again")
+        place += length
 
 
 def decodable(syntax: Any) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pipeline.data.sources import pages
 from pipeline.data.sources.base import REPEATED, SPLITS, Problem, Source, listed
 from pipeline.data.sources.base import table as rows_table
 from pipeline.data.sources.decode import Files
@@ -17,6 +18,8 @@ from pipeline.data.sources.npz import MOST_RATIO, SMALL
 from pipeline.params import Data
 
 USUAL = {"path": "path", "label": "label", "group": "group", "split": "split", "weight": "weight"}
+
+TEXTS = ("string", "large_string", "binary", "large_binary")  # types of Arrow that a dictionary can stand for
 
 
 def accepts(path: Path) -> bool:
@@ -43,22 +46,48 @@ def _stored(path: Path) -> pd.DataFrame:
     import pyarrow as pa
 
     try:
-        table = open_parquet(path).read().to_pandas(ignore_metadata=True, integer_object_nulls=True)
+        file, _ = open_parquet(path)
+        flat = [f.name for f in file.schema_arrow if not pa.types.is_nested(f.type)]
+        whole = file.read(None if len(flat) == len(file.schema_arrow) else flat)
+        if expanded(whole) > _most(path):
+            raise ValueError(f"its text is {expanded(whole):,} bytes from {path.stat().st_size:,}")
+        columns = [c.cast(c.type.value_type) if pa.types.is_dictionary(c.type) else c for c in whole.columns]
+        table = pa.table(columns, whole.column_names).to_pandas(ignore_metadata=True, integer_object_nulls=True)
         frame = table.astype(object).where(table.notna(), "").astype(str)
     except pa.ArrowException as error:
         raise ValueError(error) from None
     return frame.set_axis(range(2, len(frame) + 2))
 
 
-def open_parquet(path: Path) -> Any:
-    """A Parquet file, not yet read. Raises ValueError for one that claims to unpack to far more than it is."""
+def open_parquet(path: Path) -> tuple[Any, int]:
+    """A Parquet file, not yet read, and how many rows to read at once. Raises ValueError for one far larger than it is.
+
+    Texts and bytes stay in their dictionaries, for one that many rows share is there once in the file.
+    """
     import pyarrow.parquet as pq
 
-    file, packed = pq.ParquetFile(path), path.stat().st_size
-    size = sum(file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups))
-    if size > MOST_RATIO * max(packed, SMALL):
-        raise ValueError(f"it claims {size:,} bytes from {packed:,}")
-    return file
+    file = pq.ParquetFile(path)
+    about, kinds = file.metadata, [file.schema.column(i) for i in range(file.metadata.num_columns)]
+    size, largest = pages.unpacked(path, about)
+    size += about.num_rows * sum(max(8, kind.length) for kind in kinds)
+    if size > _most(path):
+        raise ValueError(f"it claims {size:,} bytes from {path.stat().st_size:,}")
+    texts = {f.name for f in file.schema_arrow if str(f.type) in TEXTS}
+    shared = [i for i, kind in enumerate(kinds) if kind.path in texts]  # numbers, for two columns may have one name
+    return pq.ParquetFile(path, read_dictionary=shared), max(1, min(100, _most(path) // max(largest, 1)))
+
+
+def _most(path: Path) -> int:
+    return MOST_RATIO * max(path.stat().st_size, SMALL)
+
+
+def expanded(table: Any) -> int:
+    """Bytes of the texts of a table whose columns are dictionaries, once they stand in every row."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    chunks = [c for column in table.columns if pa.types.is_dictionary(column.type) for c in column.chunks]
+    return sum(pc.sum(pc.binary_length(c.dictionary).take(c.indices).cast(pa.int64())).as_py() or 0 for c in chunks)
 
 
 def _written(path: Path) -> pd.DataFrame:
@@ -82,7 +111,7 @@ def _written(path: Path) -> pd.DataFrame:
     odd = [f"line {i} has {len(row)}" for row, i in zip(rows, lines, strict=True) if len(row) != len(header)]
     if odd:
         raise ValueError(
-            f"the header has {len(header)} columns, {header}, but {', '.join(odd[:20])}"
+            f"the header has {len(header)} columns, [{listed(header)}], but {', '.join(odd[:20])}"
             f"{f' and so have {len(odd) - 20} more' if len(odd) > 20 else ''}"
         )
     return pd.DataFrame(rows, index=lines, columns=header, dtype=str)
@@ -121,12 +150,12 @@ def _columns(frame: pd.DataFrame, name: str, data: Data) -> dict[str, str]:
     gone = [f"{key} ({asked[key]!r})" for key in needed if asked[key] not in frame]
     if gone:
         raise ValueError(
-            f"data.source: {name} lacks the columns for {', '.join(gone)}; it has {list(frame)}. "
+            f"data.source: {name} lacks the columns for {', '.join(gone)}; it has [{listed(frame)}]. "
             "Name them under data.manifest"
         )
     twice = [column for column in asked.values() if list(frame).count(column) > 1]
     if twice:
-        raise ValueError(f"data.source: {name} has several columns called {listed(twice)}; it has {list(frame)}")
+        raise ValueError(f"data.source: {name} has several columns called {listed(twice)}; it has [{listed(frame)}]")
     if not len(frame):
         raise ValueError(f"data.source: {name} has no rows")
     return {key: column for key, column in asked.items() if column in frame}

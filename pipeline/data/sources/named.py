@@ -10,14 +10,12 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 from tqdm import tqdm
 
 from pipeline.data.sources import idx, npz
 from pipeline.data.sources.base import Source
 from pipeline.params import Data
-from pipeline.params.fields import explain
+from pipeline.params.fields import explain, plain
 
 log = logging.getLogger(__name__)
 LAYOUTS = {"npz": npz, "idx": idx}
@@ -56,12 +54,12 @@ def read(path: Path, data: Data, scratch: Path) -> Source:
 
 def describe(path: Path) -> Description:
     try:
-        raw = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        raw = plain(path.read_text(encoding="utf-8"))
         return Description.model_validate(raw)
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"data.source: {path.name} is not valid YAML: {error}") from None
     except ValidationError as error:
         raise ValueError(f"data.source: {path.name} describes no named set\n{explain(error, raw, path.name)}") from None
+    except ValueError as error:
+        raise ValueError(f"data.source: {path.name} is not valid YAML: {error}") from None
 
 
 def fetch(file: File, place: Path) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.data.sources.base import SPLITS, Picture, Source, table
+from pipeline.data.sources.base import SPLITS, Picture, Source, listed, table
 from pipeline.data.sources.decode import decode
 from pipeline.data.sources.manifest import USUAL, open_parquet
 from pipeline.data.sources.npz import MOST_RATIO, SMALL
@@ -101,12 +101,13 @@ def _schema(file: Path) -> Any:
 
 
 def _rows(file: Path, *columns: str) -> Iterator[tuple[Any, ...]]:
-    """These columns of each row, a few at a time. Raises ValueError for a file that is broken or too large inside."""
+    """These columns of each row, one unpacked at a time. Raises ValueError for a file that is broken or too large inside."""
     import pyarrow as pa
 
     try:
-        for batch in open_parquet(file).iter_batches(batch_size=100, columns=list(dict.fromkeys(columns))):
-            yield from zip(*(batch.column(c).to_pylist() for c in columns), strict=True)
+        opened, most = open_parquet(file)
+        for batch in opened.iter_batches(most, columns=list(dict.fromkeys(columns))):
+            yield from zip(*((cell.as_py() for cell in batch.column(c)) for c in columns), strict=True)
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         raise ValueError(f"data.source: {file.name} cannot be read as Parquet: {error}") from None
 
@@ -133,10 +134,10 @@ def _columns(file: Path, data: Data) -> tuple[str, str, list[str]]:
     if image is None or label is None:
         raise ValueError(
             f"data.source: {file.name} needs a column of image bytes and one of labels (data.manifest.label: {asked!r}); "
-            f"it has {schema.names}"
+            f"it has [{listed(schema.names)}]"
         )
     if schema.names.count(image) + schema.names.count(label) > 2:
-        raise ValueError(f"data.source: {file.name} has two columns of one name; it has {schema.names}")
+        raise ValueError(f"data.source: {file.name} has two columns of one name; it has [{listed(schema.names)}]")
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
         return image, label, [str(n) for n in features[label]["names"]]
@@ -149,7 +150,9 @@ def _group_column(file: Path, data: Data) -> str:
     names, asked = _schema(file).names, data.manifest
     gone = [c for key in ("group", "split", "weight") if (c := getattr(asked, key)) != USUAL[key] and c not in names]
     if gone:
-        raise ValueError(f"data.source: {file.name} lacks the columns {gone} of data.manifest; it has {names}")
+        raise ValueError(
+            f"data.source: {file.name} lacks the columns {gone} of data.manifest; it has [{listed(names)}]"
+        )
     if asked.split in names or asked.weight in names:
         raise ValueError(
             f"data.source: {file.name} has a column for split or weight, which is not read beside image bytes; name the "

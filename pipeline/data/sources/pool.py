@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from pipeline.data.sources import manifest
-from pipeline.data.sources.base import Source, table
+from pipeline.data.sources.base import Source, listed, table
 from pipeline.data.sources.decode import Files
 from pipeline.data.sources.folder import image_files
 from pipeline.params import NO_POOL, Data
@@ -17,10 +17,9 @@ def read(path: Path, data: Data) -> Source:
         root, paths = path, dict.fromkeys(image_files(path, path, "data.unlabelled"), "")
     elif manifest.accepts(path):
         root, frame = path.parent, manifest.load(path, "data.unlabelled")
-        if data.manifest.path not in frame:
-            raise ValueError(
-                f"data.unlabelled: {path.name} lacks the column {data.manifest.path!r}; it has {list(frame)}"
-            )
+        if list(frame).count(data.manifest.path) != 1:
+            amiss = "has several columns called" if data.manifest.path in frame else "lacks the column"
+            raise ValueError(f"data.unlabelled: {path.name} {amiss} {data.manifest.path!r}; it has [{listed(frame)}]")
         manifest.check_paths(frame[data.manifest.path], path, "data.unlabelled")
         once = frame[~frame[data.manifest.path].duplicated()]
         paths = dict(zip(once[data.manifest.path], once.index.astype(str), strict=True))

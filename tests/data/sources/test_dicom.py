@@ -349,6 +349,32 @@ def test_a_frame_larger_than_its_tags_say_is_not_decoded(data, monkeypatch, synt
     assert "2000x3000, its tags say 12x10" in refused(stored(content, syntax), data()).remedy
 
 
+def test_a_table_of_offsets_does_not_lead_past_the_frame_that_is_looked_at(data, monkeypatch):
+    first, second = jpeg(grey(8), "JPEG"), jpeg(np.zeros((3000, 2000), np.uint8), "JPEG")
+    content = dataset(grey(8), NumberOfFrames=2, PixelData=encapsulate([first, second], has_bot=False))
+    content["PixelData"].VR = "OB"
+    start = 8 + len(first) + len(first) % 2
+    content.ExtendedOffsetTable = struct.pack("<2Q", start, 0)
+    content.ExtendedOffsetTableLengths = struct.pack("<2Q", len(second) + len(second) % 2, start - 8)
+    seen = decode(stored(content, JPEGBaseline8Bit), "x.dcm", data(frames="first"))
+    assert seen.pixels.shape == (10, 12, 1) and "first_frame" in seen.notes
+
+
+@pytest.mark.parametrize("length", [0, 1, 7])
+def test_a_jpeg_2000_header_whose_box_has_no_length_ends(data, length):
+    frame = jpeg(grey(16), "JPEG2000")
+    assert frame[12:20] == b"\0\0\0\x14ftyp"
+    content = dataset(grey(16), PixelData=encapsulate([frame[:12] + struct.pack(">I", length) + frame[16:]]))
+    content["PixelData"].VR = "OB"
+    error = refused(stored(content, JPEG2000Lossless), data())
+    assert error.code == "broken" and f"has the length {length};" in error.remedy
+
+
+def test_what_the_decoder_warns_of_is_not_said_for_it_quotes_the_file(data, recwarn):
+    content = stored(dataset(grey())).replace(ExplicitVRLittleEndian.encode(), b"Secret^Name 1.2 \x1b[31m"[:19])
+    assert refused(content, data()).code == "broken" and not recwarn.list
+
+
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.999])
 def test_pixels_that_are_cut_off_are_refused(data, share):
     whole = stored(dataset(grey()))

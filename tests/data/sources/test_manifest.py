@@ -567,3 +567,9 @@ def test_a_parquet_table_that_unpacks_to_far_more_than_it_is_is_not_unpacked(tmp
     frame.to_parquet(tmp_path / "set.parquet", compression="zstd")
     assert (tmp_path / "set.parquet").stat().st_size < 10_000
     assert re.search(r"claims [\d,]+ bytes from", refused(tmp_path / "set.parquet", data))
+
+
+@pytest.mark.parametrize("text", ["," * 1_000_000 + "\na", "x" * 100_000 + ",b\n1,2"])
+def test_a_header_without_end_is_not_all_said(tmp_path, data, text):
+    (tmp_path / "set.csv").write_text(text)
+    assert len(refused(tmp_path / "set.csv", data)) < 2000

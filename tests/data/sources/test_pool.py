@@ -161,3 +161,12 @@ def test_what_is_no_regular_file_is_quarantined_when_it_is_read(tmp_path, read):
         with pytest.raises(Unreadable) as error:
             source.load(ref)
         assert error.value.code == "not_a_file"
+
+
+@pytest.mark.parametrize("header", ["path,path", "path,x,path"])
+def test_a_table_with_two_columns_of_paths_is_refused(tmp_path, shipped, header):
+    (tmp_path / "rows.csv").write_text(f"{header}\n" + ",".join("a" for _ in header.split(",")) + "\n")
+    with pytest.raises(
+        ValueError, match=r"^data\.unlabelled: rows\.csv has several columns called 'path'; it has \['path', "
+    ):
+        pool.read(tmp_path / "rows.csv", shipped.data)
