@@ -1,7 +1,7 @@
 """The way into every stage: `python -m stages <stage> <arguments>`; it checks, locks, publishes and names the exit code.
 
 Exit codes: 0 done, 1 the gate is shut, 2 bad input or params, 3 environment (disk, memory, device), 4 training diverged
-(twice, and not that of a generator: see fit_generator.py), 130 and 143 signals.
+(twice, and not that of a generator or of one arm: see fit_generator.py and retrain.py), 130 and 143 signals.
 A stage writes to a side folder, renamed to its final name at the end, so that what exists is complete. What a killed one
 has trained so far lies in another, and is removed once it is done: see _unfinished.py.
 """

@@ -15,7 +15,7 @@ from pipeline.evaluation.scores import ece, reliability, scores
 from pipeline.params import Evaluation, Params
 from pipeline.samples import Samples
 from pipeline.seeds import derive
-from stages import Output
+from stages import Output, trained
 
 log = logging.getLogger("stages")
 
@@ -25,6 +25,8 @@ def main(params: Params, test: Path, models: Path, repeats: Path, openings: Path
     from pipeline import devices
 
     out.mkdir(parents=True)
+    settings, roles = settings_hash(params), {name: arm.role for name, arm in params.arms.items()}
+    params, failed = trained(params, models)
     arms, block = params.compared, params.evaluation
     records = {name: json.loads((models / name / "record.json").read_text()) for name in arms}
     verdict.check_equal_compute(records)
@@ -37,7 +39,7 @@ def main(params: Params, test: Path, models: Path, repeats: Path, openings: Path
     log.info("chosen on validation: %s against %s", choices["chosen_arm"] or "no candidate", choices["best_control"])
 
     rows = Samples.load(test)
-    note(openings, rows.fingerprint(), settings_hash(params))  # before a figure is known: a look that failed counts too
+    note(openings, rows.fingerprint(), settings)  # before a figure is known: a look that failed counts too
     jobs = [(params, test, models / name) for name in arms]
     done = processes.spread(
         score_arm, jobs, devices.workers(params.compute), "evaluate", len(arms) * params.retraining.seeds
@@ -51,6 +53,7 @@ def main(params: Params, test: Path, models: Path, repeats: Path, openings: Path
     csvs.write(pd.DataFrame(bins, columns=["arm", "confidence", "accuracy", "share"]), out / "reliability.csv")
     result = verdict.decide(choices, seen, arms, added, block, derive(params.seed, "bootstrap"))
     result = verdict.over_splits(result, json.loads(repeats.read_text()), params.data.split, block)
+    result = verdict.incomplete(result, failed, [name for name in failed if roles[name] == "control"])
     result["test"] = {"rows": len(rows), "fingerprint": rows.fingerprint()}
     (out / "verdict.json").write_text(json.dumps(result, indent=1))
     log.info("%s: %s", result["verdict"], result["reason"])

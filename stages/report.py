@@ -17,7 +17,7 @@ from pipeline.params import POOL, Params
 from pipeline.reporting import cautions, html
 from pipeline.reporting import run as runs
 from pipeline.samples import Samples, with_pool
-from stages import Output
+from stages import Output, trained
 from stages.evaluate import read_scores
 
 log = logging.getLogger("stages")
@@ -86,6 +86,8 @@ def read_run(
 
     `code` names the versions of this project and of what it needs.
     """
+    settings = settings_hash(params)
+    params, _ = trained(params, models / "arms")
     with np.load(results / "evaluation" / "predictions.npz", allow_pickle=False) as file:
         y, predicted = file["y"], {a: file[f"arm_{a}"] for a in params.compared}
     fidelity, verdict = results / "fidelity.csv", read(results / "evaluation" / "verdict.json")
@@ -95,7 +97,7 @@ def read_run(
         about=read(about / "audit.json"),
         verdict=verdict,
         code=code,
-        openings=opened(before, noted, verdict["test"]["fingerprint"], settings_hash(params)),
+        openings=opened(before, noted, verdict["test"]["fingerprint"], settings),
         choices=read(results / "evaluation" / "choices.json"),
         scores=read_scores(results / "evaluation" / "scores.csv"),
         y=y,

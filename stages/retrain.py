@@ -2,10 +2,11 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ import pandas as pd
 from pipeline import csvs, processes
 from pipeline.data.augment import Views
 from pipeline.data.loaders import Batches, Rows
+from pipeline.errors import Diverged
 from pipeline.params import POOL, Arm, Params, Recipe, pick
 from pipeline.samples import Samples
 from pipeline.seeds import derive
@@ -21,6 +23,9 @@ from stages import Output, within
 
 if TYPE_CHECKING:
     from pipeline.classifier.model import Network, Settings
+
+
+log = logging.getLogger("stages")
 
 
 class Real(NamedTuple):
@@ -47,17 +52,37 @@ def main(
 ) -> None:
     arm, recipe = settle(params, pick(params.arms, name, "arms"), json.loads(search.read_text()))
     out.mkdir(parents=True)
-    if not json.loads(plan.read_text())["wanted"]:
-        (out / "record.json").write_text(json.dumps({"arm": arm.model_dump(mode="json")}, indent=1))
-        return
+    record = {"arm": arm.model_dump(mode="json")}
+    if json.loads(plan.read_text())["wanted"]:
+        source = Real(train, val, views, also if arm.also == POOL else None)
+        folders = [selected, also][: len(arm.generators)]
+        try:
+            record |= learnt(params, name, arm, recipe, source, folders, out, unfinished)
+        except Diverged as error:  # the other arms go on
+            log.warning("warning: arm %s failed and will not be compared: %s", name, error)
+            record |= {"status": "failed", "reason": str(error)}
+            for file in out.iterdir():  # of seeds that went well
+                file.unlink()
+    (out / "record.json").write_text(json.dumps(record, indent=1))
+
+
+def learnt(
+    params: Params,
+    name: str,
+    arm: Arm,
+    recipe: Recipe,
+    source: Real,
+    folders: Sequence[Path],
+    out: Path,
+    unfinished: Path | None,
+) -> dict[str, Any]:
+    """What there is to say of an arm, once the models of all seeds, and what they say of validation rows, are in `out`."""
     processes.warm(__name__, "pipeline.classifier.train")
     from pipeline import devices
     from pipeline.classifier import model
 
-    real = Samples.load(train)
+    real = Samples.load(source.train)
     settings = model.settings(params.classifier, real.shape, len(real.classes), len(real))
-    folders = [selected, also][: len(arm.generators)]
-    source = Real(train, val, views, also if arm.also == POOL else None)
     chosen = added_rows(params, arm, recipe, real, [Samples.load(folder) for folder in folders])
     seeds = list(range(params.retraining.seeds))
     parts = list(zip(folders, chosen, strict=True))
@@ -67,21 +92,19 @@ def main(
     ]
     workers, steps = devices.workers(params.compute), len(seeds) * settings.steps
     done = processes.spread(train_seed, jobs, workers, f"retrain {name}", steps)
-    write_results(name, done, Samples.load(val), out)
-    record = {
+    write_results(name, done, Samples.load(source.val), out)
+    return {
         "settings": settings.model_dump(mode="json"),
         "seeds": seeds,
         "initial_weights": [r["initial"] for r in done],
         "slowed": [number for number, r in zip(seeds, done, strict=True) if r["slowed"]],
         "micro_batches": [r["micro_batches"] for r in done],
-        "policy": json.loads((views / "policy.json").read_text()),
-        "arm": arm.model_dump(mode="json"),
+        "policy": json.loads((source.views / "policy.json").read_text()),
         "recipe": recipe.model_dump(mode="json"),
         "synthetic_rows": by_class(real.classes, parts),
         "pool_rows": len(Samples.load(source.pool)) if source.pool else 0,
         "machine": devices.describe(params.compute, settings.size),
     }
-    (out / "record.json").write_text(json.dumps(record, indent=1))
 
 
 def by_class(classes: Sequence[str], parts: Sequence[tuple[Path, np.ndarray]]) -> dict[str, int]:

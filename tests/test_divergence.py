@@ -217,10 +217,17 @@ def test_nothing_is_searched_for_generators_that_failed(place, monkeypatch):
 
 
 @pytest.mark.slow
-def test_other_arms_and_the_report_come_out_when_a_generator_fails(tmp_path):
+def test_other_arms_and_the_report_come_out_when_a_generator_and_a_control_fail(tmp_path):
     toy_images(tmp_path / "toy")
     toy_project(tmp_path)
     edit(tmp_path, lambda p: p["generators"]["cvae"].update(snapshots=2))
+    edit(tmp_path, lambda p: p["arms"]["duplicate"].update(recipe="mixup"))
+    with (tmp_path / "pipeline" / "classifier" / "train.py").open("a") as file:
+        file.write(
+            "\n\nwhole = Training.loss\n\n\ndef spoilt(self, logits, y, weight):\n"
+            "    return whole(self, logits, y, weight) * (float('nan') if self.recipe.mix == 'mixup' else 1)\n\n\n"
+            "Training.loss = spoilt\n"
+        )
     with (tmp_path / "pipeline" / "generators" / "cvae.py").open("a") as file:
         file.write(
             "\n\nsound = Network.losses\n\n\ndef spoilt(self, batch, progress):\n"
@@ -236,4 +243,9 @@ def test_other_arms_and_the_report_come_out_when_a_generator_fails(tmp_path):
     said = "generator cvae failed and made no rows: the loss of Adversaries is nan by step"
     for name in ("report.md", "report.html"):
         assert said in (reports / name).read_text() and "learnt without its rows: cvae" in (reports / name).read_text()
-    assert json.loads((reports / "verdict.json").read_text())["chosen_arm"] == "diffusion"
+        assert "arm duplicate could not be trained and is not compared: the loss of Training is nan" in (
+            (reports / name).read_text()
+        )
+    verdict = json.loads((reports / "verdict.json").read_text())
+    assert verdict["chosen_arm"] == "diffusion" and list(verdict["failed"]) == ["duplicate"]
+    assert "duplicate" not in verdict["arms"] and "duplicate," not in (reports / "scores.csv").read_text()

@@ -12,8 +12,9 @@ from pipeline import params, processes
 from pipeline.classifier import model
 from pipeline.classifier.predict import load
 from pipeline.data.augment import Views
+from pipeline.errors import Diverged
 from pipeline.samples import Facts, Samples, table
-from stages import retrain, search, train_baseline
+from stages import retrain, search, train_baseline, trained
 from stages.augment import write_banks
 
 SHIPPED = params.load(Path(params.__file__).parents[2] / "params.yaml")
@@ -325,6 +326,33 @@ def test_an_arm_that_is_left_out_has_a_record_and_no_model(data, settled, tmp_pa
     record = run(data, changed, "mixture", "first", "second", tmp_path / "out")
     assert record == {"arm": changed.arms["mixture"].model_dump()}
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["record.json"]
+
+
+def test_an_arm_whose_training_diverges_says_so_and_leaves_nothing_else(data, settled, tmp_path, monkeypatch):
+    def spread(*_):
+        raise Diverged("the loss of Training is nan by step 2")
+
+    monkeypatch.setattr(processes, "spread", spread)
+    record = run(data, settled, "mixture", "first", "second", tmp_path / "out")
+    assert record["status"] == "failed" and record["reason"] == "the loss of Training is nan by step 2"
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["record.json"]
+
+
+def test_arms_whose_training_diverged_are_not_compared_but_one_control_has_to_be_left(settled, tmp_path):
+    def told(**reasons):
+        for name in settled.compared:
+            (tmp_path / name).mkdir(exist_ok=True)
+            record = {"reason": reasons[name]} if name in reasons else {"seeds": [0, 1]}
+            (tmp_path / name / "record.json").write_text(json.dumps(record))
+        return trained(settled, tmp_path)
+
+    left, failed = told()
+    assert left.compared == settled.compared and not failed
+    left, failed = told(mixture="it is nan")
+    assert failed == {"mixture": "it is nan"} and set(settled.compared) - set(left.compared) == {"mixture"}
+    controls = {name: f"{name} is nan" for name, arm in settled.compared.items() if arm.role == "control"}
+    with pytest.raises(Diverged, match="no control could be trained: real: real is nan; mixup: mixup is nan"):
+        told(**controls)
 
 
 def test_an_arm_that_does_not_exist_is_told_with_those_that_do(data, settled, tmp_path):

@@ -183,6 +183,16 @@ def over_splits(
     return pronounced(found | {"repeats": told}, "CANNOT_TELL", reason)
 
 
+def incomplete(found: dict[str, Any], failed: Mapping[str, str], controls: Sequence[str]) -> dict[str, Any]:
+    """The verdict with the arms that could not be trained, and why; it HELPS only if no control is among them."""
+    found = found | {"failed": dict(failed)}
+    if found["verdict"] != "HELPS" or not controls:
+        return found
+    return pronounced(
+        found, "CANNOT_TELL", f"it is ahead of {found['best_control']}, but {', '.join(controls)} could not be trained"
+    )
+
+
 def ends(test: Outcomes, arm: str, other: str, draws: np.ndarray, block: Evaluation) -> dict[str, float]:
     """The mean paired difference of the primary metric, the ends of its interval, and p."""
     paired = test.score(arm, block.primary_metric) - test.score(other, block.primary_metric)

@@ -32,7 +32,10 @@ def warnings(run: "Run") -> list[str]:
         found.append(
             f"only {judged} of {len(run.about['classes'])} classes have test rows: every mean over classes is over those"
         )
-    return failed(run) + slowed + cut + run.about["warnings"] + found
+    lost = [
+        f"arm {a} could not be trained and is not compared: {reason}" for a, reason in run.verdict["failed"].items()
+    ]
+    return failed(run) + lost + slowed + cut + run.about["warnings"] + found
 
 
 def failed(run: "Run") -> list[str]:

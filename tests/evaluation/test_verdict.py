@@ -9,7 +9,15 @@ from sklearn import metrics
 
 from pipeline.evaluation import guardrails
 from pipeline.evaluation.statistics import detectable, holm, mcnemar, resampled_interval
-from pipeline.evaluation.verdict import Outcomes, check_equal_compute, choose, decide, over_splits, single_models
+from pipeline.evaluation.verdict import (
+    Outcomes,
+    check_equal_compute,
+    choose,
+    decide,
+    incomplete,
+    over_splits,
+    single_models,
+)
 from pipeline.evaluation.words import LEAST_SEEDS, classify, combine, least_seeds
 from pipeline.params import Arm, load
 
@@ -510,3 +518,17 @@ def test_arms_trained_alike_may_be_compared():
 def test_an_arm_trained_differently_is_refused_by_name(key):
     with pytest.raises(ValueError, match=rf"'a' and 'odd' differ in {key}"):
         check_equal_compute({"a": RECORD, "b": dict(RECORD), "odd": {**RECORD, key: "other"}})
+
+
+@pytest.mark.parametrize("word", ["HELPS", "HURTS", "NEUTRAL", "CANNOT_TELL"])
+def test_a_gain_needs_every_control_and_no_other_arm(word):
+    found = {"verdict": word, "reason": "why", "chosen_arm": "new", "best_control": "a", "arms": {"new": {}}}
+    why = {"smote": "the loss is nan", "old": "the loss is inf"}
+    without = incomplete(found, why, ["smote"])
+    assert without["failed"] == why
+    if word == "HELPS":
+        assert without["verdict"] == without["arms"]["new"]["verdict"] == "CANNOT_TELL"
+        assert without["reason"] == "it is ahead of a, but smote could not be trained"
+    else:
+        assert (without["verdict"], without["reason"]) == (word, "why")
+    assert incomplete(found, {"old": why["old"]}, []) == found | {"failed": {"old": why["old"]}}

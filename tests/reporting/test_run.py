@@ -121,7 +121,7 @@ def decided(params, records, test):
     found = verdict.over_splits(
         verdict.decide(choices, test, params.arms, rows, params.evaluation, 0), [], 0, params.evaluation
     )
-    return choices, found | {"test": {"rows": len(test.y), "fingerprint": "00ff"}}
+    return choices, verdict.incomplete(found, {}, []) | {"test": {"rows": len(test.y), "fingerprint": "00ff"}}
 
 
 def measured(test):
@@ -240,6 +240,13 @@ def test_a_generator_that_failed_is_told_with_the_arms_that_did_without_it(run):
         "its rows: cvae, cvae_quarter"
     )
     assert warning in html.digest(facts) and not any("failed" in w for w in runs.facts(run)["warnings"])
+
+
+def test_an_arm_that_could_not_be_trained_is_told(run):
+    facts = runs.facts(replace(run, verdict=run.verdict | {"failed": {"smote": "the loss is nan by step 6"}}))
+    assert facts["warnings"][0] == "arm smote could not be trained and is not compared: the loss is nan by step 6"
+    assert facts["warnings"][0] in html.digest(facts)
+    assert not any("could not be trained" in w for w in runs.facts(run)["warnings"])
 
 
 def test_an_arm_that_was_trained_at_half_the_rate_is_told(run):
