@@ -1,5 +1,7 @@
 """Several ranks come to what one process comes to, in real processes. Run: python -m pytest tests/test_ranks.py"""
 
+import importlib
+import inspect
 import json
 import multiprocessing as mp
 import os
@@ -24,6 +26,7 @@ from pipeline.data.loaders import Batches
 from pipeline.errors import Diverged
 from pipeline.samples import Samples
 from stages import _ranks
+from stages.__main__ import names
 from tests.conftest import toy_samples
 
 ROOT = Path(__file__).parents[1]
@@ -229,6 +232,16 @@ SRUN = {
 )
 def test_who_started_it_says_which_rank_this_is(told, expected):
     assert ranks.place(told) == expected
+
+
+def test_every_stage_can_be_asked_whether_ranks_help_it():
+    """`search` had a function of the name `ranked` that was another thing, and ended in a TypeError."""
+    asked = {}
+    for stage in names():
+        function = getattr(importlib.import_module(f"stages.{stage}"), "ranked", None)
+        if function is not None:
+            asked[stage] = list(inspect.signature(function).parameters)
+    assert asked == dict.fromkeys(("fit_generator", "generate", "pseudo_label"), ["params", "values"])
 
 
 def test_unequal_machines_are_refused():
