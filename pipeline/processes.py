@@ -56,7 +56,12 @@ class Progress:
 def cores() -> int:
     """How many processor cores this stage may use: of those there are, its part if the environment has SIDE_BY_SIDE stages."""
     there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, there // int(os.environ.get("SIDE_BY_SIDE", "1")))
+    beside = os.environ.get("SIDE_BY_SIDE", "1")
+    if not (beside.isdecimal() and int(beside)):
+        raise ValueError(
+            f"SIDE_BY_SIDE is {beside!r} in the environment; expected how many stages run at once, 1 or more"
+        )
+    return max(1, there // int(beside))
 
 
 def warm(*modules: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 
@@ -53,7 +54,8 @@ def spread(where: torch.device) -> dict[str, Any]:
     """On which devices Lightning trains, and how."""
     here = ranks.here()
     if here.world == 1:
-        return {"devices": 1 if where.index is None else [where.index]}
+        alone = LightningEnvironment()  # whatever SLURM or torchrun say: of their ranks the first alone is here
+        return {"devices": 1 if where.index is None else [where.index], "plugins": [alone]}
     ddp = DDPStrategy(
         cluster_environment=TorchElasticEnvironment(),  # whoever started the ranks: ranks.begin sets what it reads
         find_unused_parameters=True,  # a player's loss does not reach the others

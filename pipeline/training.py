@@ -190,9 +190,7 @@ def fit(
     where, exact, steps = device(compute), precision(compute, batches.side), len(batches)
     watch = _Watch(steps, report)
     parts = {"watch": watch} | ({"averages": averages} if averages is not None else {})
-    about = {"of": type(module.network).__name__, "seed": seed, "steps": steps, "torch": torch.__version__}
-    about |= {"device": where.type, "precision": exact, "cpu": torch.backends.cpu.get_cpu_capability()}
-    state = Checkpoints(kept, about, steps, parts)
+    state = Checkpoints(kept, _about(module, seed, steps, where, exact), steps, parts)
     if state.step == steps:
         checkpoints.resume(module, state.start, parts)
     while state.step < steps:
@@ -213,6 +211,20 @@ def fit(
     return watch.curve + getattr(module, "curve", [])
 
 
+def _about(module: pl.LightningModule, seed: int, steps: int, where: torch.device, exact: str) -> State:
+    """What a state must have been taken under for a training to go on from it."""
+    return {
+        "of": type(module.network).__name__,
+        "seed": seed,
+        "steps": steps,
+        "torch": torch.__version__,
+        "ranks": ranks.here().world,
+        "device": where.type,
+        "precision": exact,
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
 def _goes_on(state: Checkpoints, error: Exception, batches: Batches | Pairs) -> bool:
     """Whether there is a state to go back to, and something that can be done about the error from there on."""
     if isinstance(error, Diverged):
@@ -228,7 +240,7 @@ def _goes_on(state: Checkpoints, error: Exception, batches: Batches | Pairs) -> 
 
 @dataclass(frozen=True)
 class _Slices:
-    """Every so manieth row of each batch, as `pieces.turns` expects it."""
+    """This rank's rows of each batch, as `pieces.turns` expects them."""
 
     batches: Batches | Pairs
     here: ranks.Place
@@ -242,7 +254,9 @@ class _Slices:
         return tuple(part[here.rank :: here.world] for part in batch)
 
 
-def _play(player: pl.Trainer, module: pl.LightningModule, batches: Batches, val: Iterable | None, begin: int) -> None:
+def _play(
+    player: pl.Trainer, module: pl.LightningModule, batches: Batches | Pairs, val: Iterable | None, begin: int
+) -> None:
     """All steps from `begin` on."""
     where, exact = player.strategy.root_device.type, player.precision
     order = by_channel if (where, exact) == ("cpu", "bf16-mixed") else None

@@ -73,6 +73,7 @@ def start(argv: Sequence[str], count: int) -> int:
     """
     context = mp.get_context("spawn")
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(count)}
+    before = dict(os.environ)
     os.environ.update(shared, LOCAL_WORLD_SIZE=str(count), GROUP_RANK="0")
     if sys.platform == "linux":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
@@ -90,6 +91,8 @@ def start(argv: Sequence[str], count: int) -> int:
             process.join(GRACE)
             process.kill()
             process.join()
+        os.environ.clear()  # this process is no rank, in what it says of an error too
+        os.environ.update(before)
 
 
 def first_failure(begun: Sequence[BaseProcess]) -> int:

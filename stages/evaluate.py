@@ -46,7 +46,7 @@ def main(params: Params, test: Path, models: Path, repeats: Path, openings: Path
     )
     found = [(name, *row) for name, (*_, scored) in zip(arms, done, strict=True) for row in scored]
     csvs.write(pd.DataFrame(found, columns=["arm", "seed", "class", "metric", "value"]), out / "scores.csv")
-    said, tempered = ({name: out[k] for name, out in zip(arms, done, strict=True)} for k in (0, 1))
+    said, tempered = ({name: told[k] for name, told in zip(arms, done, strict=True)} for k in (0, 1))
     seen = verdict.Outcomes(said, rows.y, rows.table["group"].to_numpy(), rows.classes, tempered)
     np.savez(out / "predictions.npz", y=rows.y, **{f"arm_{a}": seen.predicted(a).astype(np.int32) for a in arms})
     bins = [(name, *one) for name in arms for one in reliability(said[name], rows.y)]

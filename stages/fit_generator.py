@@ -35,7 +35,7 @@ def main(
 ) -> None:
     block = borrowing(params.generators, name)
     if not ranks.first():
-        model, rows = shareable(params, name), with_pool(train, pool)
+        model, rows = unfitted(params, name), with_pool(train, pool)
         with suppress(Diverged):  # of which the first rank tells
             model.fit(rows, derive(params.seed, "fit", name), quiet, None, unfinished)
         return
@@ -44,7 +44,7 @@ def main(
     if not json.loads(plan.read_text())["wanted"]:
         (out / "generator.json").write_text(json.dumps({"model": block.model, "options": block.options}, indent=1))
     else:
-        model, rows = shareable(params, name), with_pool(train, pool)
+        model, rows = unfitted(params, name), with_pool(train, pool)
         judge = judging(params, rows, Samples.load(val), baseline) if model.uses_device else None
         try:
             with Progress(f"fit {name}", model.steps(rows)) as progress:
@@ -60,10 +60,10 @@ def main(
 def ranked(params: Params, values: dict[str, Path]) -> bool:
     """Whether several ranks help: to train a network."""
     wanted = json.loads(values["plan"].read_text())["wanted"]
-    return wanted and shareable(params, values["name"]).uses_device
+    return wanted and unfitted(params, values["name"]).uses_device
 
 
-def shareable(params: Params, name: str) -> generators.Generator:
+def unfitted(params: Params, name: str) -> generators.Generator:
     """The generator, not yet fitted. Raises ValueError if its batches cannot be shared by the ranks alike."""
     model = generators.build(borrowing(params.generators, name), params.compute, name)
     world = ranks.here().world

@@ -53,7 +53,8 @@ def main(
         with np.load(baseline / "judgement.npz", allow_pickle=False) as file:
             least = thresholds(file["held"], real.y, params.pool.precision, params.pool.least)
         labels = Labels(*pseudo_labels(ask_teachers(params, baseline, pool)[0].mean(axis=0), least))
-        with TemporaryDirectory(dir=out.parent) as folder:
+        out.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=out) as folder:  # which goes with the draft if this stage is killed
             trials = Trials(params, train, val, unlabelled, views, Path(folder), unfinished)
             rows, account["taken"] = trials.choose(labels, least, account["trials"])
         rows.save(out)

@@ -30,7 +30,8 @@ def main(
     about: Output,
 ) -> None:
     data, other = params.data, (params.data.split,) if params.data.split else ()
-    with tempfile.TemporaryDirectory(dir=train.parent, prefix="unpacked-") as folder:
+    train.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=train) as folder:  # which goes with the draft if this stage is killed
         scratch = Path(folder)
         source = sources.read(data, params.sources.digits, derive(params.seed, "digits", *other), scratch)
         check_repeats(source, params)

@@ -22,6 +22,8 @@ from stages.evaluate import read_scores
 
 log = logging.getLogger("stages")
 ENDS = ("value", "ci_low", "ci_high", "spread")
+POINTS = ("loss", "val_loss", "val_balanced_accuracy")  # of a curve, each at steps of its own
+TRIED = ("key", "value", "likelihood", "gain", "standard_error", "correct")  # not all of them of the first trial
 TEXT = ("generator", "class", "space", "measure", "metric")
 
 
@@ -102,13 +104,13 @@ def read_run(
         scores=read_scores(results / "evaluation" / "scores.csv"),
         y=y,
         predicted=predicted,
-        reliability=pd.read_csv(results / "evaluation" / "reliability.csv"),
+        reliability=csvs.read(results / "evaluation" / "reliability.csv", ("arm",), ()),
         records={a: read(models / "arms" / a / "record.json") for a in params.compared},
-        curves=pd.concat([pd.read_csv(models / "arms" / a / "curves.csv") for a in params.compared]),
+        curves=pd.concat([csvs.read(models / "arms" / a / "curves.csv", ("arm",), POINTS) for a in params.compared]),
         generators={g: fitted(models / "generators" / g) for g in params.made},
         losses={g: read(models / "generators" / g / "curve.json") for g in params.made},
         selections={g: read(selected / g / "summary.json") for g in params.made},
-        tried=pd.read_csv(results / "search" / "tried.csv", dtype={"generator": str}),
+        tried=csvs.read(results / "search" / "tried.csv", ("generator",), TRIED),
         copies=csvs.read(results / "copies.csv", TEXT, ENDS),
         fidelity=csvs.read(fidelity, TEXT, ENDS),
         teachers=read(models / "baseline" / "teachers.json"),

@@ -50,7 +50,7 @@ def main(
         with TemporaryDirectory(dir=out) as folder:
             trials = Trials(params, train, pool, val, views, models, (baseline, encoder), Path(folder), unfinished)
             recipes = params.search.space.recipe
-            for name, start in ranked(trials, names, table):
+            for name, start in best_first(trials, names, table):
                 found[name] = climb(trials, name, start, table, recipes)
                 recipes = [r for r in recipes if r == found[name].get("recipe")]
     for name, settings in found.items():
@@ -58,7 +58,7 @@ def main(
     csvs.write(pd.DataFrame(table, columns=COLUMNS), out / "tried.csv")
 
 
-def ranked(trials: "Trials", names: Sequence[str], table: list[dict]) -> list[tuple[str, np.ndarray]]:
+def best_first(trials: "Trials", names: Sequence[str], table: list[dict]) -> list[tuple[str, np.ndarray]]:
     """Each generator with what comes of its use as params have it, the best first; those beyond the budget are left out."""
     starts = [(name, trials.run(name, [{}])[0]) for name in names if trials.affords(1)]
     y = trials.held.y

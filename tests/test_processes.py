@@ -73,6 +73,14 @@ def test_stages_that_run_side_by_side_share_the_cores(monkeypatch, beside, share
     assert processes.cores() == share
 
 
+@pytest.mark.parametrize("beside", ["0", "two", "", "-1", "1.5"])
+def test_a_number_of_stages_that_is_none_is_named(monkeypatch, beside):
+    """0 was said to be a training that diverged."""
+    monkeypatch.setenv("SIDE_BY_SIDE", beside)
+    with pytest.raises(ValueError, match=r"SIDE_BY_SIDE is .* expected how many stages"):
+        processes.cores()
+
+
 def number(seconds: float, report: Callable) -> tuple[int, int]:
     time.sleep(seconds)
     return processes.worker(), os.getpid()

@@ -1,5 +1,7 @@
 """Several ranks come to what one process comes to, in real processes. Run: python -m pytest tests/test_ranks.py"""
 
+import importlib
+import inspect
 import json
 import multiprocessing as mp
 import os
@@ -11,19 +13,21 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 import yaml
 from safetensors.numpy import load_file
 
-from pipeline import generators, params, ranks
+from pipeline import generators, params, ranks, trainer
 from pipeline.classifier import predict
 from pipeline.classifier.model import Network, Settings
 from pipeline.data.loaders import Batches
 from pipeline.errors import Diverged
 from pipeline.samples import Samples
 from stages import _ranks
+from stages.__main__ import names
 from tests.conftest import toy_samples
 
 ROOT = Path(__file__).parents[1]
@@ -229,6 +233,37 @@ SRUN = {
 )
 def test_who_started_it_says_which_rank_this_is(told, expected):
     assert ranks.place(told) == expected
+
+
+def test_every_stage_can_be_asked_whether_ranks_help_it():
+    """`search` had a function of the name `ranked` that was another thing, and ended in a TypeError."""
+    asked = {}
+    for stage in names():
+        function = getattr(importlib.import_module(f"stages.{stage}"), "ranked", None)
+        if function is not None:
+            asked[stage] = list(inspect.signature(function).parameters)
+    assert asked == {stage: ["params", "values"] for stage in ("fit_generator", "generate", "pseudo_label")}
+
+
+def test_the_process_that_starts_ranks_is_none_itself(monkeypatch):
+    """Its own error would else be written over that of the last rank."""
+    process = MagicMock()
+    monkeypatch.setattr(_ranks.mp, "get_context", lambda _: MagicMock(Process=process))
+    monkeypatch.setattr(_ranks, "first_failure", lambda begun: 7 * (os.environ["RANK"] == "1"))
+    before = dict(os.environ)
+    assert _ranks.start(["plan"], 2) == 7 and dict(os.environ) == before
+    assert process.call_count == 2
+
+
+def test_a_training_of_one_process_does_not_ask_slurm(monkeypatch):
+    """In a batch script of several tasks Lightning refused to train, and elsewhere asked for the job to be queued again."""
+    import torch
+    from lightning.fabric.plugins.environments import LightningEnvironment
+
+    monkeypatch.setenv("SLURM_JOB_NAME", "batch")
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    player = trainer.build(torch.device("cpu"), "32-true", [], None)
+    assert isinstance(player._accelerator_connector.cluster_environment, LightningEnvironment)
 
 
 def test_unequal_machines_are_refused():

@@ -104,7 +104,7 @@ def test_no_more_is_trained_than_the_budget_allows_and_the_best_come_first(train
     trials, table = Judged(lambda name, found: {"cvae": 1.0, "cgan": 3.0, "gmm": 2.0}[name], trainings), []
     order = [
         name
-        for name, start in search.ranked(trials, ["cvae", "cgan", "gmm"], table)
+        for name, start in search.best_first(trials, ["cvae", "cgan", "gmm"], table)
         if not search.climb(trials, name, start, table, [])
     ]
     assert 2 * len(trials.asked) <= trainings and trials.left >= 0

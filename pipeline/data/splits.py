@@ -1,5 +1,6 @@
 """Train, val and test: stratified by class, and never through a group."""
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -77,8 +78,6 @@ def folds(y: np.ndarray, groups: np.ndarray, k: int, seed: int) -> np.ndarray:
         raise ValueError(f"teachers.folds is {k}, but train has only {len(np.unique(groups))} groups")
     if np.bincount(y).max() < k:
         raise ValueError(f"teachers.folds is {k}, but no class has as many training rows")
-    import warnings
-
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The least populated class")  # a class of 1 or 2 rows misses a fold
         for number, (_, held) in enumerate(

@@ -1,6 +1,5 @@
 """Small valid files of every kind that is read, and what may happen to their bytes."""
 
-import gzip
 import io
 import struct
 import zipfile
@@ -261,7 +260,3 @@ def mended(content: bytes) -> bytes:
         out += content[place : place + 4] + body + struct.pack(">I", zlib.crc32(body))
         place += 12 + size
     return out + content[place:]
-
-
-def packed(files: dict[str, bytes]) -> dict[str, bytes]:
-    return {f"{name}.gz": gzip.compress(content, mtime=0) for name, content in files.items()}

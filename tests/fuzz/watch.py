@@ -81,7 +81,8 @@ def _hook(event: str, given: tuple) -> None:
         inside = Path(os.fsdecode(path)).is_relative_to(_home[0])
         if SECRET in Path(os.fsdecode(path)).parts:
             raise Crossed(f"{event} {given}")
-        changed = given[2] & WRITES if event == "open" else given[-1] == -1  # else the path begins at an open folder
+        # the last number of a change is -1 unless the path begins at an open folder; that of a truncation is a length
+        changed = given[2] & WRITES if event == "open" else event == "os.truncate" or given[-1] == -1
         if path and changed and not inside and "__pycache__" not in os.fsdecode(path):
             raise Crossed(f"{event} {given}")
 

@@ -14,10 +14,8 @@ from pipeline.data.sources.base import Picture, Source, check_shape, table
 from pipeline.params import Data
 
 NAMES = ("train", "val", "test")
-MOST_RATIO, SMALL = (
-    200,
-    1 << 20,
-)  # an array that packs better is a bomb, or empty; up to MOST_RATIO * SMALL bytes are fine
+MOST_RATIO = 200  # an array that packs better is a bomb, or empty ...
+SMALL = 1 << 20  # ... but up to MOST_RATIO * SMALL bytes are fine
 
 
 @dataclass

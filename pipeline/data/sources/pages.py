@@ -20,7 +20,10 @@ def unpacked(path: Path, about: Any) -> tuple[int, int]:
             for number in range(about.num_columns):
                 column = about.row_group(group).column(number)
                 first = column.dictionary_page_offset if column.has_dictionary_page else None
-                start = min(o for o in (first, column.data_page_offset) if o)
+                starts = [o for o in (first, column.data_page_offset) if o]
+                if not starts:
+                    raise ValueError(f"no page of its column {number} is said to be anywhere")
+                start = min(starts)
                 file.seek(start)
                 while file.tell() < start + column.total_compressed_size:
                     header = _structure(file, DEEPEST)

@@ -42,7 +42,7 @@ def accepts(path: Path) -> bool:
 
 
 def read(path: Path, data: Data, scratch: Path) -> Source:
-    """File names that begin with train, validation or test give the splits. Raises ValueError for columns that are missing."""
+    """Files called train-..., validation-... or test-... give the splits. Raises ValueError for columns that are missing."""
     files, labels, splits, groups, refs, names, known = parts(path), [], [], [], [], [], {}
     root = (path if path.is_dir() else path.parent).resolve()
     most = MOST_RATIO * max(sum(f.stat().st_size for f in files), SMALL)
@@ -158,6 +158,8 @@ def _group_column(file: Path, data: Data) -> str:
             f"data.source: {file.name} has a column for split or weight, which is not read beside image bytes; name the "
             "files after their splits (train-..., test-...), or write a table of paths"
         )
+    if names.count(asked.group) > 1:
+        raise ValueError(f"data.source: {file.name} has two columns {asked.group!r}; it has [{listed(names)}]")
     return asked.group if asked.group in names else ""
 
 

@@ -275,6 +275,13 @@ def test_two_columns_of_one_name_are_refused(tmp_path, refused, twice):
     assert "two columns of one name" in refused(tmp_path / "x.parquet")
 
 
+def test_two_columns_of_groups_are_refused(tmp_path, refused):
+    """It ended in a KeyError of Arrow."""
+    table = pa.table([[b"x"], [1], ["p"], ["q"]], names=["image", "label", "group", "group"])
+    pq.write_table(table, tmp_path / "x.parquet")
+    assert "has two columns 'group'" in refused(tmp_path / "x.parquet")
+
+
 def test_a_file_without_rows_is_refused(tmp_path, refused):
     path = stored(tmp_path / "x.parquet", pa.array([], pa.binary()), pa.array([], pa.int64()))
     assert "x.parquet has no rows" in refused(path)
