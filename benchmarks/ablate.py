@@ -72,6 +72,7 @@ CHANGES = (
     option("fit", "diffusion", "classes alike (balance 0), not 0.5", balance=0.0),
     option("fit", "diffusion", "no augmentation, not 0.15", augment=0.0),
     option("fit", "diffusion", "no dropout, not 0.1", dropout=0.0),
+    option("fit", "diffusion", "noise as published, [-1.2, 1.2], not [-0.4, 1.2]", noise=[-1.2, 1.2]),
     *(Change("arm", f"{name}, not diffusion", arm=name) for name in ("oversample", "duplicate", "classic", "real")),
     *(Change("arm", f"{name}, not diffusion", arm=name) for name in ("gmm", "translate", "cgan", "mixture", "cvae")),
     option("cvae", "cvae", "latent Gaussians as narrow as fitted (widen 0), not 10", widen=0.0),
