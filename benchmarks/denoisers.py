@@ -36,9 +36,7 @@ class Ours:
         o = options(width)
         net = _edm.UNet((SIDE, SIDE), CHANNELS, CLASSES, o)
         self.network = _edm.Denoiser(net, CLASSES, (SIDE, SIDE), CHANNELS, (), o)
-        compute = params.Compute(
-            accelerator="cpu", precision="auto", processes=1, threads=1, devices=1, num_nodes=1, strategy="auto"
-        )
+        compute = params.Compute(accelerator="cpu", precision="auto", processes=1, threads=1, devices=1, num_nodes=1)
         self.model = _edm.Diffusion(o, compute)
         self.model.shape, self.model.classes, self.model.flips = (SIDE, SIDE, CHANNELS), CLASSES, ()
         self.model.chosen, self.chunk = np.zeros(CLASSES, np.int64), self.model.chunk
@@ -132,9 +130,7 @@ class Training:
 @cache
 def side(name: str, small: bool) -> Ours | Peer:
     devices.set_threads(
-        params.Compute(
-            accelerator="cpu", precision="auto", processes=1, threads=1, devices=1, num_nodes=1, strategy="auto"
-        )
+        params.Compute(accelerator="cpu", precision="auto", processes=1, threads=1, devices=1, num_nodes=1)
     )
     devices.seed_everything(0)
     if name == "ours":
@@ -154,9 +150,7 @@ def count(name: str, small: bool) -> int:
 
 def auto() -> str:
     """What `precision: auto` comes to here."""
-    compute = params.Compute(
-        accelerator="cpu", precision="auto", processes=1, threads=1, devices=1, num_nodes=1, strategy="auto"
-    )
+    compute = params.Compute(accelerator="cpu", precision="auto", processes=1, threads=1, devices=1, num_nodes=1)
     return "bf16" if devices.precision(compute, SIDE) == "bf16-mixed" else "fp32"
 
 

@@ -58,9 +58,7 @@ def setting(steps: int, precision: str) -> Setting:
     block = shipped.classifier.model_copy(update={"widths": [16, 32, 64], "fold": 1, "batch": 32, "steps": steps})
     chosen = settings(block, (SIDE, SIDE, 1), CLASSES, ROWS)
     batches = Batches(Rows.plain(images, y), CLASSES, chosen.batch, steps, seed=0)
-    compute = Compute(
-        accelerator="cpu", precision=precision, processes=1, threads=1, devices=1, num_nodes=1, strategy="auto"
-    )
+    compute = Compute(accelerator="cpu", precision=precision, processes=1, threads=1, devices=1, num_nodes=1)
     held, labels = pictures(VAL, SIDE, 1)
     classes = tuple(str(c) for c in range(CLASSES))
     columns = table(id=[str(i) for i in range(VAL)], label=[classes[c] for c in labels], split=["val"] * VAL)

@@ -47,9 +47,7 @@ def digits() -> Digits:
 def judge(steps: int) -> Network:
     """A small classifier of the training rows, whose features are the space that distances are measured in."""
     devices.set_threads(
-        params.Compute(
-            accelerator="cpu", precision="auto", processes=1, threads=1, devices=1, num_nodes=1, strategy="auto"
-        )
+        params.Compute(accelerator="cpu", precision="auto", processes=1, threads=1, devices=1, num_nodes=1)
     )
     devices.seed_everything(0)
     sizes = {"size": SIDE, "channels": 3, "classes": CLASSES, "widths": (16, 32), "depth": 1, "fold": 2}

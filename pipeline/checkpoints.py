@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import random
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import monotonic
@@ -18,8 +19,17 @@ from pipeline import ranks
 
 State = dict[str, Any]  # tensors and plain values, in dicts, lists and tuples
 POINTS, STRIDE = 100, 10  # at so many points of a training its state is taken, and at most before each tenth step
-SECONDS = float(os.environ.get("CHECKPOINT_SECONDS", "25"))  # at least between two writings; changes no result
 DIGEST = hashlib.blake2b().digest_size
+
+
+def seconds(said: str) -> float:
+    """At least so many between two writings, which changes no result. Raises ValueError for what is no number from 0 on."""
+    if not re.fullmatch(r"\d+(\.\d*)?", said):
+        raise ValueError(f"CHECKPOINT_SECONDS is {said!r} in the environment; expected a number of seconds, 0 or more")
+    return float(said)
+
+
+SECONDS = seconds(os.environ.get("CHECKPOINT_SECONDS", "25"))
 
 
 class Part(Protocol):

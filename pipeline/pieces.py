@@ -67,10 +67,16 @@ def set_random_state(state: list[torch.Tensor]) -> None:
         torch.cuda.set_rng_state(state[1])
 
 
+OTHERS = {"bernoulli", "multinomial", "normal", "poisson", "randint", "randperm"} | {
+    f"{name}_" for name in ("bernoulli", "exponential", "normal", "random", "uniform")
+}  # what draws and would not be known
+
+
 class Drawn(TorchFunctionMode):
     """Inside, random numbers for a part of a batch are those that its rows have when they are drawn for all of it.
 
-    That holds for torch.rand and randn, their likes, and dropout (on CUDA, dropout draws others than outside).
+    That holds for torch.rand(*size) and randn, their likes, and F.dropout (on CUDA, dropout draws others than outside).
+    Raises NotImplementedError for what else draws.
     """
 
     def __init__(self, rows: torch.Tensor, whole: int) -> None:
@@ -78,7 +84,9 @@ class Drawn(TorchFunctionMode):
         self.rows, self.whole = rows, whole
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
+        kwargs, name = kwargs or {}, getattr(function, "__name__", "")
+        if name in OTHERS or (function in (torch.rand, torch.randn) and not args):
+            raise NotImplementedError(f"torch's {name} is not drawn for a whole batch here; pieces.Drawn says what is")
         if function in (torch.rand, torch.randn):
             size = args[0] if isinstance(args[0], (tuple, list)) else args
             if size[0] == len(self.rows):

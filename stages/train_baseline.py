@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from pipeline.params import Params
 from pipeline.samples import Samples
 from pipeline.seeds import derive
 from stages import Output, within
+
+if TYPE_CHECKING:
+    from pipeline.classifier.model import Settings
 
 
 def main(params: Params, train: Path, val: Path, views: Path, out: Output, unfinished: Path | None = None) -> None:
@@ -28,20 +32,23 @@ def main(params: Params, train: Path, val: Path, views: Path, out: Output, unfin
         (f"teacher{k}", fold != k) for k in range(params.teachers.folds)
     ]
     jobs = [(params, settings, name, mask, train, val, views, out, within(unfinished, name)) for name, mask in members]
-    curves = processes.spread(
+    done = processes.spread(
         train_one,
         jobs,
         devices.workers(params.compute),
         "baseline and teachers",
         len(jobs) * settings.steps,
     )
-    judge(params, rows, Samples.load(val), fold, out)
-    (out / "curves.json").write_text(json.dumps({name: c for (name, _), c in zip(members, curves, strict=True)}))
+    learnt = {name: one for (name, _), one in zip(members, done, strict=True)}
+    (out / "curves.json").write_text(json.dumps({name: one["curve"] for name, one in learnt.items()}))
+    said = judge(params, rows, Samples.load(val), fold, out)
+    said["slowed"] = {name: one["slowed"] for name, one in learnt.items()}
+    (out / "teachers.json").write_text(json.dumps(said, indent=1))
 
 
 def train_one(
     params: Params,
-    settings: object,
+    settings: "Settings",
     name: str,
     mask: np.ndarray,
     train: Path,
@@ -50,8 +57,8 @@ def train_one(
     out: Path,
     kept: Path | None,
     report: Callable,
-) -> list[dict]:
-    """Train on the real rows where `mask` is true and save under `name`; returns the curve."""
+) -> dict[str, Any]:
+    """Train on the real rows where `mask` is true and save under `name`; returns its curve and whether it was slowed."""
     from pipeline.classifier import predict
     from pipeline.classifier.train import train as fit
 
@@ -78,11 +85,14 @@ def train_one(
         kept,
     )
     predict.save(network, settings, out / name)
-    return curve
+    return {"curve": curve, "slowed": network.slowed}
 
 
-def judge(params: Params, rows: Samples, val: Samples, fold: np.ndarray, out: Path) -> None:
-    """Temperatures fitted on validation, each real row's probabilities from the teacher that never saw it, and features."""
+def judge(params: Params, rows: Samples, val: Samples, fold: np.ndarray, out: Path) -> dict[str, Any]:
+    """How sure the teachers are, at temperatures fitted on validation, of rows that they never saw, and how often right.
+
+    Writes each real row's probabilities from the teacher that never saw it, and its features.
+    """
     from pipeline import devices
     from pipeline.classifier import predict
     from pipeline.evaluation.scores import ece, reliability
@@ -96,10 +106,9 @@ def judge(params: Params, rows: Samples, val: Samples, fold: np.ndarray, out: Pa
         held[fold == k] = predict.probabilities(logits[fold == k], temperatures[k])
         features.append(seen)
     np.savez(out / "judgement.npz", fold=fold, held=held, features=np.stack(features))
-    said = {
+    return {
         "temperatures": temperatures,
         "held_out_accuracy": float((held.argmax(1) == rows.y).mean()),
         "held_out_ece": ece(held, rows.y),
         "reliability": reliability(held[None], rows.y),
     }
-    (out / "teachers.json").write_text(json.dumps(said, indent=1))

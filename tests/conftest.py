@@ -75,6 +75,4 @@ def real() -> Path:
 
 @pytest.fixture(scope="session")
 def compute() -> params.Compute:
-    return params.Compute(
-        accelerator="cpu", precision="auto", processes="auto", threads=1, devices=1, num_nodes=1, strategy="auto"
-    )
+    return params.Compute(accelerator="cpu", precision="auto", processes="auto", threads=1, devices=1, num_nodes=1)

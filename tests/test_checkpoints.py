@@ -272,3 +272,10 @@ def test_a_generator_that_was_killed_between_its_last_step_and_its_end_goes_on(a
     assert other.fit(toy(), 1, unfinished=tmp_path) == curve
     pairs = zip(one.networks[0].state_dict().values(), other.networks[0].state_dict().values(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("said", ["soon", "-1", "", "nan"])
+def test_a_pause_that_is_no_number_is_named(said):
+    with pytest.raises(ValueError, match=f"CHECKPOINT_SECONDS is {said!r} in the environment; expected a number"):
+        checkpoints.seconds(said)
+    assert checkpoints.seconds("0") == 0 and checkpoints.seconds("2.5") == 2.5

@@ -213,3 +213,23 @@ def test_a_network_is_asked_about_fewer_rows_at_a_time(toy, caplog):
     assert seen == [64, 32, 16, 16, 16, 16, 16, 8] and "16 rows at a time" in caplog.text
     for a, b in zip(whole, pieced, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda x: torch.bernoulli(x.abs().clamp(0, 1)),
+        lambda x: torch.randint(2, x.shape),
+        lambda x: torch.empty_like(x).normal_(),
+        lambda x: torch.randperm(len(x)),
+        lambda x: torch.rand(size=x.shape),
+    ],
+)
+def test_a_draw_that_would_differ_from_that_for_the_whole_batch_is_refused(draw):
+    x = torch.zeros(4, 3)
+    draw(x)
+    refused = pytest.raises(
+        NotImplementedError, match=r"is not drawn for a whole batch here; pieces\.Drawn says what is"
+    )
+    with refused, pieces.Drawn(torch.arange(4), 8):
+        draw(x)

@@ -254,4 +254,3 @@ class Compute(Block):
     processes: Auto | Annotated[int, Field(ge=1, le=1024)]
     devices: Auto | Annotated[int, Field(ge=1, le=1024)]
     num_nodes: Annotated[int, Field(ge=1, le=1024)]
-    strategy: Literal["auto", "ddp"]

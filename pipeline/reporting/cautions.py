@@ -16,6 +16,11 @@ def warnings(run: "Run") -> list[str]:
         for a, r in run.records.items()
         if r["slowed"]
     ]
+    slowed += [
+        f"{name}: training diverged and went on at half the learning rate"
+        for name, once in run.teachers["slowed"].items()
+        if once
+    ]
     cut = [
         f"arm {a}: there was not memory for whole batches, which were learnt from in up to {max(r['micro_batches'])} "
         f"pieces, in seeds {', '.join(str(s) for s, n in zip(r['seeds'], r['micro_batches'], strict=True) if n > 1)}"

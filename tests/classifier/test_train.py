@@ -230,7 +230,6 @@ def test_an_accelerator_that_is_absent_is_refused():
                 threads=1,
                 devices=1,
                 num_nodes=1,
-                strategy="auto",
             )
         )
 
@@ -249,9 +248,7 @@ def test_workers_take_the_gpus_of_a_machine_in_turn(monkeypatch, gpus, cores, pl
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     monkeypatch.setattr(devices, "cores", lambda: cores)
-    compute = Compute(
-        accelerator="auto", precision="auto", processes="auto", threads=1, devices=1, num_nodes=1, strategy="auto"
-    )
+    compute = Compute(accelerator="auto", precision="auto", processes="auto", threads=1, devices=1, num_nodes=1)
     for number, place in enumerate(places):
         monkeypatch.setattr(processes, "_number", number)
         assert str(devices.device(compute)) == place
@@ -273,9 +270,7 @@ def test_a_cpu_trains_in_bf16_where_that_is_faster_or_asked_for(monkeypatch, ask
     from pipeline import devices
 
     monkeypatch.setattr(devices, "has_bf16", lambda: instructions)
-    compute = Compute(
-        accelerator="cpu", precision=asked, processes="auto", threads=1, devices=1, num_nodes=1, strategy="auto"
-    )
+    compute = Compute(accelerator="cpu", precision=asked, processes="auto", threads=1, devices=1, num_nodes=1)
     assert devices.precision(compute, side) == expected
 
 

@@ -185,7 +185,10 @@ def finished(shipped, shares=SHARES, rows=60, **change) -> runs.Run:
         "losses": {"nothing": [], "cvae": [{"step": 10, "loss": 2.0}, {"step": 20, "loss": 1.0}]},
         "selections": {g: summary(made[g]) for g in ("nothing", "cvae")},
         "copies": audited(),
-        "teachers": {"held_out_accuracy": 0.8, "held_out_ece": 0.1, "reliability": [(0.5, 0.4, 0.5), (0.9, 1.0, 0.5)]},
+        "teachers": {
+            **{"held_out_accuracy": 0.8, "held_out_ece": 0.1, "reliability": [(0.5, 0.4, 0.5), (0.9, 1.0, 0.5)]},
+            "slowed": {"baseline": False, "teacher0": False},
+        },
         "fidelity": pd.DataFrame(fidelity, columns=["generator", "class", "space", "metric", "value", "spread"]),
         "train": real,
         "synthetic": {g: made[g] for g in ("nothing", "cvae")},
@@ -254,6 +257,12 @@ def test_an_arm_that_was_trained_at_half_the_rate_is_told(run):
     told = [w for w in runs.facts(replace(run, records=records))["warnings"] if "half the learning rate" in w]
     assert told == ["arm cvae: training diverged and went on at half the learning rate, in seeds 1, 4"]
     assert not any("half the learning rate" in w for w in runs.facts(run)["warnings"])
+
+
+def test_a_teacher_that_was_trained_at_half_the_rate_is_told(run):
+    teachers = run.teachers | {"slowed": {"baseline": False, "teacher0": True}}
+    told = [w for w in runs.facts(replace(run, teachers=teachers))["warnings"] if "half the learning rate" in w]
+    assert told == ["teacher0: training diverged and went on at half the learning rate"]
 
 
 def test_an_arm_and_a_generator_that_were_trained_in_pieces_are_told(run):
