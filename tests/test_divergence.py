@@ -208,7 +208,7 @@ def test_nothing_is_searched_for_generators_that_failed(place, monkeypatch):
         (root / "models" / name / "generator.json").write_text(json.dumps(told))
     asked = []
     monkeypatch.setattr(search, "Trials", lambda *_: None)
-    monkeypatch.setattr(search, "ranked", lambda trials, names, table: asked.extend(names) or [])
+    monkeypatch.setattr(search, "best_first", lambda trials, names, table: asked.extend(names) or [])
     monkeypatch.setattr(search.processes, "warm", lambda *_: None)
     given = [root / part for part in ("train", "pool", "val", "views", "models", "baseline", "encoder")]
     search.main(settled, *given, root / "out")
