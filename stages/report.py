@@ -88,10 +88,9 @@ def read_run(
 
     `code` names the versions of this project and of what it needs.
     """
-    settings = settings_hash(params)
-    params, _ = trained(params, models / "arms")
+    arms = trained(params, models / "arms")[0].compared
     with np.load(results / "evaluation" / "predictions.npz", allow_pickle=False) as file:
-        y, predicted = file["y"], {a: file[f"arm_{a}"] for a in params.compared}
+        y, predicted = file["y"], {a: file[f"arm_{a}"] for a in arms}
     fidelity, verdict = results / "fidelity.csv", read(results / "evaluation" / "verdict.json")
     return runs.Run(
         params=params,
@@ -99,14 +98,14 @@ def read_run(
         about=read(about / "audit.json"),
         verdict=verdict,
         code=code,
-        openings=opened(before, noted, verdict["test"]["fingerprint"], settings),
+        openings=opened(before, noted, verdict["test"]["fingerprint"], settings_hash(params)),
         choices=read(results / "evaluation" / "choices.json"),
         scores=read_scores(results / "evaluation" / "scores.csv"),
         y=y,
         predicted=predicted,
         reliability=csvs.read(results / "evaluation" / "reliability.csv", ("arm",), ()),
-        records={a: read(models / "arms" / a / "record.json") for a in params.compared},
-        curves=pd.concat([csvs.read(models / "arms" / a / "curves.csv", ("arm",), POINTS) for a in params.compared]),
+        records={a: read(models / "arms" / a / "record.json") for a in arms},
+        curves=pd.concat([csvs.read(models / "arms" / a / "curves.csv", ("arm",), POINTS) for a in arms]),
         generators={g: fitted(models / "generators" / g) for g in params.made},
         losses={g: read(models / "generators" / g / "curve.json") for g in params.made},
         selections={g: read(selected / g / "summary.json") for g in params.made},

@@ -1,6 +1,7 @@
 """search: how each generator's rows are best used, tried on validation with training seeds and rows that no arm sees."""
 
 import json
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline import csvs, processes
+from pipeline.errors import Diverged
 from pipeline.evaluation.utility import gain, likelihood
 from pipeline.generators.base import failure
 from pipeline.params import GUIDING, HELDBACK, Params, banded, borrowing, guided
@@ -26,6 +28,7 @@ from stages.retrain import Real, added_rows, learn, settle, synthetic_rows
 if TYPE_CHECKING:
     from pipeline.classifier.model import Settings
 
+log = logging.getLogger("stages")
 Found = dict[str, Any]  # settings that differ from what params say
 
 
@@ -197,7 +200,7 @@ def train_one(
 ) -> np.ndarray:
     """Probabilities (N, K) of the validation rows after training with these rows, with a seed of the search's own.
 
-    At the temperature that suits these rows best, so that more or less caution is no gain.
+    At the temperature that suits these rows best, so that more or less caution is no gain. All classes alike if it diverged.
     """
     from pipeline.classifier import predict
 
@@ -205,6 +208,10 @@ def train_one(
     arm, recipe = settle(params, arm, found)
     chosen = added_rows(params, arm, recipe, Samples.load(source.train), [Samples.load(rows)])
     made, seed = synthetic_rows(recipe, [(rows, chosen[0])]), derive(params.seed, "search", number)
-    said = learn(params, settings, recipe, seed, made, source, report, kept)[2]
+    try:
+        said = learn(params, settings, recipe, seed, made, source, report, kept)[2]
+    except Diverged as error:
+        log.warning("warning: a trial of %s counts as one that knows nothing: %s", name, error)
+        return np.full((len(Samples.load(source.val)), settings.classes), 1 / settings.classes)
     logits = np.log(np.maximum(said, 1e-12))
     return predict.probabilities(logits, predict.fit_temperature(logits, Samples.load(source.val).y))

@@ -10,10 +10,11 @@ import pytest
 
 from pipeline import generators, params
 from pipeline.data import splits
+from pipeline.errors import Diverged
 from pipeline.params.sections import Cap
 from pipeline.samples import Facts, Samples
 from pipeline.seeds import derive
-from stages import search, train_baseline, train_encoder
+from stages import retrain, search, train_baseline, train_encoder
 from stages.augment import write_banks
 
 SHIPPED = params.load(Path(params.__file__).parents[2] / "params.yaml")
@@ -172,6 +173,18 @@ def test_a_search_writes_what_it_tried_and_found_and_leaves_nothing_else(small, 
     assert {p.name for p in (tmp_path / "one").iterdir()} == {"tried.csv", *(f"{n}.json" for n in found)}
     for file in (tmp_path / "one").iterdir():
         assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes()
+
+
+def test_a_trial_that_diverges_is_not_taken_and_the_search_goes_on(small, places, monkeypatch, caplog):
+    def learn(*_):
+        raise Diverged("the loss of Training is nan by step 2")
+
+    monkeypatch.setattr(search, "learn", learn)
+    source = retrain.Real(places["train"], places["val"], places["views"])
+    settings = SimpleNamespace(classes=3)
+    said = search.train_one(small, settings, "translate", {}, 0, places["pool"], source, None, None)
+    assert np.array_equal(said, np.full((15, 3), 1 / 3))
+    assert "a trial of translate counts as one that knows nothing: the loss of Training is nan" in caplog.text
 
 
 @pytest.mark.parametrize(("ratio", "differs"), [(1.0, False), (10.0, True)])

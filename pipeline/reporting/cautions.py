@@ -51,7 +51,8 @@ def failed(run: "Run") -> list[str]:
             without = [
                 a
                 for a, arm in run.params.compared.items()
-                if any(run.params.generators[g].model == name for g in arm.generators if g in run.params.generators)
+                if a in run.records
+                and any(run.params.generators[g].model == name for g in arm.generators if g in run.params.generators)
             ]
             found.append(
                 f"generator {name} failed and made no rows: {about['reason']}; arms that learnt without its rows: "

@@ -71,7 +71,7 @@ def facts(run: Run) -> dict:
     metrics = tables.summarise(run.scores, block.confidence)
     settings = next(iter(run.records.values()))["settings"]
     pooled = run.params.has_pool  # without a pool nothing is missed by leaving out the arms that learn from it
-    skipped = [a for a, arm in run.params.arms.items() if a not in run.records and (pooled or arm.also != POOL)]
+    skipped = [a for a, arm in run.params.arms.items() if a not in run.params.compared and (pooled or arm.also != POOL)]
     price = cost.sentence(run.times, run.records, found["chosen_arm"], found["best_control"])
     return {
         "verdict": found,
