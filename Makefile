@@ -26,7 +26,7 @@ export: setup
 	@dvc status --quiet || { echo "the run is not finished or not up to date (dvc status says why): run make repro first" >&2; exit 2; }
 	@python -m stages export data/real/train data/real/val data/selected models results/search results/evaluation reports pyproject.toml export
 
-# The history of one row, real or synthetic, and its picture made again: make row ID=<an id of a table or a manifest>
+# The history of one row, real or synthetic, and its picture made again: make row ID=<an id of a table, or a path of a manifest>
 row: setup
 	@python -m stages row '$(ID)' data/real/train data/selected/pool data/selected models/generators results/search .work/rows
 

@@ -1,7 +1,7 @@
 """row: the whole history of one row by its id, and of a synthetic one the picture made again from its seed. Run: make row ID=...
 
-It is no part of the graph: nothing depends on it. An id stands in data/selected/<generator>/table.parquet, in
-export/synthetic/manifest.csv, and is the name of an exported picture.
+It is no part of the graph: nothing depends on it. An id stands in data/selected/<generator>/table.parquet, and is the name
+of an exported picture, whose path in export/synthetic/manifest.csv does as well.
 """
 
 import json
@@ -24,6 +24,7 @@ log = logging.getLogger("stages")
 def main(
     params: Params, name: str, train: Path, pool: Path, selected: Path, models: Path, search: Path, out: Path
 ) -> None:
+    name = Path(name).stem if name.endswith(".png") else name
     generator = name.rsplit("-", 2)[0]
     folder = there(selected) / generator if generator in params.generators else there(train)
     rows, place = find(name, folder)

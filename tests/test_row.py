@@ -33,7 +33,7 @@ def run(tmp_path_factory, toy, shipped):
 
     def ask(name: str) -> dict:
         row.main(shipped, name, *(root / n for n in ("train", "pool", "selected", "models", "search", "out")))
-        return json.loads((root / "out" / f"{name}.json").read_text())
+        return json.loads((root / "out" / f"{name.removeprefix('b/').removesuffix('.png')}.json").read_text())
 
     return ask, root, Samples.load(root / "selected" / "gmm"), train
 
@@ -48,6 +48,12 @@ def test_a_synthetic_row_is_made_again_to_the_byte(run):
         assert told["options"]["components"] == 128 and "distance" not in told, "what is not known is not told"
         with Image.open(root / "out" / f"{name}.png") as picture:
             assert np.array_equal(np.asarray(picture), made.images[place].squeeze())
+
+
+def test_a_path_of_a_manifest_does_as_well_as_an_id(run):
+    ask, _, made, _ = run
+    name = made.table["id"][0]
+    assert ask(f"b/{name}.png") == ask(name)
 
 
 def test_a_real_row_says_where_it_came_from(run):
