@@ -183,7 +183,7 @@ class NetworkGenerator(base.Generator):
     def _save(self, folder: Path) -> None:
         states = [network.state_dict() for network in self.networks]
         weights = {f"{i}.{k}": v.contiguous().cpu() for i, state in enumerate(states) for k, v in state.items()}
-        save_file(weights, folder / "weights.safetensors")
+        save_file(weights, folder / "weights.safetensors", base.MARK)
 
     def _load(self, folder: Path, state: dict[str, Any], real: Samples) -> None:
         self.flips, self.chosen, self.points = tuple(state["flips"]), np.array(state["chosen"]), state["points"]

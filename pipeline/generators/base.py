@@ -22,6 +22,14 @@ def quiet(count: int, note: str = "") -> None:
 Judge = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
+# Stands in the header of every file of weights: whether they hold copies is known only once rows of theirs were audited. One
+# key, for safetensors writes several in any order.
+MARK = {
+    "sharing": "fitted on real pictures, which these weights may remember: not to be shared before the copy audit allows it, "
+    "which writes `refused` into the summary.json of this generator's selected rows"
+}
+
+
 def failure(folder: Path) -> str:
     """Why nothing could be fitted that would lie in this folder; empty if it was, or if nobody asked for it."""
     return json.loads((folder / "generator.json").read_text()).get("reason", "")

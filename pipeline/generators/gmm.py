@@ -75,7 +75,7 @@ class Model(base.Generator):
         return {"components": len(self.arrays["basis"]), "gaussians": np.bincount(y, minlength=self.classes).tolist()}
 
     def _save(self, folder: Path) -> None:
-        save_file(self.arrays, folder / "weights.safetensors")
+        save_file(self.arrays, folder / "weights.safetensors", base.MARK)
 
     def _load(self, folder: Path, state: dict[str, Any], real: Samples) -> None:
         file = folder / "weights.safetensors"

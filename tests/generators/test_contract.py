@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
 from pipeline import generators, params
-from pipeline.generators.base import Generator
+from pipeline.generators.base import MARK, Generator
 from pipeline.samples import Samples
 
 Build = Callable[[], Generator]
@@ -115,12 +116,17 @@ def test_saved_options_can_be_read_by_a_person_and_must_match(fitted, build, rea
         build().load(tmp_path / "model", real)
 
 
-def damaged(fitted: Generator, folder: Path) -> Path:
+def weights_of(fitted: Generator, folder: Path) -> Path:
     """Where a saved family keeps its weights; the test is over for a family that has none."""
     fitted.save(folder)
     if not (folder / "weights.safetensors").exists():
         pytest.skip("keeps rows, not weights")
     return folder / "weights.safetensors"
+
+
+def test_weights_carry_the_warning_that_they_may_hold_copies(fitted, tmp_path):
+    with safe_open(weights_of(fitted, tmp_path / "model"), "numpy") as weights:
+        assert weights.metadata() == MARK and "not to be shared" in MARK["sharing"]
 
 
 def test_weights_that_were_cut_short_are_named_with_what_to_do(fitted, build, real, tmp_path):
@@ -148,7 +154,7 @@ class Touch:
 
 
 def test_weights_that_would_run_something_when_unpickled_are_refused_and_run_nothing(fitted, build, real, tmp_path):
-    file, trap = damaged(fitted, tmp_path / "model"), tmp_path / "owned"
+    file, trap = weights_of(fitted, tmp_path / "model"), tmp_path / "owned"
     torch.save({"weights": Touch(trap)}, file)
     with pytest.raises(ValueError, match=r"weights\.safetensors is damaged"):
         build().load(tmp_path / "model", real)
