@@ -51,6 +51,15 @@ def option(group: str, name: str, text: str, **values: Any) -> Change:
     return Change(group, text, {f"generators.{name}.{k}": v for k, v in values.items()}, name, name)
 
 
+RULES = (
+    ("no band", {"selection.band": [0.0, 1e6]}),
+    ("no third_class", {"selection.third_class": 1.0}),
+    ("no look for copies, in the choice of weights neither", {"selection.copy_false_alarms": 0.0}),
+    (
+        "no rule at all",
+        {"selection.band": [0.0, 1e6], "selection.third_class": 1.0, "selection.copy_false_alarms": 0.0},
+    ),
+)
 CHANGES = (
     use("weight 1.0, not 0.3", weight=1.0),
     use("share 0.65 and weight 1.0, not 0.5 and 0.3", share=0.65, weight=1.0),
@@ -59,10 +68,11 @@ CHANGES = (
     Change("use", "dose sqrt, not full", {"arms.diffusion.dose": "sqrt"}),
     Change("use", "dose quarter, not full", {"arms.diffusion.dose": "quarter"}),
     Change("use", "labels mixed up", {"arms.diffusion.use": "shuffled"}),
-    Change("selection", "none: every row may be used", {"arms.diffusion.use": "all"}),
-    Change("selection", "no band", {"selection.band": [0.0, 1e6]}),
-    Change("selection", "no third_class", {"selection.third_class": 1.0}),
-    Change("selection", "no look for copies, in the choice of weights neither", {"selection.copy_false_alarms": 0.0}),
+    *(
+        Change("selection", f"{name}: {text}", keys, name, name)
+        for name in ("diffusion", "cvae", "cgan")
+        for text, keys in RULES
+    ),
     Change("drawing", "other rows of the same model", {"arms.diffusion.rows": "redrawn"}),
     option("drawing", "diffusion", "guidance 1.5, not 1", guidance=1.5),
     option("drawing", "diffusion", "churn 20, not 0", churn=20.0),
