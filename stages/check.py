@@ -32,7 +32,9 @@ def main(params: Params) -> None:
     ]
     for name in params.generators:
         try:
-            generators.build(borrowing(params.generators, name), params.compute, name)
+            model = generators.build(borrowing(params.generators, name), params.compute, name)
+            if name in params.made:
+                model.ready()
         except ValueError as error:
             mistakes.append(str(error))
     if mistakes:

@@ -17,7 +17,7 @@ import pandas as pd
 from pipeline import csvs
 from pipeline.params import Arm, Params, Recipe, pick
 from pipeline.processes import Progress
-from pipeline.reporting import cards, portable
+from pipeline.reporting import cards, copies, portable
 from pipeline.samples import Samples
 from stages import Output
 from stages.evaluate import read_scores
@@ -158,6 +158,7 @@ def write_set(
             "weights": hashes[g],
             "rows": len(made),
             "summary": read(selected / g / "summary.json"),
+            "promise": copies.promise(read(generators / g / "generator.json")),
         }
         for g, made in kept
     ]

@@ -298,6 +298,17 @@ def test_an_arm_of_two_generators_hands_on_rows_of_both(tmp_path: Path, quick: N
     assert set(manifest.loc[manifest["generator"] == "cgan", "generator_weights_sha256"]) == {""}
 
 
+def test_the_card_tells_an_epsilon_and_what_it_does_not_cover(tmp_path: Path, quick: None) -> None:
+    finish(tmp_path)
+    said = {"epsilon": 7.9965, "delta": 0.00034, "rows": 28, "secret": True}
+    write(tmp_path / "models/generators/cvae/generator.json", {"guarantee": said})
+    page = (hand_on(tmp_path, tmp_path / "export") / "synthetic/DATASET_CARD.md").read_text()
+    assert "It was fitted with differential privacy, epsilon 8.00 at delta 3.4e-04" in page
+    assert (
+        "k rows it is about k times that epsilon. Not covered are" in page and "cannot be repeated to the byte." in page
+    )
+
+
 @pytest.mark.parametrize("case", ["no candidate", "no row learnt from"])
 def test_without_synthetic_rows_there_is_only_the_model(case: str, tmp_path: Path, quick: None) -> None:
     if case == "no candidate":

@@ -213,7 +213,9 @@ def test_the_quick_profile_leaves_out_the_arms_it_names_and_auto_is_quick_for_th
     skip = {f"arms.{name}.quick": False for name in ("real", "diffusion")}
     loaded = params.load(changed(tmp_path, {"profile": profile, "data.source": source, **skip}))
     left = {"oversample_sqrt", "oversample", "duplicate", "classic", "smote", "cvae", "cgan"}
-    assert set(loaded.compared) == (left if quick else set(loaded.arms) - {"autoregressive", "pool", "pool_diffusion"})
+    assert set(loaded.compared) == (
+        left if quick else set(loaded.arms) - {"autoregressive", "private", "pool", "pool_diffusion"}
+    )
     assert list(loaded.compared) == [name for name in loaded.arms if name in loaded.compared]
     assert all(arm is loaded.arms[name] for name, arm in loaded.compared.items())
 
@@ -377,7 +379,7 @@ def test_only_generators_that_arms_ask_for_are_made_and_those_whose_models_they_
     quick = params.load(changed(tmp_path, {"profile": "quick"}))
     assert "translate" not in quick.made and "gmm" not in quick.made and {"cvae", "nothing"} <= set(quick.made)
     skipped = {"profile": "full", "arms.autoregressive.role": "skip"}
-    assert set(params.load(changed(tmp_path, skipped)).made) == set(quick.generators) - {"autoregressive"}
+    assert set(params.load(changed(tmp_path, skipped)).made) == set(quick.generators) - {"autoregressive", "private"}
     asked = {f"arms.{name}.role": "skip" for name, arm in quick.arms.items() if "diffusion" in (arm.rows, arm.also)}
     made = params.load(changed(tmp_path, {"profile": "full", **asked})).made
     assert {"translate", "diffusion"} <= set(made), "translate draws from it"

@@ -60,6 +60,10 @@ class Generator(ABC):
         self.shape: tuple[int, int, int] = (0, 0, 0)
         self.classes: int = 0
 
+    def ready(self) -> None:
+        """Raises ValueError if something that fitting needs is not installed."""
+        return
+
     def steps(self, real: Samples) -> int:
         """How many steps `fit` will report; zero where there is nothing to wait for."""
         return 0

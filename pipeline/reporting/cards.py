@@ -153,8 +153,9 @@ def score(found: Mapping, metric: str) -> str:
 def dataset_page(run: Run, arm: str, counts: Mapping[str, Mapping], sources: Sequence[Mapping], left_out: int) -> str:
     """DATASET_CARD.md of the rows that `arm` learnt from.
 
-    `counts` holds by class its folder and rows; `sources` of each generator its name, family, hash of the weights, rows and
-    the summary of its selection; `left_out` how many rows the arm learnt from though selection had dropped them.
+    `counts` holds by class its folder and rows; `sources` of each generator its name, family, hash of the weights, rows,
+    the summary of its selection and what is promised of it; `left_out` how many rows the arm learnt from though selection
+    had dropped them.
     """
     rows = pd.DataFrame([{"class": plain(c), **found} for c, found in counts.items()])
     selection = tables.selection_table({s["name"]: s["summary"] for s in sources})

@@ -48,6 +48,31 @@ def said(line: Mapping) -> str:
     return tables.share(*(line[k] for k in ("value", "ci_low", "ci_high")), "")
 
 
+def promises(generators: Mapping[str, Mapping]) -> list[str]:
+    """Per generator that was fitted with differential privacy, what is promised and what is not."""
+    return [f"{name}: {said}." for name, about in generators.items() if (said := promise(about))]
+
+
+def promise(fitted: Mapping) -> str:
+    """`fitted` is what generator.json holds; empty for a generator that promises nothing."""
+    if "guarantee" not in fitted:
+        return ""
+    said = fitted["guarantee"]
+    source = (
+        "The noise came from the operating system, so this fit cannot be repeated to the byte"
+        if said["secret"]
+        else "The noise was drawn from `seed` in params.yaml: nothing is promised against anybody who knows or guesses that "
+        "number; `secret: true` draws it from the operating system instead"
+    )
+    return (
+        f"fitted with differential privacy, epsilon {said['epsilon']:.2f} at delta {said['delta']:.1e}, which bounds what "
+        f"its weights, and all rows drawn from them, tell of any one of the {said['rows']} training rows. Of one person with "
+        "k rows it is about k times that epsilon. Not covered are how many rows were drawn of which class and which of them "
+        "were kept, for that was decided by looking at real rows, nor what reports and manifests say of them, nor "
+        f"classifiers. {source}"
+    )
+
+
 def sentences(summaries: Mapping[str, Mapping], chosen: Collection[str], false_alarms: float) -> list[str]:
     """Per generator what the search for copies found, at which thresholds and with how many false alarms.
 

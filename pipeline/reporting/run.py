@@ -130,6 +130,7 @@ def generated(run: Run) -> dict[str, Any]:
         "copies_said": copies.sentences(
             run.selections, cautions.selected_from(run.params), run.params.selection.copy_false_alarms
         ),
+        "promises": copies.promises(run.generators),
         "search": tables.search_table(run.tried),
         "pool": data.pool_table(run.pool),
         "pool_trials": data.pool_trials(run.pool),

@@ -218,9 +218,9 @@ def automatic_table(
         "classifier.steps": settings["steps"],
     } | {
         f"generators.{g}": f"{s['steps']} steps, {s['parameters']:,} parameters"
-        + (", begun again because its rows were all alike" if s["restarts"] else "")
-        + (", at half the learning rate from where it diverged" if s["slowed"] else "")
-        + (f", each batch in {s['micro_batches']} pieces for want of memory" if s["micro_batches"] > 1 else "")
+        + (", begun again because its rows were all alike" if s.get("restarts") else "")
+        + (", at half the learning rate from where it diverged" if s.get("slowed") else "")
+        + (f", each batch in {s['micro_batches']} pieces for want of memory" if s.get("micro_batches", 1) > 1 else "")
         for g, s in generators.items()
         if "steps" in s
     }

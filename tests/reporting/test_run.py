@@ -275,3 +275,20 @@ def test_an_arm_and_a_generator_that_were_trained_in_pieces_are_told(run):
     automatic = facts["automatic"].set_index("key")["value"]
     assert automatic["generators.cvae"].endswith("each batch in 8 pieces for want of memory")
     assert not any("memory" in w for w in runs.facts(run)["warnings"])
+
+
+@pytest.mark.parametrize("secret", [False, True])
+def test_an_epsilon_is_told_with_what_it_does_not_cover(run, secret):
+    said = {"epsilon": 7.9965, "delta": 0.00034, "rows": 288, "secret": secret}
+    private = {"steps": 9, "parameters": 99, "guarantee": said}
+    facts = runs.facts(replace(run, generators=run.generators | {"private": private}))
+    (line,) = facts["promises"]
+    assert line.startswith("private: fitted with differential privacy, epsilon 8.00 at delta 3.4e-04")
+    assert "any one of the 288 training rows" in line and "k rows it is about k times" in line
+    assert "which of them were kept" in line and "nor classifiers" in line and "anonym" not in line
+    assert ("nothing is promised against anybody who knows" in line) is not secret
+    assert ("cannot be repeated" in line) is secret and line.endswith(".") and not line.endswith("..")
+    assert line in html.digest(facts)
+    automatic = facts["automatic"].set_index("key")["value"]
+    assert automatic["generators.private"] == "9 steps, 99 parameters"
+    assert runs.facts(run)["promises"] == []
