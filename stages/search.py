@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -52,45 +53,64 @@ def main(
         processes.warm(__name__, "pipeline.classifier.train")
         with TemporaryDirectory(dir=out) as folder:
             trials = Trials(params, train, pool, val, views, models, (baseline, encoder), Path(folder), unfinished)
-            recipes = params.search.space.recipe
-            for name, start in best_first(trials, names, table):
-                found[name] = climb(trials, name, start, table, recipes)
-                recipes = [r for r in recipes if r == found[name].get("recipe")]
+            climbs = best_first(trials, names)
+            climb(trials, climbs)
+        found |= {one.name: one.found for one in climbs}
+        table = [one.table[0] for one in climbs] + [row for one in climbs for row in one.table[1:]]
     for name, settings in found.items():
         (out / f"{name}.json").write_text(json.dumps(settings))
     csvs.write(pd.DataFrame(table, columns=COLUMNS), out / "tried.csv")
 
 
-def best_first(trials: "Trials", names: Sequence[str], table: list[dict]) -> list[tuple[str, np.ndarray]]:
+@dataclass
+class Climb:
+    """What was found so far for a generator, what its classifiers say with it, and all that was tried."""
+
+    name: str
+    said: np.ndarray
+    table: list[dict]
+    found: Found = field(default_factory=dict)
+
+
+def best_first(trials: "Trials", names: Sequence[str]) -> list[Climb]:
     """Each generator with what comes of its use as params have it, the best first; those beyond the budget are left out."""
     starts = [(name, trials.run(name, [{}])[0]) for name in names if trials.affords(1)]
-    y = trials.held.y
-    table += [{"generator": name, "likelihood": likelihood(said, y).mean(), "taken": True} for name, said in starts]
-    return sorted(starts, key=lambda start: -likelihood(start[1], y).mean())
+    means = [likelihood(said, trials.held.y).mean() for _, said in starts]
+    rows = [
+        {"generator": name, "likelihood": mean, "taken": True} for (name, _), mean in zip(starts, means, strict=True)
+    ]
+    return [Climb(*starts[i], [rows[i]]) for i in np.argsort([-mean for mean in means], kind="stable")]
 
 
-def climb(trials: "Trials", name: str, best: np.ndarray, table: list[dict], recipes: list[str]) -> Found:
-    """One key of the space after the other: the likeliest value that is surely better and has no fewer rows right.
+def climb(trials: "Trials", climbs: Sequence[Climb]) -> None:
+    """One key of the space after the other, each for all generators, so that a budget that ends leaves the last keys untried.
 
-    These recipes are tried instead of those of the space, and of doses those that come to other rows.
+    Of recipes, generators after the first try the one that it took; of doses, those that come to fewer rows.
     """
-    found: Found = {}
-    for key, values in (space(trials.params, name) | {"recipe": recipes}).items():
-        values = [dose for dose in values if trials.asks_less(dose)] if key == "dose" else values
-        tried = [found | spelt_out(trials.params, key, value) for value in values[: trials.affords(len(values))]]
-        if not tried:
-            continue
-        results = trials.run(name, tried)
-        gains = [gain(said, best, trials.held.y, trials.held.table["group"].to_numpy()) for said in results]
-        fit = [g["gain"] if g["gain"] > g["standard_error"] and g["correct"] >= 0 else -np.inf for g in gains]
-        taken = int(np.argmax(fit)) if max(fit) > 0 else None
-        for i, (value, said, g) in enumerate(zip(values, results, gains, strict=False)):
-            mean = likelihood(said, trials.held.y).mean()
-            row = {"generator": name, "key": key, "value": json.dumps(value), "likelihood": mean, "taken": i == taken}
-            table.append(row | g)
-        if taken is not None:
-            found, best = tried[taken], results[taken]
-    return found
+    for key in trials.params.search.space.model_dump():
+        for one in climbs:
+            values = space(trials.params, one.name).get(key, [])
+            if key == "recipe" and one is not climbs[0]:
+                values = [v for v in values if v == climbs[0].found.get("recipe")]
+            if key == "dose":
+                values = [v for v in values if trials.asks_less(v)]
+            if values := values[: trials.affords(len(values))]:
+                step(trials, one, key, values)
+
+
+def step(trials: "Trials", one: Climb, key: str, values: list) -> None:
+    """Tries these values; the likeliest that is surely better and has no fewer rows right is taken."""
+    tried = [one.found | spelt_out(trials.params, key, value) for value in values]
+    results = trials.run(one.name, tried)
+    gains = [gain(said, one.said, trials.held.y, trials.held.table["group"].to_numpy()) for said in results]
+    fit = [g["gain"] if g["gain"] > g["standard_error"] and g["correct"] >= 0 else -np.inf for g in gains]
+    taken = int(np.argmax(fit)) if max(fit) > 0 else None
+    for i, (value, said, g) in enumerate(zip(values, results, gains, strict=True)):
+        mean = likelihood(said, trials.held.y).mean()
+        row = {"generator": one.name, "key": key, "value": json.dumps(value), "likelihood": mean, "taken": i == taken}
+        one.table.append(row | g)
+    if taken is not None:
+        one.found, one.said = tried[taken], results[taken]
 
 
 def space(params: Params, name: str) -> dict[str, list]:

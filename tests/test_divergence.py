@@ -6,6 +6,7 @@ Run: python -m pytest tests/test_divergence.py
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -207,8 +208,8 @@ def test_nothing_is_searched_for_generators_that_failed(place, monkeypatch):
         told = {"reason": "it diverged"} if name in ("diffusion", "cvae") else {}
         (root / "models" / name / "generator.json").write_text(json.dumps(told))
     asked = []
-    monkeypatch.setattr(search, "Trials", lambda *_: None)
-    monkeypatch.setattr(search, "best_first", lambda trials, names, table: asked.extend(names) or [])
+    monkeypatch.setattr(search, "Trials", lambda *_: SimpleNamespace(params=settled))
+    monkeypatch.setattr(search, "best_first", lambda trials, names: asked.extend(names) or [])
     monkeypatch.setattr(search.processes, "warm", lambda *_: None)
     given = [root / part for part in ("train", "pool", "val", "views", "models", "baseline", "encoder")]
     search.main(settled, *given, root / "out")

@@ -53,19 +53,24 @@ class Judged:
         return np.stack([p, p])
 
 
+def climbed(trials: Judged, *names: str) -> list[search.Climb]:
+    climbs = search.best_first(trials, names)
+    search.climb(trials, climbs)
+    return climbs
+
+
 def test_better_values_are_taken_one_key_after_the_other():
     """0.3 is the best share, and another band helps only with it; nothing else changes anything."""
 
     def worth(name: str, found: dict) -> float:
         return 1 + (found.get("share") == 0.3) + (found.get("band") == [0.3, 2.5] and found.get("share") == 0.3)
 
-    trials, table = Judged(worth, 100), []
-    start = trials.run("diffusion", [{}])[0]
-    assert search.climb(trials, "diffusion", start, table, []) == {"share": 0.3, "band": [0.3, 2.5]}
-    taken = [(row["key"], row["value"]) for row in table if row["taken"]]
+    (one,) = climbed(Judged(worth, 100), "diffusion")
+    assert one.found == {"share": 0.3, "band": [0.3, 2.5]}
+    taken = [(row["key"], row["value"]) for row in one.table[1:] if row["taken"]]
     assert taken == [("share", "0.3"), ("band", "[0.3, 2.5]")]
     space = SHIPPED.search.space
-    tried = [row["key"] for row in table]
+    tried = [row.get("key") for row in one.table]
     assert tried.count("share") == len(space.share) and "guidance" in tried and "strength" not in tried
 
 
@@ -88,31 +93,33 @@ def test_of_recipes_later_generators_try_the_one_that_the_first_took(small, plac
 
 
 def test_what_is_not_surely_better_is_not_taken():
-    trials, table = Judged(lambda name, found: 1 + 0.01 * len(found), 100, noise=2.0), []
-    assert search.climb(trials, "cvae", trials.run("cvae", [{}])[0], table, []) == {}
-    assert table and not any(row["taken"] for row in table)
-    assert {row["key"] for row in table} == {"weight", "share", "band", "dose"}, "cvae has no options to guide"
+    (one,) = climbed(Judged(lambda name, found: 1 + 0.01 * len(found), 100, noise=2.0), "cvae")
+    assert one.found == {} and not any(row["taken"] for row in one.table[1:])
+    tried = {row["key"] for row in one.table[1:]}
+    assert tried == {"recipe", "weight", "share", "band", "dose"}, "cvae has no options to guide"
 
 
 def test_a_likelier_value_with_fewer_rows_right_is_not_taken(monkeypatch):
     monkeypatch.setattr(search, "gain", lambda *_: {"gain": 1.0, "standard_error": 0.1, "correct": -0.01})
-    trials = Judged(lambda name, found: 1.0, 100)
-    assert search.climb(trials, "cvae", trials.run("cvae", [{}])[0], [], []) == {}
+    (one,) = climbed(Judged(lambda name, found: 1.0, 100), "cvae")
+    assert one.found == {} and len(one.table) > 1
 
 
-@pytest.mark.parametrize("trainings", [0, 1, 2, 5, 7, 30])
-def test_no_more_is_trained_than_the_budget_allows_and_the_best_come_first(trainings):
-    trials, table = Judged(lambda name, found: {"cvae": 1.0, "cgan": 3.0, "gmm": 2.0}[name], trainings), []
-    order = [
-        name
-        for name, start in search.best_first(trials, ["cvae", "cgan", "gmm"], table)
-        if not search.climb(trials, name, start, table, [])
-    ]
+@pytest.mark.parametrize("trainings", [0, 1, 2, 5, 7, 30, 44])
+def test_no_more_is_trained_than_the_budget_allows_and_every_generator_has_its_recipe_before_any_has_the_rest(
+    trainings,
+):
+    worth = {"cvae": 1.0, "cgan": 3.0, "gmm": 2.0}
+    trials = Judged(lambda name, found: worth[name] + 0.5 * (found.get("recipe") == "mixup"), trainings)
+    climbs = climbed(trials, *worth)
     assert 2 * len(trials.asked) <= trainings and trials.left >= 0
-    started = ["cvae", "cgan", "gmm"][: trainings // 2]
-    assert order == [name for name in ("cgan", "gmm", "cvae") if name in started]
-    after = [name for name, found in trials.asked if found]
-    assert after == sorted(after, key=["cgan", "gmm", "cvae"].index)
+    started = list(worth)[: trainings // 2]
+    assert [one.name for one in climbs] == [name for name in ("cgan", "gmm", "cvae") if name in started]
+    if trainings > 2 * (3 + len(SHIPPED.search.space.recipe) + 2):
+        assert all(one.found["recipe"] == "mixup" for one in climbs)
+        assert climbs[-1].table[-1]["key"] != "dose", "the budget was to end before the last key"
+    after = [(row["key"], one.name) for one in climbs for row in one.table[1:]]
+    assert len(after) + len(climbs) == len(trials.asked)
 
 
 @pytest.fixture(scope="module")
