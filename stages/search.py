@@ -85,15 +85,16 @@ def best_first(trials: "Trials", names: Sequence[str]) -> list[Climb]:
 def climb(trials: "Trials", climbs: Sequence[Climb]) -> None:
     """One key of the space after the other, each for all generators, so that a budget that ends leaves the last keys untried.
 
-    Of recipes, generators after the first try the one that it took; of doses, those that come to fewer rows.
+    Of recipes, generators after the first try the one that it took; of doses and bands, those that come to other rows.
     """
     for key in trials.params.search.space.model_dump():
         for one in climbs:
+            if not trials.affords(1):
+                return
             values = space(trials.params, one.name).get(key, [])
             if key == "recipe" and one is not climbs[0]:
                 values = [v for v in values if v == climbs[0].found.get("recipe")]
-            if key == "dose":
-                values = [v for v in values if trials.asks_less(v)]
+            values = [v for v in values if trials.matters(one, key, v)]
             if values := values[: trials.affords(len(values))]:
                 step(trials, one, key, values)
 
@@ -159,10 +160,16 @@ class Trials:
         """How many of several trials the budget still allows."""
         return min(several, self.left // self.params.search.seeds)
 
-    def asks_less(self, dose: str) -> bool:
-        """Whether a class gets fewer rows by this dose than by that of params; the cap may leave no difference."""
-        goal = wanted(self.real.counts, self.real.scarce, dose, self.params.generation.cap)
-        return bool((goal < self.goal).any())
+    def matters(self, one: Climb, key: str, value: Any) -> bool:
+        """Whether other rows are learnt from with this value: the cap may leave no dose a choice, and a band drop nothing."""
+        if key == "dose":
+            return bool(
+                (wanted(self.real.counts, self.real.scarce, value, self.params.generation.cap) < self.goal).any()
+            )
+        if key == "band":
+            kept = [Samples.load(self.judged(one.name, f)).table["keep"] for f in (one.found, one.found | {key: value})]
+            return not kept[0].equals(kept[1])
+        return True
 
     def run(self, name: str, several: Sequence[Found]) -> list[np.ndarray]:
         """What the classifiers of each trial say of the validation rows, float (seeds, N, K)."""

@@ -38,8 +38,8 @@ class Judged:
     def affords(self, several: int) -> int:
         return min(several, self.left // 2)
 
-    def asks_less(self, dose: str) -> bool:
-        return dose != "full"
+    def matters(self, one: search.Climb, key: str, value: object) -> bool:
+        return value != "full"
 
     def run(self, name: str, several: list[dict]) -> list[np.ndarray]:
         self.left -= 2 * len(several)
@@ -131,7 +131,7 @@ def small() -> params.Params:
     blocks["diffusion"] = params.Generator(**(blocks["diffusion"].model_dump() | tiny))
     space = {k: [] for k in SHIPPED.search.space.model_dump()} | {
         "strength": [(0.1, 0.2)],
-        "band": [(0.0, 99.0)],
+        "band": [(98.0, 99.0)],
         "dose": ["quarter"],
     }
     return SHIPPED.model_copy(update={
@@ -202,7 +202,16 @@ def test_a_dose_that_the_cap_makes_equal_is_not_tried(small, places, tmp_path, r
     settled = small.model_copy(update={"generation": block})
     given = [places[n] for n in ("train", "pool", "val", "views", "models")]
     trials = search.Trials(settled, *given, (places["baseline"], places["encoder"]), tmp_path)
-    assert trials.asks_less("sqrt") == differs and not trials.asks_less("full")
+    one = search.Climb("translate", np.empty(0), [])
+    assert trials.matters(one, "dose", "sqrt") == differs and not trials.matters(one, "dose", "full")
+
+
+def test_a_band_that_drops_the_same_rows_is_not_tried(small, places, tmp_path):
+    given = [places[n] for n in ("train", "pool", "val", "views", "models")]
+    wide = small.model_copy(update={"selection": small.selection.model_copy(update={"band": (0.0, 99.0)})})
+    trials = search.Trials(wide, *given, (places["baseline"], places["encoder"]), tmp_path)
+    one = search.Climb("translate", np.empty(0), [])
+    assert not trials.matters(one, "band", (0.0, 98.0)) and trials.matters(one, "band", (98.0, 99.0))
 
 
 @pytest.mark.parametrize("why", ["profile", "budget", "scarce"])
