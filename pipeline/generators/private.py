@@ -31,6 +31,15 @@ from pipeline.generators import base
 from pipeline.generators._blocks import noise
 from pipeline.samples import Samples, to_network, to_pixels
 
+ORDERS = [
+    *map(float, range(2, 64)),
+    2.5,
+    3.5,
+    80.0,
+    128.0,
+    256.0,
+    512.0,
+]  # Rényi orders: each gives a bound, few are slow
 NUMBERS = 2**24  # of the gradients of single rows that are held at a time
 log = logging.getLogger(__name__)
 
@@ -154,11 +163,12 @@ def budget(o: Options, rows: int, steps: int) -> dict[str, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of orders that are too few: the bound holds all the same
         multiplier = utils.get_noise_multiplier(
-            target_epsilon=o.epsilon, target_delta=delta, sample_rate=share, steps=steps, epsilon_tolerance=o.epsilon / 1000
+            target_epsilon=o.epsilon, target_delta=delta, sample_rate=share, steps=steps,
+            epsilon_tolerance=o.epsilon / 1000, alphas=ORDERS,
         )  # fmt: skip
         spent = accountants.RDPAccountant()
         spent.history = [(multiplier, share, steps)]
-        epsilon = spent.get_epsilon(delta)
+        epsilon = spent.get_epsilon(delta, ORDERS)
     return {
         "epsilon": float(epsilon), "delta": delta, "noise_multiplier": multiplier, "clip": o.clip, "steps": steps,
         "sample_rate": share, "rows": rows, "secret": o.secret,
