@@ -296,6 +296,7 @@ def digest(arms=RECORDS, verdict=VERDICT, **change):
             "arms": answer.arms_table(scored(arms), arms, verdict),
             "rails": answer.rails_table(verdict, measured(arms), {"cat": 12} | {str(c): 9 for c in range(10)}),
             "kept": KEPT,
+            "promises": ["private: fitted with differential privacy."],
         }
         | change
     )
