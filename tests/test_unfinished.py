@@ -110,7 +110,8 @@ def test_networks_that_are_finished_stay_so_and_others_go_on(place):
     expected = whole(*TEACH)
     shutil.rmtree("models")
     assert killed(signal.SIGKILL, begun, *TEACH) == -9
-    assert killed(signal.SIGTERM, lambda found: STEPS in found.values() and begun(found), *TEACH) == 143
+    ended = killed(signal.SIGTERM, lambda found: STEPS in found.values() and begun(found), *TEACH)
+    assert ended in (143, -signal.SIGTERM), "what the first left may be found before the second listens for signals"
     assert STEPS in states().values() and not Path("models").exists()
     assert whole(*TEACH) == expected and {"baseline.safetensors", "judgement.npz", "curves.json"} <= set(expected)
 
