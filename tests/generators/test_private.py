@@ -13,7 +13,7 @@ from scipy.stats import kstest, norm
 
 from pipeline import checkpoints, generators, params
 from pipeline.errors import Diverged
-from pipeline.generators import private
+from pipeline.generators import _dpsgd, private
 from pipeline.samples import Samples, concat
 
 
@@ -58,22 +58,22 @@ def flat(parts: list[torch.Tensor]) -> torch.Tensor:
 
 @pytest.mark.parametrize("numbers", [1, 3000, 2**24])  # pieces of one row, of a few, and all at once
 def test_gradients_are_clipped_row_by_row(network, monkeypatch, numbers):
-    monkeypatch.setattr(private, "NUMBERS", numbers)
+    monkeypatch.setattr(_dpsgd, "NUMBERS", numbers)
     alone = gradients(network, rows())
     length = alone.norm(dim=1)
     clip = float(length.median())
     assert length.min() < clip < length.max()
     expected = (alone * (clip / length).clamp(max=1)[:, None]).sum(dim=0)
-    assert torch.allclose(flat(private.clipped_sum(network, rows(), clip)), expected, rtol=1e-4, atol=1e-3)
+    assert torch.allclose(flat(_dpsgd.clipped_sum(network, rows(), clip)), expected, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("clip", [0.01, 1.0, 1e5])
 def test_one_row_more_or_less_moves_the_sum_by_at_most_the_clip(network, clip):
     batch = rows()
-    whole = flat(private.clipped_sum(network, batch, clip))
+    whole = flat(_dpsgd.clipped_sum(network, batch, clip))
     for i in range(9):
         kept = [j for j in range(9) if j != i]
-        without = flat(private.clipped_sum(network, tuple(part[kept] for part in batch), clip))
+        without = flat(_dpsgd.clipped_sum(network, tuple(part[kept] for part in batch), clip))
         assert 0 < (whole - without).norm() <= clip * (1 + 1e-3)
 
 
@@ -83,12 +83,12 @@ def test_a_row_whose_gradient_is_no_number_adds_nothing(network, value):
     spoilt = x.clone()
     spoilt[4] = value
     kept = [0, 1, 2, 3, 5, 6, 7, 8]
-    expected = flat(private.clipped_sum(network, (x[kept], y[kept], z[kept]), 1.0))
-    assert torch.allclose(flat(private.clipped_sum(network, (spoilt, y, z), 1.0)), expected, atol=1e-5)
+    expected = flat(_dpsgd.clipped_sum(network, (x[kept], y[kept], z[kept]), 1.0))
+    assert torch.allclose(flat(_dpsgd.clipped_sum(network, (spoilt, y, z), 1.0)), expected, atol=1e-5)
 
 
 def test_no_rows_make_a_sum_of_zeros(network):
-    assert not flat(private.clipped_sum(network, tuple(part[:0] for part in rows()), 1.0)).any()
+    assert not flat(_dpsgd.clipped_sum(network, tuple(part[:0] for part in rows()), 1.0)).any()
 
 
 def test_the_loss_of_a_row_is_that_of_a_gaussian_decoder_and_the_analytic_kl(network):
@@ -106,18 +106,18 @@ def test_the_loss_of_a_row_is_that_of_a_gaussian_decoder_and_the_analytic_kl(net
 # ---- a step ----------------------------------------------------------------------------------------------------
 
 
-def fit_of(build: Callable[..., private.Model], real: Samples, seed: int = 0, **promise: float) -> private.Fit:
+def fit_of(build: Callable[..., private.Model], real: Samples, seed: int = 0, **promise: float) -> _dpsgd.Fit:
     """A training that has taken no step, with what it is promised changed."""
     o = build().options
-    said = private.budget(o, len(real), 20) | promise
+    said = _dpsgd.budget(o, len(real), 20) | promise
     torch.manual_seed(0)
-    fit = private.Fit(private.Network(real.shape, len(real.classes), o), said, o, real, seed)
+    fit = _dpsgd.Fit(private.Network(real.shape, len(real.classes), o), o.latent, said, o, real, seed)
     fit.optimiser = torch.optim.SGD(fit.network.parameters(), 0.0)
     fit.mean = [p.detach().clone() for p in fit.network.parameters()]
     return fit
 
 
-def grads(fit: private.Fit) -> torch.Tensor:
+def grads(fit: _dpsgd.Fit) -> torch.Tensor:
     fit.take(torch.device("cpu"))
     return flat([p.grad for p in fit.network.parameters()])
 
@@ -133,8 +133,8 @@ def test_without_noise_a_step_is_the_clipped_sum_over_the_expected_rows(build, t
     real, seen = toy((40, 20, 10)), []
     fit = fit_of(build, real, noise_multiplier=0.0, sample_rate=0.25)
     with pytest.MonkeyPatch.context() as patch:
-        clipped = private.clipped_sum
-        patch.setattr(private, "clipped_sum", lambda *given: seen.append(flat(clipped(*given))) or clipped(*given))
+        clipped = _dpsgd.clipped_sum
+        patch.setattr(_dpsgd, "clipped_sum", lambda *given: seen.append(flat(clipped(*given))) or clipped(*given))
         assert torch.allclose(grads(fit), seen[0] / (0.25 * 70))
 
 
@@ -150,7 +150,7 @@ def test_every_row_is_drawn_with_the_same_probability_whatever_its_class(build, 
         sizes.append(len(drawn))
         return [torch.zeros_like(p) for p in network.parameters()]
 
-    monkeypatch.setattr(private, "clipped_sum", seen)
+    monkeypatch.setattr(_dpsgd, "clipped_sum", seen)
     for fit.step in range(400):
         fit.take(torch.device("cpu"))
     assert np.abs(times / 400 - 0.3).max() < 5 * math.sqrt(0.3 * 0.7 / 400)
@@ -174,7 +174,7 @@ def test_with_the_same_noise_another_row_moves_a_step_by_at_most_twice_the_clip_
 @pytest.mark.parametrize(("epsilon", "steps"), [(0.5, 10), (8.0, 1), (8.0, 3000)])
 def test_with_all_rows_in_each_step_the_promise_holds_by_the_closed_form(build, epsilon, steps):
     """Steps of one Gaussian mechanism are one of mu = sqrt(steps) / multiplier, whose delta is known (Balle, Wang 2018)."""
-    said = private.budget(build(epsilon=epsilon, batch=50).options, 50, steps)
+    said = _dpsgd.budget(build(epsilon=epsilon, batch=50).options, 50, steps)
     mu = math.sqrt(steps) / said["noise_multiplier"]
     delta = norm.cdf(mu / 2 - epsilon / mu) - math.exp(epsilon) * norm.cdf(-mu / 2 - epsilon / mu)
     assert said["delta"] == 1 / 500 and said["sample_rate"] == 1.0
@@ -185,7 +185,7 @@ def test_with_all_rows_in_each_step_the_promise_holds_by_the_closed_form(build, 
 def test_another_accountant_finds_no_larger_epsilon(build, epsilon, rows):
     from opacus.accountants import PRVAccountant
 
-    said, other = private.budget(build(epsilon=epsilon, batch=128).options, rows, 1000), PRVAccountant()
+    said, other = _dpsgd.budget(build(epsilon=epsilon, batch=128).options, rows, 1000), PRVAccountant()
     other.history = [(said["noise_multiplier"], said["sample_rate"], 1000)]
     assert 0.8 * epsilon < other.get_epsilon(said["delta"]) <= epsilon
     assert said["sample_rate"] == 128 / rows and said["delta"] == 1 / (10 * rows)
@@ -195,8 +195,13 @@ def test_a_delta_that_would_let_a_row_be_published_is_refused(build):
     with pytest.raises(
         ValueError, match=r"delta 0\.05 lets one of 20 rows be published as it is; set delta below 1 / 20"
     ):
-        private.budget(build(delta=0.05).options, 20, 10)
-    assert private.budget(build(delta=0.04).options, 20, 10)["delta"] == 0.04
+        _dpsgd.budget(build(delta=0.05).options, 20, 10)
+    assert _dpsgd.budget(build(delta=0.04).options, 20, 10)["delta"] == 0.04
+
+
+def test_an_epsilon_that_no_noise_keeps_is_refused_with_what_to_change(build):
+    with pytest.raises(ValueError, match=r"epsilon 1e-06 at .* cannot be kept in 1000 steps .*raise epsilon, or lower"):
+        _dpsgd.budget(build(epsilon=1e-6, delta=1e-15).options, 20, 1000)
 
 
 def test_what_is_promised_stands_in_the_file_of_a_person(build, toy, tmp_path):
@@ -234,7 +239,7 @@ def test_rows_of_a_pool_are_not_learnt_from(build, toy):
 
 
 def test_numbers_of_the_operating_system_are_uniform_and_normal():
-    source = private.Secret()
+    source = _dpsgd.Secret()
     assert kstest(source.random(20_000), "uniform").pvalue > 1e-6
     assert kstest(source.standard_normal(20_000), "norm").pvalue > 1e-6
     assert len(source.random(0)) == len(source.standard_normal(0)) == 0
@@ -261,7 +266,7 @@ def test_a_fit_that_was_killed_goes_on_to_the_same_weights(build, toy, tmp_path,
     monkeypatch.setattr(checkpoints, "SECONDS", 0.0)
     whole, told = build(), []
     whole.fit(toy(), 1)
-    taken, take = [], private.Fit.take
+    taken, take = [], _dpsgd.Fit.take
 
     def instead(self, where):
         if len(taken) == step:
@@ -270,7 +275,7 @@ def test_a_fit_that_was_killed_goes_on_to_the_same_weights(build, toy, tmp_path,
         take(self, where)
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(private.Fit, "take", instead)
+        patch.setattr(_dpsgd.Fit, "take", instead)
         build().fit(toy(), 1, unfinished=tmp_path)
     (file,) = tmp_path.iterdir()
     assert checkpoints.read(file)["step"] == step
