@@ -121,22 +121,19 @@ def copy_audit(real: Samples, made: Samples) -> Callable[[], object]:
 
 
 def selection(real: Samples, made: Samples) -> Callable[[], object]:
-    """Band, neighbours, reasons and quota of every synthetic row."""
-    from pipeline.selection import pseudo_label, rules
+    """Likeness, neighbours, reasons and quota of every synthetic row."""
+    from pipeline.selection import pseudo_label, rules, spectra
 
     rng, block = np.random.default_rng(0), params.load(ROOT / "params.yaml").selection
     held = rng.dirichlet(np.ones(CLASSES), len(real))
     said = rng.dirichlet(np.ones(CLASSES), (TEACHERS, len(made)))
-    fold = rng.integers(0, TEACHERS, len(real))
-    before, after = (np.stack([features(rows, t) for t in range(TEACHERS)]) for rows in (real, made))
 
     def run() -> None:
         judged, confidence = pseudo_label.judge(said)
-        distance, _ = pseudo_label.band_distance(before, real.y, fold, after, made.y)
-        other = pseudo_label.centre_distance(before[0], real.y, after[0], made.y)
+        distance = spectra.distance(made.images, real.images, real.table["group"].to_numpy())
         near = pseudo_label.neighbouring(held, real.y, block.neighbours)
         copied = np.zeros(len(made), bool)
-        why = rules.reasons(made.y, judged, confidence, distance, other, copied, near, block)
+        why = rules.reasons(made.y, judged, confidence, distance, copied, near, block)
         rules.fill(made.y, rules.refuse(why, copied, 0.25), np.full(CLASSES, len(made) // 20))
 
     return run

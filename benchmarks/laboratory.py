@@ -26,7 +26,6 @@ from stages import (
     pseudo_label,
     retrain,
     train_baseline,
-    train_encoder,
 )
 
 
@@ -56,8 +55,6 @@ class Laboratory:
             self.pool,
             lambda out: label_pool.main(params, self.train, self.val, unlabelled, bank, self.baseline, out),
         )
-        self.encoder = self.folder / "encoder"
-        self._once(self.encoder, lambda out: train_encoder.main(params, self.train, self.pool, bank, out))
 
     def trained(self, params: Params, name: str) -> Path:
         """validation.npz of this arm: probabilities (S, N, K) of the validation rows, y and groups (N,)."""
@@ -79,9 +76,7 @@ class Laboratory:
         return self._made(
             f"selected/{name}",
             key,
-            lambda out: pseudo_label.main(
-                params, name, self.train, self.pool, made, self.baseline, self.encoder, self.found, out
-            ),
+            lambda out: pseudo_label.main(params, name, self.train, self.pool, made, self.baseline, out),
         )
 
     def drawn(self, params: Params, name: str) -> Path:
@@ -137,7 +132,7 @@ class Laboratory:
 
     def _claim(self, params: Params) -> None:
         """Raises ValueError if the folder holds what was made under other params of what no key tells apart."""
-        sections = ("seed", "data", "sources", "augment", "classifier", "teachers", "encoder", "pool")
+        sections = ("seed", "data", "sources", "augment", "classifier", "teachers", "pool")
         own = json.dumps({s: params.model_dump(mode="json")[s] for s in sections}, indent=1)
         file = self.folder / "params.json"
         if file.exists() and file.read_text() != own:

@@ -50,9 +50,9 @@ def main(
         labelled(pool, real, Labels(*(np.empty(0, t) for t in (int, float, bool)))).save(out)
     else:
         processes.warm(__name__, "pipeline.classifier.train")
-        with np.load(baseline / "judgement.npz", allow_pickle=False) as file:
-            least = thresholds(file["held"], real.y, params.pool.precision, params.pool.least)
-        labels = Labels(*pseudo_labels(ask_teachers(params, baseline, pool)[0].mean(axis=0), least))
+        held = np.load(baseline / "held.npy", allow_pickle=False)
+        least = thresholds(held, real.y, params.pool.precision, params.pool.least)
+        labels = Labels(*pseudo_labels(ask_teachers(params, baseline, pool).mean(axis=0), least))
         out.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=out) as folder:  # which goes with the draft if this stage is killed
             trials = Trials(params, train, val, unlabelled, views, Path(folder), unfinished)

@@ -3,21 +3,15 @@
 import json
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline import ranks
-from pipeline.params import Params, Selection, banded
+from pipeline.params import Params, Selection
 from pipeline.samples import Samples, with_pool
-from pipeline.selection import copies, pseudo_label, rules
+from pipeline.selection import copies, pseudo_label, rules, spectra
 from stages import Output
 from stages.augment import write_banks
-
-if TYPE_CHECKING:
-    import torch
-
-    from pipeline.classifier.model import Network
 
 log = logging.getLogger("stages")
 BATCH = 256  # rows that a network is asked about at a time
@@ -30,18 +24,15 @@ def main(
     pool: Path,
     synthetic: Path,
     baseline: Path,
-    encoder: Path,
-    search: Path,
     out: Output,
 ) -> None:
-    params = banded(params, json.loads(search.read_text()))
     real, made, seen = Samples.load(train), Samples.load(synthetic), with_pool(train, pool)
     if not ranks.first():
-        look(params, real, seen, made, (baseline, encoder))
+        look(params, seen, made, baseline)
         return
     rule = copies.rule(seen.images, seen.table["group"].to_numpy(), params.selection.copy_false_alarms)
     goal = rules.wanted(real.counts, real.scarce, params.generation.dose, params.generation.cap)
-    rows = judge(params, real, seen, made, (baseline, encoder), rule, goal) if len(made) else made
+    rows = judge(params, real, seen, made, baseline, rule, goal) if len(made) else made
     rows.save(out)
     write_banks(out / "views", rows, params)
     account = summarise(rows, goal, rule, params.selection)
@@ -63,23 +54,21 @@ def judge(
     real: Samples,
     fitted_on: Samples,
     made: Samples,
-    models: tuple[Path, Path],
+    baseline: Path,
     rule: copies.Rule,
     goal: np.ndarray,
 ) -> Samples:
     """The rows with what the teachers say of them and whether they are kept or why not.
 
-    Copies are looked for among all rows that the generator was fitted on. `models`: the folders of baseline and encoder.
+    Copies, and what they are like, are looked for among all rows that the generator was fitted on.
     """
-    with np.load(models[0] / "judgement.npz", allow_pickle=False) as file:
-        fold, held, seen = file["fold"], file["held"], file["features"]
-    (probabilities, features), alone, (near, place) = look(params, real, fitted_on, made, models)
+    probabilities, (near, place) = look(params, fitted_on, made, baseline)
     judged, confidence = pseudo_label.judge(probabilities)
-    distance, _ = pseudo_label.band_distance(seen, real.y, fold, features, made.y)
-    other = pseudo_label.centre_distance(*alone, made.y)
+    held = np.load(baseline / "held.npy", allow_pickle=False)
     neighbours = pseudo_label.neighbouring(held, real.y, params.selection.neighbours)
+    distance = spectra.distance(made.images, fitted_on.images, fitted_on.table["group"].to_numpy())
     copied = rule.copied(near)
-    why = rules.reasons(made.y, judged, confidence, distance, other, copied, neighbours, params.selection)
+    why = rules.reasons(made.y, judged, confidence, distance, copied, neighbours, params.selection)
     why = rules.fill(made.y, rules.refuse(why, copied, params.selection.max_copy_share), goal)
     labels = [real.classes[j] for j in judged]
     likest = fitted_on.table["id"].to_numpy()[place[:, 0]]
@@ -87,64 +76,40 @@ def judge(
         "judged": labels,
         "confidence": confidence,
         "distance": distance,
-        "other_distance": other,
         "keep": why == "",
         "reason": why,
     }
     return made.with_columns(**said, nearest=likest, copy_distance=near[:, 0])
 
 
-Pair = tuple[np.ndarray, np.ndarray]
-
-
 def look(
-    params: Params, real: Samples, fitted_on: Samples, made: Samples, models: tuple[Path, Path]
-) -> tuple[Pair, tuple[np.ndarray, np.ndarray, np.ndarray], Pair]:
-    """What teachers and encoder see in the rows, and the nearest rows of those that the generator was fitted on.
+    params: Params, fitted_on: Samples, made: Samples, baseline: Path
+) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    """What teachers see in the rows, and the nearest rows of those that the generator was fitted on; as the two return it.
 
     All that takes long; each rank does a part of it.
     """
-    taught, alone = ask_teachers(params, models[0], made), ask_encoder(params, models[1], real, made)
+    probabilities = ask_teachers(params, baseline, made)
     own, groups = ranks.span(len(made), copies.BLOCK), fitted_on.table["group"].to_numpy()
-    found = copies.nearest(made.images[own], fitted_on.images, groups)
-    near, place = (ranks.gathered(part, len(made), copies.BLOCK) for part in found)
-    return taught, alone, (near, place)
+    near, place = copies.nearest(made.images[own], fitted_on.images, groups)
+    return probabilities, (
+        ranks.gathered(near, len(made), copies.BLOCK),
+        ranks.gathered(place, len(made), copies.BLOCK),
+    )
 
 
-def ask_teachers(params: Params, baseline: Path, made: Samples) -> tuple[np.ndarray, np.ndarray]:
-    """Calibrated probabilities (T, M, K) and features (T, M, D) of the synthetic rows."""
+def ask_teachers(params: Params, baseline: Path, made: Samples) -> np.ndarray:
+    """Calibrated probabilities (T, M, K) of the synthetic rows, each rank asking about a part of them in the same batches."""
     from pipeline import devices
     from pipeline.classifier import predict
 
     devices.set_threads(params.compute)
-    where = devices.device(params.compute)
-    temperatures = json.loads((baseline / "teachers.json").read_text())["temperatures"]
-    seen = [asked(predict.load(baseline / f"teacher{k}"), made.images, where) for k in range(len(temperatures))]
-    return (
-        np.stack([predict.probabilities(logits, t) for (logits, _), t in zip(seen, temperatures, strict=True)]),
-        np.stack([features for _, features in seen]),
-    )
-
-
-def asked(network: "Network", images: np.ndarray, where: "torch.device") -> tuple[np.ndarray, np.ndarray]:
-    """As predict.run, each rank being asked about a part of the rows in the same batches: on the first, about all."""
-    from pipeline.classifier import predict
-
-    said = predict.run(network, images[ranks.span(len(images), BATCH)], where, BATCH)
-    logits, features = (ranks.gathered(part, len(images), BATCH) for part in said)
-    return logits, features
-
-
-def ask_encoder(
-    params: Params, encoder: Path, real: Samples, made: Samples
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Features (N, D) of the real rows, their classes (N,) and features (M, D) of the synthetic rows."""
-    from pipeline import devices
-    from pipeline.classifier import predict
-
-    network, where = predict.load(encoder / "encoder"), devices.device(params.compute)
-    before, after = (asked(network, rows.images, where)[1] for rows in (real, made))
-    return before, real.y, after
+    where, own = devices.device(params.compute), ranks.span(len(made), BATCH)
+    said = []
+    for k, temperature in enumerate(json.loads((baseline / "teachers.json").read_text())["temperatures"]):
+        logits = predict.run(predict.load(baseline / f"teacher{k}"), made.images[own], where, BATCH)[0]
+        said.append(predict.probabilities(ranks.gathered(logits, len(made), BATCH), temperature))
+    return np.stack(said)
 
 
 def summarise(rows: Samples, goal: np.ndarray, rule: copies.Rule, block: Selection) -> dict:
@@ -161,7 +126,6 @@ def summarise(rows: Samples, goal: np.ndarray, rule: copies.Rule, block: Selecti
             "generated": len(own),
             "kept": kept,
             "agreed": int((own["judged"] == label).sum()),
-            "disputed": int(rules.disputed(own["distance"], own["other_distance"], block).sum()),
             "dropped": {r: int((own["reason"] == r).sum()) for r in rules.REASONS},
         }
         if kept < block.too_few * goal[c] and not refused:

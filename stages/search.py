@@ -15,7 +15,7 @@ from pipeline import csvs, processes
 from pipeline.errors import Diverged
 from pipeline.evaluation.utility import gain, likelihood
 from pipeline.generators.base import failure
-from pipeline.params import GUIDING, HELDBACK, Params, banded, borrowing, guided
+from pipeline.params import GUIDING, HELDBACK, Params, borrowing, guided
 from pipeline.samples import Samples, with_pool
 from pipeline.seeds import derive
 from pipeline.selection import copies
@@ -41,7 +41,6 @@ def main(
     views: Path,
     models: Path,
     baseline: Path,
-    encoder: Path,
     out: Output,
     unfinished: Path | None = None,
 ) -> None:
@@ -52,7 +51,7 @@ def main(
     if names and len(Samples.load(train).scarce):
         processes.warm(__name__, "pipeline.classifier.train")
         with TemporaryDirectory(dir=out) as folder:
-            trials = Trials(params, train, pool, val, views, models, (baseline, encoder), Path(folder), unfinished)
+            trials = Trials(params, train, pool, val, views, models, baseline, Path(folder), unfinished)
             climbs = best_first(trials, names)
             climb(trials, climbs)
         found |= {one.name: one.found for one in climbs}
@@ -85,7 +84,7 @@ def best_first(trials: "Trials", names: Sequence[str]) -> list[Climb]:
 def climb(trials: "Trials", climbs: Sequence[Climb]) -> None:
     """One key of the space after the other, each for all generators, so that a budget that ends leaves the last keys untried.
 
-    Of recipes, generators after the first try the one that it took; of doses and bands, those that come to other rows.
+    Of recipes, generators after the first try the one that it took; of doses, those that come to other rows.
     """
     for key in trials.params.search.space.model_dump():
         for one in climbs:
@@ -94,7 +93,7 @@ def climb(trials: "Trials", climbs: Sequence[Climb]) -> None:
             values = space(trials.params, one.name).get(key, [])
             if key == "recipe" and one is not climbs[0]:
                 values = [v for v in values if v == climbs[0].found.get("recipe")]
-            values = [v for v in values if trials.matters(one, key, v)]
+            values = [v for v in values if trials.matters(key, v)]
             if values := values[: trials.affords(len(values))]:
                 step(trials, one, key, values)
 
@@ -143,13 +142,13 @@ class Trials:
         val: Path,
         views: Path,
         models: Path,
-        judges: tuple[Path, Path],
+        baseline: Path,
         folder: Path,
         unfinished: Path | None = None,
     ) -> None:
         self.params, self.train, self.val, self.views = params, train, val, views
         self.fitted_on = (train, pool)
-        self.models, self.judges, self.folder, self.unfinished = models, judges, folder, unfinished
+        self.models, self.baseline, self.folder, self.unfinished = models, baseline, folder, unfinished
         self.real, self.held, self.left = Samples.load(train), Samples.load(val), params.search.trainings
         self.goal = wanted(self.real.counts, self.real.scarce, params.generation.dose, params.generation.cap)
         self.seen = with_pool(*self.fitted_on)
@@ -160,16 +159,11 @@ class Trials:
         """How many of several trials the budget still allows."""
         return min(several, self.left // self.params.search.seeds)
 
-    def matters(self, one: Climb, key: str, value: Any) -> bool:
-        """Whether other rows are learnt from with this value: the cap may leave no dose a choice, and a band drop nothing."""
-        if key == "dose":
-            return bool(
-                (wanted(self.real.counts, self.real.scarce, value, self.params.generation.cap) < self.goal).any()
-            )
-        if key == "band":
-            kept = [Samples.load(self.judged(one.name, f)).table["keep"] for f in (one.found, one.found | {key: value})]
-            return not kept[0].equals(kept[1])
-        return True
+    def matters(self, key: str, value: Any) -> bool:
+        """Whether other rows are learnt from with this value: the cap may leave no dose a choice."""
+        if key != "dose":
+            return True
+        return bool((wanted(self.real.counts, self.real.scarce, value, self.params.generation.cap) < self.goal).any())
 
     def run(self, name: str, several: Sequence[Found]) -> list[np.ndarray]:
         """What the classifiers of each trial say of the validation rows, float (seeds, N, K)."""
@@ -190,23 +184,16 @@ class Trials:
 
     def judged(self, name: str, found: Found) -> Path:
         """The folder of judged rows that a generator gives under these settings, made if it is not there yet."""
-        folder = self.folder / label(name, {k: v for k, v in found.items() if k in (*GUIDING, "band")})
+        options = {k: v for k, v in found.items() if k in GUIDING}
+        folder = self.folder / label(name, options)
         if not folder.exists():
-            params, options = banded(self.params, found), {k: v for k, v in found.items() if k in GUIDING}
-            made = self.made(guided(self.params, name, options), name, options)
-            rows = judge(params, self.real, self.seen, made, self.judges, self.rule, self.goal)
+            params = guided(self.params, name, options)
+            many = np.ceil(self.goal * params.generation.oversupply).astype(int)
+            made = ask(params, name, self.fitted_on, self.models / params.generators[name].model, many, "search")
+            rows = judge(params, self.real, self.seen, made, self.baseline, self.rule, self.goal)
             rows.save(folder)
             write_banks(folder / "views", rows, params)
         return folder
-
-    def made(self, params: Params, name: str, options: Found) -> Samples:
-        """Rows asked of a generator under these options of its own, not yet judged."""
-        folder = self.folder / "made" / label(name, options)
-        if not folder.exists():
-            many = np.ceil(self.goal * params.generation.oversupply).astype(int)
-            model = self.models / params.generators[name].model
-            ask(params, name, self.fitted_on, model, many, "search").save(folder)
-        return Samples.load(folder)
 
 
 def label(name: str, settings: Found) -> str:

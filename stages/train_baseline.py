@@ -1,4 +1,4 @@
-"""train_baseline: a classifier on all real rows, the encoder of later measurements, and K cross-fitted teachers."""
+"""train_baseline: a classifier on all real rows, whose features measure later on, and K cross-fitted teachers."""
 
 import json
 from collections.abc import Callable
@@ -91,21 +91,20 @@ def train_one(
 def judge(params: Params, rows: Samples, val: Samples, fold: np.ndarray, out: Path) -> dict[str, Any]:
     """How sure the teachers are, at temperatures fitted on validation, of rows that they never saw, and how often right.
 
-    Writes each real row's probabilities from the teacher that never saw it, and its features.
+    Writes each real row's probabilities from the teacher that never saw it.
     """
     from pipeline import devices
     from pipeline.classifier import predict
     from pipeline.evaluation.scores import ece, reliability
 
-    where, temperatures, features = devices.device(params.compute), [], []
+    where, temperatures = devices.device(params.compute), []
     held = np.empty((len(rows), len(rows.classes)))
     for k in range(params.teachers.folds):
         teacher = predict.load(out / f"teacher{k}")
         temperatures.append(predict.fit_temperature(predict.run(teacher, val.images, where)[0], val.y))
-        logits, seen = predict.run(teacher, rows.images, where)
+        logits = predict.run(teacher, rows.images, where)[0]
         held[fold == k] = predict.probabilities(logits[fold == k], temperatures[k])
-        features.append(seen)
-    np.savez(out / "judgement.npz", fold=fold, held=held, features=np.stack(features))
+    np.save(out / "held.npy", held)
     return {
         "temperatures": temperatures,
         "held_out_accuracy": float((held.argmax(1) == rows.y).mean()),

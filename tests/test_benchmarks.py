@@ -213,7 +213,6 @@ def test_only_what_a_change_touches_is_made_again(tmp_path, monkeypatch):
     for stage in (
         "train_baseline",
         "label_pool",
-        "train_encoder",
         "fit_generator",
         "generate",
         "pseudo_label",

@@ -211,7 +211,7 @@ def test_nothing_is_searched_for_generators_that_failed(place, monkeypatch):
     monkeypatch.setattr(search, "Trials", lambda *_: SimpleNamespace(params=settled))
     monkeypatch.setattr(search, "best_first", lambda trials, names: asked.extend(names) or [])
     monkeypatch.setattr(search.processes, "warm", lambda *_: None)
-    given = [root / part for part in ("train", "pool", "val", "views", "models", "baseline", "encoder")]
+    given = [root / part for part in ("train", "pool", "val", "views", "models", "baseline")]
     search.main(settled, *given, root / "out")
     lost = {n for n, block in settled.generators.items() if block.model in ("diffusion", "cvae")}
     assert "translate" in lost and set(asked) == set(settled.searched) - lost and asked

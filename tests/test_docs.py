@@ -34,7 +34,7 @@ def test_the_guide_names_every_section_of_the_page():
 def test_the_guide_says_what_to_do_for_each_word_and_explains_the_terms():
     for word in ("HELPS", "NEUTRAL", "HURTS", "CANNOT_TELL"):
         assert f"| {word} | " in GUIDE
-    for term in ("contender", "guardrail", "ECE", "AUPRC", "Holm", "paired seed", "dose", "band", "exchange rate"):
+    for term in ("contender", "guardrail", "ECE", "AUPRC", "Holm", "paired seed", "dose", "unlike", "exchange rate"):
         assert f"\n| {term} | " in GUIDE, term
 
 

@@ -76,7 +76,7 @@ def finish(folder: Path, word: str = "HELPS", arms: dict[str, tuple[str, str, st
     for generator in ("nothing", "cvae", "cgan"):
         counts = (0, 0, 0, 0) if generator == "nothing" else (0, 0, 8, 8)
         keep = np.arange(sum(counts)) % 2 == 1
-        made = samples(counts, "synthetic", generator, keep=keep, reason=np.where(keep, "", "too_far"))
+        made = samples(counts, "synthetic", generator, keep=keep, reason=np.where(keep, "", "unlike"))
         made.save(folder / "data/selected" / generator)
         write(folder / "data/selected" / generator / "summary.json", summary(made))
         write(folder / "models/generators" / generator / "generator.json", {})
@@ -90,8 +90,8 @@ def finish(folder: Path, word: str = "HELPS", arms: dict[str, tuple[str, str, st
 
 
 def summary(made: Samples) -> dict:
-    dropped = dict.fromkeys(("copy", "too_near", "third_class", "quota"), 0)
-    counts = {"wanted": 8, "generated": 8, "kept": 4, "agreed": 8, "disputed": 0, "dropped": dropped | {"too_far": 4}}
+    dropped = dict.fromkeys(("copy", "third_class", "quota"), 0)
+    counts = {"wanted": 8, "generated": 8, "kept": 4, "agreed": 8, "dropped": dropped | {"unlike": 4}}
     return {
         "copy_rule": {"distance": 0.05, "ratio": 0.4},
         "refused": "",

@@ -33,7 +33,7 @@ from tests.conftest import toy_samples
 ROOT = Path(__file__).parents[1]
 FIT = ("fit_generator", "diffusion", "plan.json", "train", "pool", "val", "baseline", "models")
 MAKE = ("generate", "diffusion", "plan.json", "train", "pool", "models", "search.json", "made")
-JUDGE = ("pseudo_label", "diffusion", "train", "pool", "made", "baseline", "encoder", "search.json", "judged")
+JUDGE = ("pseudo_label", "diffusion", "train", "pool", "made", "baseline", "judged")
 
 
 @pytest.fixture
@@ -56,12 +56,10 @@ def place(tmp_path, monkeypatch, toy) -> Iterator[Path]:
     Path("search.json").write_text("{}")
     small = Settings(size=8, channels=1, classes=3, widths=(8,), depth=1, fold=1, batch=4, steps=1, lr=0.1,
                      weight_decay=0.1, dropout=0.1, label_smoothing=0.1)  # fmt: skip
-    for stem in ("baseline/baseline", "baseline/teacher0", "baseline/teacher1", "encoder/encoder"):
+    for stem in ("baseline/baseline", "baseline/teacher0", "baseline/teacher1"):
         predict.save(Network(small), small, Path(stem))
-    seen = [predict.run(predict.load(Path(f"baseline/teacher{k}")), rows.images, "cpu") for k in range(2)]
-    held_out = predict.probabilities(seen[0][0])
-    features = np.stack([features for _, features in seen])
-    np.savez("baseline/judgement.npz", fold=np.arange(len(rows)) % 2, held=held_out, features=features)
+    logits = predict.run(predict.load(Path("baseline/teacher0")), rows.images, "cpu")[0]
+    np.save("baseline/held.npy", predict.probabilities(logits))
     Path("baseline/teachers.json").write_text(json.dumps({"temperatures": [1.0, 1.3]}))
     yield tmp_path
     while LIVE:

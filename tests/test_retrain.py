@@ -162,7 +162,7 @@ def test_a_recipe_that_was_found_keeps_how_the_arm_uses_synthetic_rows(settled):
 
 
 def test_a_tuned_arm_has_what_the_search_found_and_another_has_not(settled):
-    found = {"share": 0.3, "weight": 0.2, "dose": "sqrt", "band": [0.0, 1.0], "guidance": 2.0}
+    found = {"share": 0.3, "weight": 0.2, "dose": "sqrt", "guidance": 2.0}
     arm, recipe = retrain.settle(settled, SHIPPED.arms["diffusion"], found)
     assert (recipe.share, recipe.weight, arm.dose) == (0.3, 0.2, "sqrt")
     assert recipe.real_only == settled.recipes["synthetic"].real_only

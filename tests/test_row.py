@@ -28,7 +28,7 @@ def run(tmp_path_factory, toy, shipped):
     places = [root / name for name in ("plan.json", "train", "pool", "models/gmm", "search/gmm.json", "made")]
     generate.main(shipped, "gmm", *places)
     made = Samples.load(root / "made")
-    reason = np.where(np.arange(len(made)) == 3, "too_far", "")
+    reason = np.where(np.arange(len(made)) == 3, "unlike", "")
     made.with_columns(keep=reason == "", reason=reason, judged="b", confidence=0.7).save(root / "selected" / "gmm")
 
     def ask(name: str) -> dict:
@@ -40,7 +40,7 @@ def run(tmp_path_factory, toy, shipped):
 
 def test_a_synthetic_row_is_made_again_to_the_byte(run):
     ask, root, made, _ = run
-    for place, fate in ((0, "kept"), (3, "dropped: farther from its class")):
+    for place, fate in ((0, "kept"), (3, "dropped: unlike every real row")):
         name = made.table["id"][place]
         told = ask(name)
         assert told["made again"] == "from weights, class and seed: the same to the byte"

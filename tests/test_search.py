@@ -14,7 +14,7 @@ from pipeline.errors import Diverged
 from pipeline.params.sections import Cap
 from pipeline.samples import Facts, Samples
 from pipeline.seeds import derive
-from stages import retrain, search, train_baseline, train_encoder
+from stages import retrain, search, train_baseline
 from stages.augment import write_banks
 
 SHIPPED = params.load(Path(params.__file__).parents[2] / "params.yaml")
@@ -38,7 +38,7 @@ class Judged:
     def affords(self, several: int) -> int:
         return min(several, self.left // 2)
 
-    def matters(self, one: search.Climb, key: str, value: object) -> bool:
+    def matters(self, key: str, value: object) -> bool:
         return value != "full"
 
     def run(self, name: str, several: list[dict]) -> list[np.ndarray]:
@@ -60,15 +60,15 @@ def climbed(trials: Judged, *names: str) -> list[search.Climb]:
 
 
 def test_better_values_are_taken_one_key_after_the_other():
-    """0.3 is the best share, and another band helps only with it; nothing else changes anything."""
+    """0.3 is the best share, and more guidance helps only with it; nothing else changes anything."""
 
     def worth(name: str, found: dict) -> float:
-        return 1 + (found.get("share") == 0.3) + (found.get("band") == [0.3, 2.5] and found.get("share") == 0.3)
+        return 1 + (found.get("share") == 0.3) + (found.get("guidance") == 1.5 and found.get("share") == 0.3)
 
     (one,) = climbed(Judged(worth, 100), "diffusion")
-    assert one.found == {"share": 0.3, "band": [0.3, 2.5]}
+    assert one.found == {"share": 0.3, "guidance": 1.5}
     taken = [(row["key"], row["value"]) for row in one.table[1:] if row["taken"]]
-    assert taken == [("share", "0.3"), ("band", "[0.3, 2.5]")]
+    assert taken == [("share", "0.3"), ("guidance", "1.5")]
     space = SHIPPED.search.space
     tried = [row.get("key") for row in one.table]
     assert tried.count("share") == len(space.share) and "guidance" in tried and "strength" not in tried
@@ -96,7 +96,7 @@ def test_what_is_not_surely_better_is_not_taken():
     (one,) = climbed(Judged(lambda name, found: 1 + 0.01 * len(found), 100, noise=2.0), "cvae")
     assert one.found == {} and not any(row["taken"] for row in one.table[1:])
     tried = {row["key"] for row in one.table[1:]}
-    assert tried == {"recipe", "weight", "share", "band", "dose"}, "cvae has no options to guide"
+    assert tried == {"recipe", "weight", "share", "dose"}, "cvae has no options to guide"
 
 
 def test_a_likelier_value_with_fewer_rows_right_is_not_taken(monkeypatch):
@@ -105,7 +105,7 @@ def test_a_likelier_value_with_fewer_rows_right_is_not_taken(monkeypatch):
     assert one.found == {} and len(one.table) > 1
 
 
-@pytest.mark.parametrize("trainings", [0, 1, 2, 5, 7, 30, 44])
+@pytest.mark.parametrize("trainings", [0, 1, 2, 5, 7, 30, 36])
 def test_no_more_is_trained_than_the_budget_allows_and_every_generator_has_its_recipe_before_any_has_the_rest(
     trainings,
 ):
@@ -130,8 +130,7 @@ def small() -> params.Params:
     blocks = {n: SHIPPED.generators[n] for n in names}
     blocks["diffusion"] = params.Generator(**(blocks["diffusion"].model_dump() | tiny))
     space = {k: [] for k in SHIPPED.search.space.model_dump()} | {
-        "strength": [(0.1, 0.2)],
-        "band": [(98.0, 99.0)],
+        "strength": [(0.1, 0.2), (0.2, 0.3)],
         "dose": ["quarter"],
     }
     return SHIPPED.model_copy(update={
@@ -160,9 +159,8 @@ def places(tmp_path_factory, toy, small) -> dict[str, Path]:
     model.save(root / "models" / "diffusion")
     (root / "baseline").mkdir()
     train_baseline.main(small, *(root / n for n in ("train", "val", "views")), root / "baseline")
-    train_encoder.main(small, *(root / n for n in ("train", "pool", "views")), root / "encoder")
     assert len(np.unique(splits.folds(train.y, train.table["group"].to_numpy(), 3, derive(0, "folds")))) == 3
-    return {n: root / n for n in ("train", "pool", "val", "views", "models", "baseline", "encoder")}
+    return {n: root / n for n in ("train", "pool", "val", "views", "models", "baseline")}
 
 
 def found_in(folder: Path) -> dict[str, dict]:
@@ -175,7 +173,7 @@ def test_a_search_writes_what_it_tried_and_found_and_leaves_nothing_else(small, 
     found, tried = found_in(tmp_path / "one"), pd.read_csv(tmp_path / "one" / "tried.csv")
     assert set(found) == {*small.generators, "heldback"} and not any(found[n] for n in found if n != "translate")
     assert tried["generator"].unique().tolist() == ["translate"] and tried["key"].isna().sum() == 1
-    assert tried["key"].dropna().tolist() == ["strength", "band", "dose"], "10 trainings are 5 trials"
+    assert tried["key"].dropna().tolist() == ["strength", "strength", "dose"], "10 trainings are 5 trials"
     assert set(found["translate"]) == set(tried[tried["taken"]]["key"].dropna())
     assert {p.name for p in (tmp_path / "one").iterdir()} == {"tried.csv", *(f"{n}.json" for n in found)}
     for file in (tmp_path / "one").iterdir():
@@ -201,17 +199,8 @@ def test_a_dose_that_the_cap_makes_equal_is_not_tried(small, places, tmp_path, r
     block = small.generation.model_copy(update={"cap": cap})
     settled = small.model_copy(update={"generation": block})
     given = [places[n] for n in ("train", "pool", "val", "views", "models")]
-    trials = search.Trials(settled, *given, (places["baseline"], places["encoder"]), tmp_path)
-    one = search.Climb("translate", np.empty(0), [])
-    assert trials.matters(one, "dose", "sqrt") == differs and not trials.matters(one, "dose", "full")
-
-
-def test_a_band_that_drops_the_same_rows_is_not_tried(small, places, tmp_path):
-    given = [places[n] for n in ("train", "pool", "val", "views", "models")]
-    wide = small.model_copy(update={"selection": small.selection.model_copy(update={"band": (0.0, 99.0)})})
-    trials = search.Trials(wide, *given, (places["baseline"], places["encoder"]), tmp_path)
-    one = search.Climb("translate", np.empty(0), [])
-    assert not trials.matters(one, "band", (0.0, 98.0)) and trials.matters(one, "band", (98.0, 99.0))
+    trials = search.Trials(settled, *given, places["baseline"], tmp_path)
+    assert trials.matters("dose", "sqrt") == differs and not trials.matters("dose", "full")
 
 
 @pytest.mark.parametrize("why", ["profile", "budget", "scarce"])

@@ -114,7 +114,7 @@ def test_networks_that_are_finished_stay_so_and_others_go_on(place):
     enough = lambda found: STEPS in found.values() and begun(found) and found != left  # noqa: E731
     assert killed(signal.SIGTERM, enough, *TEACH) == 143
     assert STEPS in states().values() and not Path("models").exists()
-    assert whole(*TEACH) == expected and {"baseline.safetensors", "judgement.npz", "curves.json"} <= set(expected)
+    assert whole(*TEACH) == expected and {"baseline.safetensors", "held.npy", "curves.json"} <= set(expected)
 
 
 def test_a_stage_does_not_wait_for_its_workers_to_finish_when_it_is_ended(place):

@@ -164,12 +164,6 @@ def guided(params: Params, name: str, found: Mapping[str, Any]) -> Params:
     return params.model_copy(update={"generators": {**params.generators, name: Generator(**block)}})
 
 
-def banded(params: Params, found: Mapping[str, Any]) -> Params:
-    """The params under which a generator's rows are selected: with the band that the search found for it."""
-    band = tuple(found.get("band", params.selection.band))
-    return params.model_copy(update={"selection": params.selection.model_copy(update={"band": band})})
-
-
 def families() -> list[str]:
     """The generator families that exist: the public files of pipeline/generators/ but its base."""
     files = (Path(__file__).parents[1] / "generators").glob("[!_]*.py")

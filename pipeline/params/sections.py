@@ -142,7 +142,6 @@ class Generator(BaseModel):
 
 
 Dose = Literal["full", "median", "sqrt", "quarter"]
-Band = Annotated[tuple[Annotated[float, Field(ge=0)], Positive], Pair, Rising]
 
 
 class Cap(Block):
@@ -157,7 +156,7 @@ class Generation(Block):
 
 
 class Selection(Block):
-    band: Band
+    unlike: Positive
     third_class: Share
     neighbours: Annotated[int, Field(ge=0)]
     copy_false_alarms: Share
@@ -173,7 +172,6 @@ class Space(Block):
     interval: list[Annotated[tuple[float, float], Pair, Rising]]
     churn: list[Annotated[float, Field(ge=0, le=1000)]]
     strength: list[Annotated[tuple[Share, Share], Pair, Rising]]
-    band: list[Band]
     dose: list[Dose]
 
 

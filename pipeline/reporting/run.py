@@ -13,7 +13,7 @@ from pipeline.evaluation.scores import confusion
 from pipeline.params import POOL, Params
 from pipeline.reporting import answer, cautions, copies, cost, data, figures, html, tables
 from pipeline.samples import Samples
-from pipeline.selection.rules import REASONS, disputed
+from pipeline.selection.rules import REASONS
 
 CLOSEST = 16  # pairs of a generator that are shown
 MEASURED = (
@@ -122,7 +122,7 @@ def generated(run: Run) -> dict[str, Any]:
         "kept": tables.kept_table(selecting),
         "selection": tables.selection_table(run.selections),
         "teachers_said": run.teachers,
-        "rules": tables.rules_table(run.params.selection, selecting, run.tried),
+        "rules": tables.rules_table(run.params.selection, selecting),
         "fidelity": tables.fidelity_table(run.fidelity),
         "fidelity_by_class": {c: tables.fidelity_table(run.fidelity, c) for c in run.about["scarce"]},
         "copy_audit": copies.audit_table(run.copies),
@@ -224,16 +224,13 @@ def hashes(run: Run) -> pd.DataFrame:
 
 
 def sample_grids(run: Run, rows: Samples) -> list[tuple[str, Markup]]:
-    """Grids of kept rows by class, of dropped rows by reason, and of rows kept in dispute; a copy is a picture of a real row."""
+    """Grids of kept rows by class, of dropped rows by reason; a copy is a picture of a real row."""
     n, keep, reason = run.params.report.examples, rows.table["keep"].to_numpy(), rows.table["reason"].to_numpy()
     kept = [(rows.classes[c], np.flatnonzero((rows.y == c) & keep)) for c in rows.scarce]
     shown = [r for r in REASONS if r != "copy" or run.params.report.show_real_images]
     dropped = [(r.replace("_", " "), np.flatnonzero(reason == r)) for r in shown]
     grids = []
-    apart = disputed(*(rows.table[d].to_numpy() for d in ("distance", "other_distance")), run.params.selection)
-    both = [(rows.classes[c], np.flatnonzero((rows.y == c) & apart & keep)) for c in rows.scarce]
-    titles = ("kept, by class", "dropped, by reason", "kept though one of the two encoders would not, by class")
-    for title, lines in zip(titles, (kept, dropped, both), strict=True):
+    for title, lines in (("kept, by class", kept), ("dropped, by reason", dropped)):
         lines = [(name, chosen[:n]) for name, chosen in lines if len(chosen)]
         if lines:
             names, chosen = zip(*lines, strict=True)

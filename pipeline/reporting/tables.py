@@ -109,7 +109,7 @@ def arm_points(verdict: Mapping, metrics: Mapping[str, Mapping]) -> pd.DataFrame
 
 
 def selection_table(summaries: Mapping[str, Mapping]) -> pd.DataFrame:
-    """Per generator and class: rows aimed for, generated, kept, agreed on by the teachers, disputed, and dropped by each rule."""
+    """Per generator and class: rows aimed for, generated, kept, agreed on by the teachers, and dropped by each rule."""
     return pd.DataFrame(
         [
             {
@@ -119,7 +119,6 @@ def selection_table(summaries: Mapping[str, Mapping]) -> pd.DataFrame:
                 "generated": v["generated"],
                 "kept": v["kept"],
                 "teachers agree": f"{100 * v['agreed'] / v['generated']:.0f} %",
-                "disputed": v["disputed"],
                 **{r.replace("_", " "): n for r, n in v["dropped"].items()},
             }
             for g, s in summaries.items()
@@ -128,23 +127,17 @@ def selection_table(summaries: Mapping[str, Mapping]) -> pd.DataFrame:
     )
 
 
-def rules_table(block: Selection, summaries: Mapping[str, Mapping], tried: pd.DataFrame) -> pd.DataFrame:
+def rules_table(block: Selection, summaries: Mapping[str, Mapping]) -> pd.DataFrame:
     """Every rule: its threshold, how it was set, and how many rows of all generators it dropped."""
     rule = next((s["copy_rule"] for s in summaries.values()), None)
-    found = tried[(tried["key"] == "band") & tried["taken"].astype(bool)]
-    bands = "; ".join(f"{g}: {v}" for g, v in zip(found["generator"], found["value"], strict=True))
     said = {
         "copy": (
             f"distance {rule['distance']:.3f}, ratio {rule['ratio']:.2f}" if rule else "",
             f"by real rows of other groups, of which {100 * block.copy_false_alarms:g} % would be dropped (copy_false_alarms)",
         ),
-        "too_near": (
-            f"{block.band[0]:g}",
-            "selection.band" + (f", but as the search found for {bands}" if bands else ""),
-        ),
-        "too_far": (
-            f"{block.band[1]:g}",
-            "selection.band" + (f", but as the search found for {bands}" if bands else ""),
+        "unlike": (
+            f"distance {block.unlike:g}",
+            "selection.unlike; 1 is as far as 95 % of real rows lie at most from those of other groups",
         ),
         "third_class": (
             f"confidence {block.third_class:g}",

@@ -9,8 +9,7 @@ from pipeline.params.sections import Cap
 
 REASONS = {
     "copy": "nearer to a training row, mirrored, moved or cropped, than real rows are to one another",
-    "too_near": "nearer to the centre of its class than the band allows, in both feature spaces",
-    "too_far": "farther from its class than the band allows, in both feature spaces",
+    "unlike": "unlike every real row in brightness, contrast or how much of it is coarse and how much fine",
     "third_class": "the teachers are sure of a class neither asked for nor neighbouring",
     "refused": "too many of its generator's rows are copies (selection.max_copy_share), so none may be used",
     "quota": "fit for use, but the class already has the rows aimed for",
@@ -41,34 +40,20 @@ def reasons(
     judged: np.ndarray,
     confidence: np.ndarray,
     distance: np.ndarray,
-    other: np.ndarray,
     copied: np.ndarray,
     neighbours: np.ndarray,
     block: Selection,
 ) -> np.ndarray:
     """Why each row must be dropped, str (N,), "" if it may be kept; the first rule that applies gives the reason.
 
-    `neighbours` bool (K, K) as `neighbouring` gives it. `distance` is by the teachers' features, `other` by those of an
-    encoder without labels, both (N,); the band drops what lies outside by both. One that is not known cannot object.
+    `neighbours` bool (K, K) as `neighbouring` gives it. `distance` (N,) is that of `spectra`; where it is not known, it
+    cannot object.
     """
     why = np.full(len(label), "", dtype=object)
     third = ~neighbours[label, judged] & (confidence >= block.third_class)
-    low, high = block.band
-    for reason, hit in (
-        ("third_class", third),
-        ("too_far", (distance > high) & ~(other <= high)),
-        ("too_near", (distance < low) & ~(other >= low)),
-        ("copy", copied),
-    ):
+    for reason, hit in (("third_class", third), ("unlike", distance > block.unlike), ("copy", copied)):
         why[hit] = reason
     return why
-
-
-def disputed(distance: np.ndarray, other: np.ndarray, block: Selection) -> np.ndarray:
-    """The rows that one of the two distances puts outside of an end of the band, and the other does not, bool (N,)."""
-    low, high = block.band
-    apart = ((distance > high) != (other > high)) | ((distance < low) != (other < low))
-    return apart & np.isfinite(distance) & np.isfinite(other)
 
 
 def refuse(why: np.ndarray, copied: np.ndarray, most: float) -> np.ndarray:

@@ -77,7 +77,7 @@ def facts(name="cat", **change):
         "confidence": 0.95,
         "validation_rows": 7,
         "metric": "balanced accuracy",
-        "reasons": {"too_far": name},
+        "reasons": {"unlike": name},
         "samples": {name: [(f"kept, {name}", picture)]},
         "pairs": {name: picture},
         "copy_rule": {"distance": 0.05, "ratio": 0.4},

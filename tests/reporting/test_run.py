@@ -58,18 +58,17 @@ def generated(real: Samples) -> Samples:
     made = toy_samples((0, 0, 60), seed=3, split="synthetic")
     keep = np.arange(len(made)) % 4 > 0
     nearest = {"nearest": real.table["id"].iloc[0], "copy_distance": np.linspace(0.1, 0.4, len(made))}
-    said = {"keep": keep, "reason": np.where(keep, "", "too_far"), "judged": "c"}
+    said = {"keep": keep, "reason": np.where(keep, "", "unlike"), "judged": "c"}
     return made.with_columns(origin=["cvae"] * len(made), **said, **nearest)
 
 
 def summary(rows: Samples) -> dict:
-    dropped = dict.fromkeys(REASONS, 0) | {"too_far": int((~rows.table["keep"]).sum())}
+    dropped = dict.fromkeys(REASONS, 0) | {"unlike": int((~rows.table["keep"]).sum())}
     one = {
         "wanted": 27,
         "generated": len(rows),
         "kept": int(rows.table["keep"].sum()),
         "agreed": 40,
-        "disputed": 3,
         "dropped": dropped,
     }
     said = {"copy_rule": {"distance": 0.05, "ratio": 0.4}, "refused": "", "warnings": []}

@@ -115,8 +115,8 @@ def test_the_class_table_without_an_arm_or_without_test_rows_says_so():
 
 
 def test_the_selection_table_counts_each_reason():
-    dropped = {"copy": 1, "too_near": 2, "too_far": 3, "third_class": 4, "quota": 0}
-    one = {"wanted": 10, "generated": 20, "kept": 10, "agreed": 15, "disputed": 1, "dropped": dropped}
+    dropped = {"copy": 1, "unlike": 3, "third_class": 4, "quota": 0}
+    one = {"wanted": 10, "generated": 20, "kept": 10, "agreed": 15, "dropped": dropped}
     table = tables.selection_table({"cvae": {"classes": {"cat": one}}, "nothing": {"classes": {}}})
     assert len(table) == 1 and table.loc[0, "teachers agree"] == "75 %"
     assert [table.loc[0, r.replace("_", " ")] for r in dropped] == list(dropped.values())
@@ -124,12 +124,12 @@ def test_the_selection_table_counts_each_reason():
 
 
 def test_kept_and_dropped_rows_are_counted_for_each_generator():
-    one = {"generated": 20, "kept": 12, "dropped": {"copy": 1, "too_far": 7, "quota": 0}}
-    clean = {"generated": 5, "kept": 5, "dropped": {"copy": 0, "too_far": 0, "quota": 0}}
+    one = {"generated": 20, "kept": 12, "dropped": {"copy": 1, "unlike": 7, "quota": 0}}
+    clean = {"generated": 5, "kept": 5, "dropped": {"copy": 0, "unlike": 0, "quota": 0}}
     table = tables.kept_table(
         {"cvae": {"classes": {"a": one, "b": one}}, "cgan": {"classes": {"a": clean}}, "nothing": {"classes": {}}}
     )
-    assert table.to_numpy().tolist() == [["cvae", 40, 24, "copy 2, too far 14"], ["cgan", 5, 5, "none"]]
+    assert table.to_numpy().tolist() == [["cvae", 40, 24, "copy 2, unlike 14"], ["cgan", 5, 5, "none"]]
     assert len(tables.kept_table({str(i): {"classes": {"a": one}} for i in range(20)})) == 6
     assert len(tables.kept_table({"nothing": {"classes": {}}})) == 0
 

@@ -8,9 +8,7 @@ from pipeline.params.sections import Cap
 from pipeline.selection import rules
 
 WIDE = Cap(rows=(1, 1_000_000), ratio=(1000.0, 1000.0))  # a cap that never binds here
-BLOCK = Selection(
-    band=(0.1, 1.5), third_class=0.8, neighbours=1, copy_false_alarms=0.01, max_copy_share=0.25, too_few=0.5
-)
+BLOCK = Selection(unlike=1.5, third_class=0.8, neighbours=1, copy_false_alarms=0.01, max_copy_share=0.25, too_few=0.5)
 COUNTS = np.array([100, 64, 36, 4])
 
 
@@ -75,7 +73,6 @@ def test_a_class_without_rows_gets_none():
 def judged(**change):
     """Reasons of one row that breaks no rule but for what is changed; class 0's neighbours are 0 and 1."""
     row = {"label": 0, "judged": 0, "confidence": 0.9, "distance": 0.7, "copied": False, **change}
-    row.setdefault("other", row["distance"])
     neighbours = np.array([[True, True, False], [True, True, False], [False, True, True]])
     arrays = {k: np.array([v]) for k, v in row.items()}
     return rules.reasons(**arrays, neighbours=neighbours, block=BLOCK)[0]
@@ -89,8 +86,7 @@ def test_a_row_that_breaks_no_rule_has_no_reason():
     ("change", "reason"),
     [
         ({"copied": True}, "copy"),
-        ({"distance": 0.05}, "too_near"),
-        ({"distance": 1.6}, "too_far"),
+        ({"distance": 1.6}, "unlike"),
         ({"judged": 2}, "third_class"),
         ({"judged": 1}, ""),  # sure of a neighbouring class: a hard row, not a wrong one
         ({"judged": 2, "confidence": 0.79}, ""),  # not sure
@@ -103,10 +99,8 @@ def test_each_rule_alone(change, reason):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"distance": 0.1}, ""),
-        ({"distance": np.nextafter(0.1, 0)}, "too_near"),
         ({"distance": 1.5}, ""),
-        ({"distance": np.nextafter(1.5, 2)}, "too_far"),
+        ({"distance": np.nextafter(1.5, 2)}, "unlike"),
         ({"judged": 2, "confidence": 0.8}, "third_class"),
         ({"judged": 2, "confidence": np.nextafter(0.8, 0)}, ""),
     ],
@@ -116,11 +110,10 @@ def test_values_on_a_bound(change, reason):
 
 
 def test_reasons_are_given_in_the_order_in_which_they_are_listed():
-    third, far, near, copy = {"judged": 2}, {"distance": 9.0}, {"distance": 0.0}, {"copied": True}
-    assert judged(**third, **far) == "too_far"
-    assert judged(**third, **near) == "too_near"
-    assert judged(**third, **far, **copy) == judged(**third, **near, **copy) == "copy"
-    assert list(rules.REASONS) == ["copy", "too_near", "too_far", "third_class", "refused", "quota"]
+    third, far, copy = {"judged": 2}, {"distance": 9.0}, {"copied": True}
+    assert judged(**third, **far) == "unlike"
+    assert judged(**third, **far, **copy) == judged(**third, **copy) == "copy"
+    assert list(rules.REASONS) == ["copy", "unlike", "third_class", "refused", "quota"]
 
 
 def test_a_row_without_a_distance_is_judged_by_the_other_rules():
@@ -129,31 +122,10 @@ def test_a_row_without_a_distance_is_judged_by_the_other_rules():
     assert judged(distance=np.nan, copied=True) == "copy"
 
 
-@pytest.mark.parametrize(
-    ("distance", "other", "reason", "disputed"),
-    [
-        (1.6, 1.6, "too_far", False),
-        (1.6, 1.5, "", True),
-        (1.5, 1.6, "", True),
-        (0.05, 0.05, "too_near", False),
-        (0.05, 0.1, "", True),
-        (0.05, 1.6, "", True),
-        (1.6, np.nan, "too_far", False),
-        (np.nan, 1.6, "", False),
-        (0.7, 0.7, "", False),
-    ],
-)
-def test_the_band_drops_what_lies_outside_by_both_encoders_and_what_they_dispute_is_told(
-    distance, other, reason, disputed
-):
-    assert judged(distance=distance, other=other) == reason
-    assert rules.disputed(np.array([distance]), np.array([other]), BLOCK).tolist() == [disputed]
-
-
 @pytest.mark.parametrize(("copies", "refused"), [(0, False), (25, False), (26, True), (100, True)])
 def test_a_generator_with_too_many_copies_is_refused_whole(copies, refused):
     copied = np.arange(100) < copies
-    why = np.where(copied, "copy", np.where(np.arange(100) % 3, "", "too_far")).astype(object)
+    why = np.where(copied, "copy", np.where(np.arange(100) % 3, "", "unlike")).astype(object)
     found = rules.refuse(why, copied, 0.25)
     assert ((found == "refused") == (refused & (why == ""))).all()
     assert (found[why != ""] == why[why != ""]).all()
@@ -162,12 +134,12 @@ def test_a_generator_with_too_many_copies_is_refused_whole(copies, refused):
 
 def test_no_rows_have_no_reasons():
     empty, index = np.zeros(0), np.zeros(0, np.int64)
-    assert len(rules.reasons(index, index, empty, empty, empty, empty.astype(bool), np.eye(3, dtype=bool), BLOCK)) == 0
+    assert len(rules.reasons(index, index, empty, empty, empty.astype(bool), np.eye(3, dtype=bool), BLOCK)) == 0
 
 
 def random_rows(seed=0, rows=300, classes=4):
     rng = np.random.default_rng(seed)
-    why = np.array(["", "", "copy", "too_far"], dtype=object)[rng.integers(0, 4, rows)]
+    why = np.array(["", "", "copy", "unlike"], dtype=object)[rng.integers(0, 4, rows)]
     return rng.integers(0, classes, rows), why, rng.integers(0, 60, classes)
 
 
