@@ -9,7 +9,7 @@ LANES ?= $(shell getconf _NPROCESSORS_ONLN)
 PAIR := $(if $(filter 1,$(LANES)),1,2)
 READY := .venv/ready-$(shell cat $(LOCKED) | cksum | cut -d ' ' -f 1)
 
-.PHONY: repro doctor export row side-by-side setup test test-all fuzz calibrate bench soak lint audit lock
+.PHONY: repro doctor export row side-by-side setup test test-all fuzz fuzz-guided calibrate bench soak lint audit lock
 .DEFAULT_GOAL := repro
 
 repro: setup
@@ -70,6 +70,15 @@ fuzz: SEED := $(or $(SEED),$(shell od -An -N4 -tu4 /dev/urandom | tr -d ' '))
 fuzz: setup
 	FUZZ=$(FUZZ) python -m pytest tests/fuzz -n $(LANES) --dist loadfile --hypothesis-seed=$(SEED)
 
+# Bytes led by the code they reach (Atheris, in a folder of its own): EACH seconds for each of four readers. .work/fuzz keeps the
+# inputs that reached something new, from which the next call goes on. Linux and macOS.
+EACH ?= 120
+fuzz-guided: setup
+	@[ -d .work/atheris ] || python -m pip install --disable-pip-version-check --quiet --progress-bar off --no-deps --require-hashes \
+		--target .work/atheris -r requirements-fuzz.lock
+	@for target in pictures archive table params; do \
+		PYTHONPATH=.work/atheris python -m tests.fuzz.guided $$target -max_total_time=$(EACH) || exit 1; done
+
 # Known effects, simulated and trained, and how often the verdict names them: docs/calibration.md. About half an hour.
 calibrate: setup
 	python -m benchmarks.calibrate
@@ -101,6 +110,7 @@ audit:
 lock:
 	uv pip compile requirements.in --universal --python-version 3.11 --generate-hashes --no-emit-package torch --upgrade -o requirements.lock
 	uv pip compile requirements-audit.in --universal --python-version 3.11 --generate-hashes --upgrade -o requirements-audit.lock
+	uv pip compile requirements-fuzz.in --universal --python-version 3.11 --generate-hashes --upgrade -o requirements-fuzz.lock
 
 # For CI, see docs/ci.md. quick is repro with the keys in QUICK set. params.yaml is put back at the end, or by the next
 # `make quick` if this one was killed; an edit made to it meanwhile is kept.
