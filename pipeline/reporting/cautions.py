@@ -40,7 +40,7 @@ def warnings(run: "Run") -> list[str]:
     lost = [
         f"arm {a} could not be trained and is not compared: {reason}" for a, reason in run.verdict["failed"].items()
     ]
-    return failed(run) + lost + slowed + cut + run.about["warnings"] + found
+    return failed(run) + unlike(run) + lost + slowed + cut + run.about["warnings"] + found
 
 
 def failed(run: "Run") -> list[str]:
@@ -58,6 +58,21 @@ def failed(run: "Run") -> list[str]:
                 f"generator {name} failed and made no rows: {about['reason']}; arms that learnt without its rows: "
                 + (", ".join(without) or "none")
             )
+    return found
+
+
+def unlike(run: "Run") -> list[str]:
+    """Which candidates learnt from all rows of a generator, though most are unlike any real one."""
+    found = []
+    for a, arm in run.params.compared.items():
+        for name in arm.generators if arm.role == "candidate" and arm.use == "all" else ():
+            classes = run.selections.get(name, {"classes": {}})["classes"].values()
+            far, made = sum(c["dropped"]["unlike"] for c in classes), sum(c["generated"] for c in classes)
+            if far > made / 2:
+                found.append(
+                    f"{name}: {far} of {made} rows are unlike every real row (selection.unlike), and arm {a} learnt from "
+                    "all (use: all)"
+                )
     return found
 
 

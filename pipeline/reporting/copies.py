@@ -61,8 +61,8 @@ def promise(fitted: Mapping) -> str:
     source = (
         "The noise came from the operating system, so this fit cannot be repeated to the byte"
         if said["secret"]
-        else "The noise was drawn from `seed` in params.yaml: nothing is promised against anybody who knows or guesses that "
-        "number; `secret: true` draws it from the operating system instead"
+        else "The noise was drawn from seed in params.yaml: nothing is promised against anybody who knows or guesses that "
+        "number; secret: true draws it from the operating system instead"
     )
     return (
         f"fitted with differential privacy, epsilon {said['epsilon']:.2f} at delta {said['delta']:.1e}, which bounds what "

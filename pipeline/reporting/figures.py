@@ -167,7 +167,7 @@ def confusions(tables: Mapping[str, np.ndarray], classes: Sequence[str]) -> byte
         axes.set_yticks(range(len(classes)), classes, fontsize=7)
         axes.set_title(arm, fontsize=9)
         axes.set_xlabel("predicted")
-        axes.set_ylabel("true, shown in percent of each class")
+        axes.set_ylabel("true")
     return png(figure)
 
 

@@ -128,7 +128,7 @@ def selection_table(summaries: Mapping[str, Mapping]) -> pd.DataFrame:
 
 
 def rules_table(block: Selection, summaries: Mapping[str, Mapping]) -> pd.DataFrame:
-    """Every rule: its threshold, how it was set, and how many rows of all generators it dropped."""
+    """Every rule: its threshold, how it was set, and how many rows of these generators it dropped."""
     rule = next((s["copy_rule"] for s in summaries.values()), None)
     said = {
         "copy": (
@@ -149,7 +149,12 @@ def rules_table(block: Selection, summaries: Mapping[str, Mapping]) -> pd.DataFr
     dropped = [c["dropped"] for s in summaries.values() for c in s["classes"].values()]
     return pd.DataFrame(
         [
-            {"rule": r.replace("_", " "), "threshold": t, "set by": how, "rows dropped": sum(d[r] for d in dropped)}
+            {
+                "rule": r.replace("_", " "),
+                "threshold": t,
+                "set by": how,
+                "dropped for arms that select": sum(d[r] for d in dropped),
+            }
             for r, (t, how) in said.items()
         ]
     )
