@@ -15,7 +15,8 @@ from pipeline.selection import copies
 RINGS = 6  # of spatial frequencies up to one wave in two pixels, and one beyond; at most one per two pixels of the side
 FAINT = 1e-4  # power that is added before the logarithm: that of noise of 1 % of the range
 USUAL = 0.95  # 1 is as far as so many real rows lie at most
-SAMPLE = 2000  # real rows that are asked how far they lie
+KNOWN = 10_000  # real rows that others are held against at most, so that time grows like the number of the others alone
+SAMPLE = 2000  # of them asked how far they lie
 BLOCK = 2048  # rows that are described or compared at a time
 
 
@@ -42,15 +43,21 @@ def distance(rows: np.ndarray, real: np.ndarray, groups: np.ndarray) -> np.ndarr
 
     1 is as far as USUAL of real rows lie from those of other groups. NaN where fewer than three have another group.
     """
-    known = described(real)
+    some = spaced(len(real), KNOWN)
+    known, groups = described(real[some]), groups[some]
     centre, spread = known.mean(axis=0), np.maximum(known.std(axis=0), 0.01)
     known = (known - centre) / spread
-    asked = np.unique(np.linspace(0, len(known) - 1, min(SAMPLE, len(known))).astype(int))
+    asked = spaced(len(known), SAMPLE)
     usual = nearest(known[asked], known, groups[asked], groups)
     closeness = copies.lower(1 / np.maximum(usual[np.isfinite(usual)], 0.01), 1 - USUAL)
     if not closeness:
         return np.full(len(rows), np.nan)
     return nearest((described(rows) - centre) / spread, known) * closeness
+
+
+def spaced(count: int, most: int) -> np.ndarray:
+    """At most so many of `count` positions, evenly spaced, int."""
+    return np.linspace(0, count - 1, min(most, count)).astype(int)
 
 
 def nearest(

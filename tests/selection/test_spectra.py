@@ -115,3 +115,11 @@ def test_described_by_mean_spread_and_the_power_of_rings_that_adds_up(side):
     wave = np.tile([0, 255], (1, 8, 4))[..., None].astype(np.uint8)  # the finest there is, along a line
     finest = spectra.described(wave)[0, 2:]
     assert finest.argmax() in (len(finest) - 2, len(finest) - 1) and finest.max() > finest.min() + 2
+
+
+def test_of_many_real_rows_some_stand_for_all(monkeypatch):
+    real, unseen, groups = textures(600, 12, 1, 0), textures(200, 12, 1, 1), np.arange(600)
+    monkeypatch.setattr(spectra, "KNOWN", 300)
+    distance = spectra.distance(unseen, real, groups)
+    assert np.array_equal(distance, spectra.distance(unseen, real[spectra.spaced(600, 300)], np.arange(300)))
+    assert np.mean(distance <= 1) == pytest.approx(0.95, abs=0.05), "in units of how far as many real rows lie"
