@@ -11,13 +11,29 @@ from pipeline.evaluation.fidelity import compare, spread, transfer
 from pipeline.params import Params
 from pipeline.samples import Samples
 from pipeline.seeds import derive
+from pipeline.selection import spectra
 from stages import Output
 
 COLUMNS = ["generator", "class", "space", "metric", "value", "spread"]
+SEEN = [
+    "generator",
+    "id",
+    "baseline",
+    "encoder",
+]  # how far a row lies from the nearest training row, seen by either network
 Line = tuple[str, str, str, str, float, float]
 
 
-def main(params: Params, train: Path, val: Path, selected: Path, baseline: Path, encoder: Path, out: Output) -> None:
+def main(
+    params: Params,
+    train: Path,
+    val: Path,
+    selected: Path,
+    baseline: Path,
+    encoder: Path,
+    out: Output,
+    opinions: Output,
+) -> None:
     from pipeline import devices
     from pipeline.classifier import predict
 
@@ -27,11 +43,14 @@ def main(params: Params, train: Path, val: Path, selected: Path, baseline: Path,
         name: Samples.load(selected / name) for name in params.generators if len(Samples.load(selected / name))
     }
     lines: list[Line] = [line for name, samples in sets.items() for line in counted(name, samples)]
+    groups = fitted.table["group"].to_numpy()
+    said = {name: {"id": (held if name == "real" else rows).table["id"].to_numpy()} for name, rows in sets.items()}
     for space, stem in (("baseline", baseline / "baseline"), ("encoder", encoder / "encoder")):
         network = predict.load(stem)
         reference, own = (predict.run(network, rows.images, where)[1] for rows in (held, fitted))
         for name, samples in sets.items():
             features = own if name == "real" else predict.run(network, samples.images, where)[1]
+            said[name][space] = spectra.relative(reference if name == "real" else features, own, groups)
             for label, mine, theirs in parts(samples, held):
                 given = (reference[theirs], features[mine], params.fidelity.neighbours, params.fidelity.min_rows)
                 deviation = spread(*given, derive(params.seed, "fidelity", name, label))
@@ -40,6 +59,8 @@ def main(params: Params, train: Path, val: Path, selected: Path, baseline: Path,
                 learnt = taught(features, samples, own, fitted)
                 lines.append((name, "", space, "transfer", *transfer(*learnt, reference, held.y)))
     csvs.write(pd.DataFrame(lines, columns=COLUMNS), out)
+    rows = pd.concat([pd.DataFrame({"generator": name} | columns) for name, columns in said.items()])
+    csvs.write(rows[SEEN].round(4), opinions)
 
 
 def counted(name: str, samples: Samples) -> Iterator[Line]:

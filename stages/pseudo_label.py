@@ -129,7 +129,8 @@ def summarise(rows: Samples, goal: np.ndarray, rule: copies.Rule, block: Selecti
             "dropped": {r: int((own["reason"] == r).sum()) for r in rules.REASONS},
         }
         if kept < block.too_few * goal[c] and not refused:
-            warnings.append(f"class {label}: {kept} of the {goal[c]} rows aimed for passed the rules")
+            why = rules.most_dropped(own["reason"].to_numpy())
+            warnings.append(f"class {label}: {kept} of the {goal[c]} rows aimed for passed the rules; {why}")
     return {"copy_rule": rule._asdict(), "classes": classes, "refused": refused, "warnings": warnings}
 
 

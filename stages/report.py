@@ -19,6 +19,7 @@ from pipeline.reporting import run as runs
 from pipeline.samples import Samples, with_pool
 from stages import Output, trained
 from stages.evaluate import read_scores
+from stages.measure_fidelity import SEEN
 
 log = logging.getLogger("stages")
 ENDS = ("value", "ci_low", "ci_high", "spread")
@@ -112,6 +113,7 @@ def read_run(
         tried=csvs.read(results / "search" / "tried.csv", ("generator",), TRIED),
         copies=csvs.read(results / "copies.csv", TEXT, ENDS),
         fidelity=csvs.read(fidelity, TEXT, ENDS),
+        opinions=csvs.read(results / "opinions.csv", SEEN[:2], SEEN[2:]),
         teachers=read(models / "baseline" / "teachers.json"),
         pool=read(selected / POOL / "summary.json"),
         train=Samples.load(train),

@@ -1,6 +1,6 @@
 """A finished run as one object, and what the report says and shows of it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from markupsafe import Markup
 from pipeline.evaluation.openings import settings_hash
 from pipeline.evaluation.scores import confusion
 from pipeline.params import POOL, Params
-from pipeline.reporting import answer, cautions, copies, cost, data, figures, html, tables
+from pipeline.reporting import answer, cautions, copies, cost, data, figures, html, opinions, tables
 from pipeline.samples import Samples
 from pipeline.selection.rules import REASONS
 
@@ -53,6 +53,7 @@ class Run:
     selections: Mapping[str, dict]  # by generator: rows wanted, kept, dropped
     pool: Mapping  # what became of the unlabelled rows
     fidelity: pd.DataFrame
+    opinions: pd.DataFrame  # how far from training rows two networks find each row
     copies: pd.DataFrame  # what the copy audit found
     train: Samples
     fitted_on: Samples  # train, and the rows of the pool that generators learnt from too
@@ -125,6 +126,7 @@ def generated(run: Run) -> dict[str, Any]:
         "rules": tables.rules_table(run.params.selection, selecting),
         "fidelity": tables.fidelity_table(run.fidelity),
         "fidelity_by_class": {c: tables.fidelity_table(run.fidelity, c) for c in run.about["scarce"]},
+        "opinions": opinions.opinions_table(run.opinions),
         "copy_audit": copies.audit_table(run.copies),
         "copies_by_class": copies.class_table(run.copies, run.selections),
         "copies_said": copies.sentences(
@@ -165,6 +167,7 @@ def pictures(run: Run, metrics: Mapping[str, Mapping]) -> dict:
         "contact": contact_sheet(run),
         "near": near_duplicates(run),
         "samples": {g: sample_grids(run, rows) for g, rows in made.items()},
+        "disputed": {g: picture for g, rows in made.items() if (picture := disputed(run, g, rows))},
         "pairs": {g: closest_pairs(run, rows) for g, rows in made.items()},
         "copy_rule": rules[0] if rules else None,
         "false_alarms": run.params.selection.copy_false_alarms,
@@ -229,14 +232,27 @@ def sample_grids(run: Run, rows: Samples) -> list[tuple[str, Markup]]:
     kept = [(rows.classes[c], np.flatnonzero((rows.y == c) & keep)) for c in rows.scarce]
     shown = [r for r in REASONS if r != "copy" or run.params.report.show_real_images]
     dropped = [(r.replace("_", " "), np.flatnonzero(reason == r)) for r in shown]
-    grids = []
-    for title, lines in (("kept, by class", kept), ("dropped, by reason", dropped)):
-        lines = [(name, chosen[:n]) for name, chosen in lines if len(chosen)]
-        if lines:
-            names, chosen = zip(*lines, strict=True)
-            picture = figures.grid(rows.images, chosen, names, n)
-            grids.append((title, html.picture(picture, f"{title}: {', '.join(names)}")))
-    return grids
+    pictures = {
+        title: lines_of(rows, lines, n, title)
+        for title, lines in (("kept, by class", kept), ("dropped, by reason", dropped))
+    }
+    return [(title, picture) for title, picture in pictures.items() if picture]
+
+
+def disputed(run: Run, generator: str, rows: Samples) -> Markup:
+    """The rows on which two networks disagree most; a copy is a picture of a real row."""
+    rows = rows if run.params.report.show_real_images else rows.take(rows.table["reason"].to_numpy() != "copy")
+    lines = opinions.disputed(run.opinions[run.opinions["generator"] == generator], rows.table["id"])
+    return lines_of(rows, lines, run.params.report.examples, "rows on which the two networks disagree")
+
+
+def lines_of(rows: Samples, lines: Sequence[tuple[str, np.ndarray]], most: int, title: str) -> Markup:
+    """A grid, a named line of at most so many of these positions each; nothing where there are no rows at all."""
+    lines = [(name, chosen[:most]) for name, chosen in lines if len(chosen)]
+    if not lines:
+        return Markup("")
+    names, chosen = zip(*lines, strict=True)
+    return html.picture(figures.grid(rows.images, chosen, names, most), f"{title}: {', '.join(names)}")
 
 
 def teachers(run: Run) -> Markup:
@@ -252,13 +268,10 @@ def contact_sheet(run: Run) -> Markup:
     """Training rows of each class, evenly spaced in their order; nothing if real rows are hidden."""
     if not run.params.report.show_real_images:
         return Markup("")
-    lines, n = (
-        [(name, np.flatnonzero(run.train.y == c)) for c, name in enumerate(run.train.classes)],
-        2 * run.params.report.examples,
-    )
-    lines = [(name, own[np.linspace(0, len(own) - 1, min(n, len(own))).astype(int)]) for name, own in lines if len(own)]
-    names, chosen = zip(*lines, strict=True)
-    return html.picture(figures.grid(run.train.images, chosen, names, n), f"training rows by class: {', '.join(names)}")
+    n = 2 * run.params.report.examples
+    lines = [(name, np.flatnonzero(run.train.y == c)) for c, name in enumerate(run.train.classes)]
+    spaced = [(name, own[np.linspace(0, len(own) - 1, min(n, len(own))).astype(int)]) for name, own in lines]
+    return lines_of(run.train, spaced, n, "training rows by class")
 
 
 def near_duplicates(run: Run) -> Markup:

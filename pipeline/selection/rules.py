@@ -15,6 +15,12 @@ REASONS = {
     "quota": "fit for use, but the class already has the rows aimed for",
 }
 
+REMEDIES = {  # what can be done where a rule leaves too few rows
+    "copy": "the generator repeats training rows: fit it for a shorter time, or on more of them",
+    "unlike": "its pictures are not yet like real ones: fit it for longer, and look at them before selection.unlike is raised",
+    "third_class": "they are taken for other classes: fit it for longer, or raise selection.third_class if teachers are wrong",
+}
+
 
 def wanted(counts: np.ndarray, scarce: np.ndarray, dose: str, cap: Cap) -> np.ndarray:
     """Synthetic rows to add per class, int (K,); zero for classes that are not scarce.
@@ -67,6 +73,15 @@ def fill(label: np.ndarray, why: np.ndarray, quota: np.ndarray) -> np.ndarray:
     for c in np.unique(label):
         out[np.flatnonzero((label == c) & (why == ""))[quota[c] :]] = "quota"
     return out
+
+
+def most_dropped(why: np.ndarray) -> str:
+    """Of the reasons (N,) of rows of one class: how many one rule dropped, the one that dropped most, and what can be done."""
+    counts = {rule: int((why == rule).sum()) for rule in REMEDIES}
+    rule = max(counts, key=counts.__getitem__)
+    if not counts[rule]:
+        return f"only {len(why)} were generated (generation.oversupply)"
+    return f"of {len(why)}, {rule.replace('_', ' ')} dropped {counts[rule]}: {REMEDIES[rule]}"
 
 
 def shared(goal: np.ndarray, there: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -46,13 +46,17 @@ def distance(rows: np.ndarray, real: np.ndarray, groups: np.ndarray) -> np.ndarr
     some = spaced(len(real), KNOWN)
     known, groups = described(real[some]), groups[some]
     centre, spread = known.mean(axis=0), np.maximum(known.std(axis=0), 0.01)
-    known = (known - centre) / spread
+    return relative((described(rows) - centre) / spread, (known - centre) / spread, groups)
+
+
+def relative(rows: np.ndarray, known: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """How far each row (N, D) lies from the nearest known one (M, D), float (N,), in the unit of `distance`; NaN as there."""
+    some = spaced(len(known), KNOWN)
+    known, groups = known[some], groups[some]
     asked = spaced(len(known), SAMPLE)
     usual = nearest(known[asked], known, groups[asked], groups)
     closeness = copies.lower(1 / np.maximum(usual[np.isfinite(usual)], 0.01), 1 - USUAL)
-    if not closeness:
-        return np.full(len(rows), np.nan)
-    return nearest((described(rows) - centre) / spread, known) * closeness
+    return nearest(rows, known) * closeness if closeness else np.full(len(rows), np.nan)
 
 
 def spaced(count: int, most: int) -> np.ndarray:

@@ -80,6 +80,7 @@ def facts(name="cat", **change):
         "reasons": {"unlike": name},
         "samples": {name: [(f"kept, {name}", picture)]},
         "pairs": {name: picture},
+        "disputed": {name: picture},
         "copy_rule": {"distance": 0.05, "ratio": 0.4},
         "false_alarms": 0.01,
         "show_real": True,
@@ -107,6 +108,7 @@ def facts(name="cat", **change):
                 "pool",
                 "pool_trials",
                 "copy_audit",
+                "opinions",
                 "rules",
                 "copies_by_class",
             ),
@@ -138,6 +140,7 @@ EMPTY = {
     "promises": [],
     "dose": "",
     "samples": {},
+    "disputed": {},
     "pairs": {},
     "copy_rule": None,
     "losses": "",
@@ -195,7 +198,7 @@ def test_the_page_asks_nothing_of_the_outside(given):
 
 def test_every_picture_is_embedded_and_has_a_text_alternative():
     pictures = [a for t, a in Reader(html.page(facts(NASTY))).tags if t == "img"]
-    assert len(pictures) == 12
+    assert len(pictures) == 13
     for attrs in pictures:
         assert attrs["src"].startswith("data:image/png;base64,") and NASTY in attrs["alt"]
 

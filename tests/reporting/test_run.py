@@ -85,6 +85,13 @@ def audited() -> pd.DataFrame:
     return frame
 
 
+def seen(rows: Samples) -> pd.DataFrame:
+    """What two networks say: of rows 0 and 1 that both find near, of 2 to 4 the baseline alone, of the others neither."""
+    far = np.where(np.arange(len(rows)) < 5, 0.5, 3.0)
+    columns = {"id": rows.table["id"], "baseline": far, "encoder": np.where(np.arange(len(rows)) < 2, 0.5, 2.0)}
+    return pd.DataFrame({"generator": "cvae"} | columns)
+
+
 def record(params, name, real, made):
     """As retrain writes it, with the rows that the arm truly adds."""
     arm = params.arms[name]
@@ -184,6 +191,7 @@ def finished(shipped, shares=SHARES, rows=60, **change) -> runs.Run:
         "losses": {"nothing": [], "cvae": [{"step": 10, "loss": 2.0}, {"step": 20, "loss": 1.0}]},
         "selections": {g: summary(made[g]) for g in ("nothing", "cvae")},
         "copies": audited(),
+        "opinions": seen(made["cvae"]),
         "teachers": {
             **{"held_out_accuracy": 0.8, "held_out_ece": 0.1, "reliability": [(0.5, 0.4, 0.5), (0.9, 1.0, 0.5)]},
             "slowed": {"baseline": False, "teacher0": False},
@@ -291,3 +299,24 @@ def test_an_epsilon_is_told_with_what_it_does_not_cover(run, secret):
     automatic = facts["automatic"].set_index("key")["value"]
     assert automatic["generators.private"] == "9 steps, 99 parameters"
     assert runs.facts(run)["promises"] == []
+
+
+def test_rows_on_which_two_networks_disagree_are_shown(run, monkeypatch):
+    facts, drawn, n = runs.facts(run), [], len(run.synthetic["cvae"])
+    (line,) = facts["opinions"].to_dict("records")
+    assert line["generator"] == "cvae" and line["rows"] == n and line["near for both"] == f"{100 * 2 / n:.0f} %"
+    assert line["near for baseline alone"] == f"{100 * 3 / n:.0f} %" and line["near for encoder alone"] == "0 %"
+    monkeypatch.setattr(runs.figures, "grid", lambda images, rows, names, most: drawn.append((rows, names)) or b"")
+    assert runs.disputed(run, "cvae", run.synthetic["cvae"])
+    ((rows, names),) = drawn
+    assert names == ("near for baseline alone",) and sorted(rows[0]) == [2, 3, 4]
+    agreed = run.opinions.assign(encoder=run.opinions["baseline"])
+    assert not runs.disputed(replace(run, opinions=agreed), "cvae", run.synthetic["cvae"])
+
+
+def test_copies_among_the_disputed_rows_are_hidden_with_real_rows(run):
+    rows = run.synthetic["cvae"]
+    rows = rows.with_columns(reason=np.where(np.arange(len(rows)) == 3, "copy", rows.table["reason"]))
+    hidden = run.params.model_copy(update={"report": run.params.report.model_copy(update={"show_real_images": False})})
+    shown, without = (runs.disputed(replace(run, params=p), "cvae", rows) for p in (run.params, hidden))
+    assert shown and without and len(without) != len(shown)

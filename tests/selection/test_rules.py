@@ -217,3 +217,18 @@ def test_shares_are_those_of_taking_turns_in_every_class():
 def test_one_generator_gives_the_goal_or_all_there_is():
     (taken,) = rules.shared(np.array([5, 5, 0]), [np.array([9, 2, 4])])
     assert taken.tolist() == [5, 2, 0]
+
+
+@pytest.mark.parametrize(
+    "why, said",
+    [
+        (["unlike"] * 5 + ["copy"] * 2 + [""], "of 8, unlike dropped 5: "),
+        (["copy", "copy", "unlike", "quota"], "of 4, copy dropped 2: "),
+        (["third_class"], "of 1, third class dropped 1: "),
+        (["", "quota"], "only 2 were generated (generation.oversupply)"),
+    ],
+)
+def test_where_few_are_left_the_rule_that_dropped_most_is_named_with_what_to_do(why, said):
+    told = rules.most_dropped(np.array(why, dtype=object))
+    assert told.startswith(said)
+    assert told.endswith(tuple(rules.REMEDIES.values())) or said == told

@@ -123,3 +123,12 @@ def test_of_many_real_rows_some_stand_for_all(monkeypatch):
     distance = spectra.distance(unseen, real, groups)
     assert np.array_equal(distance, spectra.distance(unseen, real[spectra.spaced(600, 300)], np.arange(300)))
     assert np.mean(distance <= 1) == pytest.approx(0.95, abs=0.05), "in units of how far as many real rows lie"
+
+
+def test_what_a_network_sees_is_measured_in_the_same_unit_whatever_its_scale():
+    known, rows = (np.random.default_rng(seed).normal(size=(400, 8)) for seed in (0, 1))
+    groups = np.arange(400)
+    distance = spectra.relative(rows, known, groups)
+    assert np.mean(distance <= 1) == pytest.approx(0.95, abs=0.04)
+    np.testing.assert_allclose(spectra.relative(70 * rows, 70 * known, groups), distance, rtol=1e-6)
+    assert np.isnan(spectra.relative(rows, known, np.zeros(400))).all()
