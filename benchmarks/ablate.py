@@ -53,11 +53,17 @@ def option(group: str, name: str, text: str, **values: Any) -> Change:
 
 RULES = (
     ("no unlike", {"selection.unlike": 1e6}),
+    ("no alike", {"selection.alike": 0.0}),
     ("no third_class", {"selection.third_class": 1.0}),
     ("no look for copies, in the choice of weights neither", {"selection.copy_false_alarms": 0.0}),
     (
         "no rule at all",
-        {"selection.unlike": 1e6, "selection.third_class": 1.0, "selection.copy_false_alarms": 0.0},
+        {
+            "selection.unlike": 1e6,
+            "selection.alike": 0.0,
+            "selection.third_class": 1.0,
+            "selection.copy_false_alarms": 0.0,
+        },
     ),
 )
 CHANGES = (

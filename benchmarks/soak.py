@@ -60,7 +60,7 @@ def shrink(params: dict) -> None:
     params["augment"].update(views_per_class=30, views_per_row=[2, 4])
     params["classifier"].update(steps=150, widths=[8], batch=16)
     params["teachers"]["folds"] = 2
-    params["selection"].update(unlike=1e6, third_class=1.0)
+    params["selection"].update(unlike=1e6, alike=0.0, third_class=1.0)
     params["retraining"]["seeds"] = 2
     params["search"]["trainings"] = 4
     params["evaluation"]["bootstrap"] = 200

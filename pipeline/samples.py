@@ -2,8 +2,11 @@
 
 import hashlib
 import json
+import math
+import os
+import shutil
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -122,7 +125,7 @@ class Samples:
         rows = np.arange(len(self)) if rows is None else places(rows)
         folder.mkdir(parents=True, exist_ok=True)
         self.table.iloc[rows].reset_index(drop=True).to_parquet(folder / "table.parquet", index=False)
-        out = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, (len(rows), *self.shape))
+        out = room(folder / "images.npy", np.uint8, (len(rows), *self.shape))
         for start in range(0, len(rows), CHUNK):
             out[start : start + CHUNK] = self.images[rows[start : start + CHUNK]]
         out.flush()
@@ -130,10 +133,38 @@ class Samples:
 
     @classmethod
     def load(cls, folder: Path) -> "Samples":
-        """Read a folder written by `save`; the images stay on disk, memory-mapped read-only."""
+        """Read a folder written by `save`; the images stay on disk, memory-mapped read-only.
+
+        Raises ValueError for one that another version of this project wrote.
+        """
         facts = {k: tuple(v) for k, v in json.loads((folder / "facts.json").read_text()).items()}
-        images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
-        return cls(pd.read_parquet(folder / "table.parquet"), images, Facts(**facts))
+        rows, images = (
+            pd.read_parquet(folder / "table.parquet"),
+            np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False),
+        )
+        if list(rows.columns) != list(COLUMNS) or set(facts) != {f.name for f in fields(Facts)}:
+            raise ValueError(
+                f"{folder} was written by another version of this project: it has {', '.join([*rows.columns, *facts])}; "
+                f"expected {', '.join([*COLUMNS, *(f.name for f in fields(Facts))])}. Run make repro, which makes it anew"
+            )
+        return cls(rows, images, Facts(**facts))
+
+
+def room(file: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> np.memmap:
+    """An array in a new .npy file, memory-mapped to be written to, whose room on the disk is taken at once.
+
+    For where a disk is full, a write to mapped memory ends the process without a word. Raises OSError with the bytes needed.
+    """
+    needed, free = math.prod(shape) * np.dtype(dtype).itemsize, shutil.disk_usage(file.parent).free
+    if needed > free:
+        raise OSError(
+            f"{file} takes {needed:,} bytes, and {free:,} bytes of its disk are free; make room, then run again"
+        )
+    out = np.lib.format.open_memmap(file, "w+", dtype, shape)
+    if hasattr(os, "posix_fallocate"):  # not on a Mac
+        with file.open("r+b") as handle:
+            os.posix_fallocate(handle.fileno(), 0, file.stat().st_size)
+    return out
 
 
 def places(rows: np.ndarray) -> np.ndarray:
@@ -158,6 +189,28 @@ def with_pool(train: Path, pool: Path) -> Samples:
     """What generators learn from: the training rows, and behind them those rows of the pool that the teachers labelled."""
     rows, more = Samples.load(train), Samples.load(pool)
     return concat([rows, more]) if len(more) else rows
+
+
+def spread(images: np.ndarray, y: np.ndarray, real: Samples) -> np.ndarray:
+    """How far images uint8 (N, H, W, C) of each class spread, as a part of how far its real rows do, float (K,).
+
+    0 is one picture over and over. NaN for a class that has not two images, or whose real rows are all alike.
+    """
+    found = np.full(len(real.classes), np.nan)
+    for c in np.unique(y):
+        made, true = (_variance(x[own]) for x, own in ((images, y == c), (real.images, real.y == c)))
+        if true > 0 and (y == c).sum() > 1:
+            found[c] = np.sqrt(made / true)
+    return found
+
+
+def _variance(images: np.ndarray) -> float:
+    """The variance of a pixel, in the mean over all pixels, with no more than CHUNK rows as floats in memory."""
+    if not len(images):
+        return 0.0
+    mean = images.mean(axis=0, dtype=np.float64)
+    parts = [np.square(images[i : i + CHUNK] - mean).sum() for i in range(0, len(images), CHUNK)]
+    return float(sum(parts) / images.size)
 
 
 def to_network(images: np.ndarray) -> "torch.Tensor":

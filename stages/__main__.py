@@ -25,6 +25,7 @@ from typing import Any
 
 from pipeline import params as parameters
 from pipeline import ranks
+from pipeline.errors import Diverged
 from pipeline.processes import die_with_parent
 from stages import Output, _ranks, _unfinished
 
@@ -189,7 +190,7 @@ def main(argv: list[str]) -> int:
         return execute(argv[0], argv[1:])
     except ValueError as error:
         return fail(2, "cannot go on", error)
-    except ArithmeticError as error:
+    except Diverged as error:
         return fail(4, "training diverged", error)
     except (OSError, MemoryError) as error:
         return fail(3, "the machine does not allow it", error)

@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline import ranks
 from pipeline.params import Params, Selection
-from pipeline.samples import Samples, with_pool
+from pipeline.samples import Samples, spread, with_pool
 from pipeline.selection import copies, pseudo_label, rules, spectra
 from stages import Output
 from stages.augment import write_banks
@@ -67,8 +67,8 @@ def judge(
     held = np.load(baseline / "held.npy", allow_pickle=False)
     neighbours = pseudo_label.neighbouring(held, real.y, params.selection.neighbours)
     distance = spectra.distance(made.images, fitted_on.images, fitted_on.table["group"].to_numpy())
-    copied = rule.copied(near)
-    why = rules.reasons(made.y, judged, confidence, distance, copied, neighbours, params.selection)
+    spreads, copied = spread(made.images, made.y, real), rule.copied(near)
+    why = rules.reasons(made.y, judged, confidence, distance, spreads, copied, neighbours, params.selection)
     why = rules.fill(made.y, rules.refuse(why, copied, params.selection.max_copy_share), goal)
     labels = [real.classes[j] for j in judged]
     likest = fitted_on.table["id"].to_numpy()[place[:, 0]]

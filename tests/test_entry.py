@@ -8,6 +8,7 @@ import json
 import os
 import pty
 import select
+import shlex
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from pipeline.classifier import predict
@@ -48,6 +50,11 @@ def main(params, act: str, source: Path, out: Output):
         raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 4 bytes")
     if act == "bug":
         raise RuntimeError("shapes do not match")
+    if act == "zero":
+        1 / 0
+    if act == "network":
+        from pipeline import devices
+        devices.device(params.compute)
     if act == "diverged":
         from pipeline.training import Diverged
         raise Diverged("the loss of the toy is nan")
@@ -217,9 +224,34 @@ def test_what_is_wrong_is_said_though_its_details_cannot_be_written(run):
     assert "details in .work/last-error.txt, but for this: File exists" in done.said
 
 
-def test_another_error_of_torch_is_a_fault_of_ours_and_shows_its_traceback(run):
-    done = run("toy", "bug", "in", "out")
-    assert done.returncode == 1 and "Traceback" in done.said and "shapes do not match" in done.said
+@pytest.mark.parametrize(("act", "error"), [("bug", "shapes do not match"), ("zero", "division by zero")])
+def test_another_error_is_a_fault_of_ours_and_shows_its_traceback(run, act, error):
+    done = run("toy", act, "in", "out")
+    assert done.returncode == 1 and "Traceback" in done.said and error in done.said and not Path("out").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
+def test_a_gpu_that_is_asked_for_and_not_there_ends_a_stage_with_3(run):
+    settings(compute__accelerator="cuda")
+    done = run("toy", "network", "in", "out")
+    assert done.returncode == 3 and "compute.accelerator" in done.said and "Traceback" not in done.said
+
+
+def test_a_folder_that_may_not_be_written_ends_a_stage_with_3(run):
+    """Nobody may write there, and root neither: for root its file system is mounted read-only."""
+    stage = [sys.executable, "-m", "stages", "toy", "good", "in", "out"]
+    Path(".work").mkdir()
+    if os.geteuid():
+        Path(".work").chmod(0o555)
+        process = run.start(command=stage)
+    else:
+        if subprocess.run(["unshare", "-m", "true"], check=False, capture_output=True).returncode:
+            pytest.skip("root that may not mount anything")
+        line = f"mount -t tmpfs -o ro tmpfs .work && exec {shlex.join(stage)}"
+        process = run.start(line, command=("unshare", "-m", "sh", "-c"))
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 3 and "the machine does not allow it" in said and "Traceback" not in said, said
+    assert ".work" in said and not Path("out").exists()
 
 
 def test_what_an_earlier_run_left_half_written_is_not_published(run):

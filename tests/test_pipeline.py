@@ -125,7 +125,9 @@ def shrink(params: dict) -> None:
     params["augment"].update(views_per_class=40, views_per_row=[2, 4])
     params["classifier"].update(steps=30, widths=[16])
     params["teachers"]["folds"] = 2
-    params["selection"].update(unlike=1e6, third_class=1.0)  # hardly trained generators would have every row dropped
+    params["selection"].update(
+        unlike=1e6, alike=0.0, third_class=1.0
+    )  # hardly trained generators would have every row dropped
     params["retraining"]["seeds"] = 2
     params["search"]["trainings"] = 12
     params["evaluation"]["bootstrap"] = 200

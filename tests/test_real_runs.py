@@ -90,7 +90,7 @@ def small(params: dict) -> None:
     params["augment"].update(views_per_class=40, views_per_row=[2, 4])
     params["classifier"].update(steps=30, widths=[16])
     params["teachers"]["folds"] = 2
-    params["selection"].update(unlike=1e6, third_class=1.0)
+    params["selection"].update(unlike=1e6, alike=0.0, third_class=1.0)
     params["retraining"]["seeds"] = SEEDS
     params["evaluation"]["bootstrap"] = 200
     params["generators"] = {name: params["generators"][name] for name in ("nothing", "duplicate", "cvae")}

@@ -1,13 +1,19 @@
 """The table and its images travel together and unchanged. Run: python -m pytest tests/test_samples.py"""
 
+import json
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from pipeline.samples import COLUMNS, Facts, Samples, concat, table, to_network, to_pixels
+from pipeline.samples import COLUMNS, Facts, Samples, concat, room, spread, table, to_network, to_pixels
+from tests.conftest import toy_samples
 
 NAMES = ("001", "1.0", "NA", "None", "a b", "nan", "é\n<b>", "")
 
@@ -46,6 +52,56 @@ def test_loaded_images_stay_on_disk_and_cannot_be_written(odd, tmp_path):
     assert isinstance(images, np.memmap)
     with pytest.raises(ValueError, match="read-only"):
         images[0] = 0
+
+
+@pytest.mark.parametrize("what", ["a column more", "a column less", "other facts"])
+def test_a_folder_of_another_version_is_refused_by_name(odd, tmp_path, what):
+    odd.save(tmp_path)
+    file = tmp_path / "table.parquet"
+    if what == "a column more":
+        pd.read_parquet(file).assign(band=1.0).to_parquet(file, index=False)
+    elif what == "a column less":
+        pd.read_parquet(file).drop(columns="reason").to_parquet(file, index=False)
+    else:
+        facts = json.loads((tmp_path / "facts.json").read_text())
+        (tmp_path / "facts.json").write_text(json.dumps(facts | {"mean": [0.5]}))
+    with pytest.raises(ValueError, match=r"written by another version.*expected id, .*make repro"):
+        Samples.load(tmp_path)
+
+
+def test_a_disk_without_room_says_how_many_bytes_are_needed(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=999))
+    with pytest.raises(OSError, match=r"rows\.npy takes 1,000 bytes, and 999 bytes of its disk are free"):
+        room(tmp_path / "rows.npy", np.uint8, (10, 100))
+    assert not list(tmp_path.iterdir())
+    assert room(tmp_path / "rows.npy", np.uint8, (9, 100)).shape == (9, 100)
+
+
+FULL = """
+import shutil, sys
+from pathlib import Path
+import numpy as np
+from pipeline.samples import room
+usage = shutil.disk_usage(".")
+shutil.disk_usage = lambda _: usage._replace(free=10**9)  # another process takes the room in between
+try:
+    room(Path(sys.argv[1]), np.uint8, (3_000_000,))[:] = 1
+except OSError as error:
+    sys.exit(f"said: {error}")
+"""
+
+
+def test_a_disk_that_fills_up_meanwhile_is_an_error_and_not_the_end_of_the_process(tmp_path):
+    """Without taking the room at first, the write ends it with SIGBUS."""
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1M", "tmpfs", tmp_path], check=False).returncode:
+        pytest.skip("a small disk takes the right to mount one")
+    try:
+        command = [sys.executable, "-c", FULL, tmp_path / "rows.npy"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1])
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+    assert done.returncode == 1 and "said: [Errno 28] No space left on device" in done.stderr, done
 
 
 def test_a_set_without_rows_survives(odd, tmp_path):
@@ -178,3 +234,14 @@ def test_the_fingerprint_does_not_depend_on_where_the_images_lie(toy, tmp_path):
     rows = toy((3000, 1500), size=4)
     rows.save(tmp_path)
     assert Samples.load(tmp_path).fingerprint() == rows.fingerprint()
+
+
+def test_the_spread_of_each_class_is_compared_with_that_of_its_real_rows():
+    real = toy_samples((12, 7, 300, 1))
+    own = [real.images[real.y == c] for c in range(4)]
+    images = np.concatenate([own[0], own[1][:1].repeat(5, axis=0), own[2] // 2, own[3].repeat(2, axis=0)])
+    found = spread(images, np.repeat(np.arange(4), [12, 5, 300, 2]), real)
+    assert found[:3] == pytest.approx([1.0, 0.0, 0.5], abs=0.02)
+    assert np.isnan(found[3]), "one real row says nothing of a spread"
+    assert np.isnan(spread(images[:1], np.zeros(1, int), real)).all(), "nor does one picture"
+    assert np.isnan(spread(images[:0], np.zeros(0, int), real)).all()

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.params import Augment
-from pipeline.samples import CHUNK
+from pipeline.samples import CHUNK, room
 
 
 def choose_policy(asked: str, size: int) -> str:
@@ -200,7 +200,7 @@ def write_views(folder: Path, images: np.ndarray, counts: np.ndarray, seeds: np.
     folder.mkdir(parents=True, exist_ok=True)
     start = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     np.save(folder / "start.npy", start)
-    bank = np.lib.format.open_memmap(folder / "views.npy", "w+", np.uint8, (int(start[-1]), *images.shape[1:]))
+    bank = room(folder / "views.npy", np.uint8, (int(start[-1]), *images.shape[1:]))
     for i, (image, seed) in enumerate(zip(images, seeds, strict=True)):
         bank[start[i]] = image
         if counts[i] > 1:

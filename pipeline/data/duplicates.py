@@ -19,6 +19,7 @@ from scipy.sparse.csgraph import connected_components
 from pipeline import processes
 from pipeline.data import registration
 from pipeline.data.intake import Thumbs
+from pipeline.samples import room
 
 SIGMAS = 8.0  # measured on tiles, chest X-rays, natural photographs and glyphs: see docs/data.md
 LEAST = 0.7  # never call two pictures near duplicates below this correlation
@@ -117,7 +118,7 @@ def described(thumbs: Thumbs, length: np.ndarray, folder: Path) -> list[np.ndarr
     """Two descriptors of each picture, float16 (N, 576) and (N, 512), each row of length 1; memory-mapped from the folder."""
     files = [folder / "coarse.npy", folder / "spectral.npy"]
     for file, width in zip(files, (576, 512), strict=True):
-        np.lib.format.open_memmap(file, "w+", np.float16, (len(length), width)).flush()
+        room(file, np.float16, (len(length), width)).flush()
     jobs = [(thumbs.take(rows), length[rows], files, rows[0]) for rows in _parts(len(length))]
     processes.spread(describe, jobs, processes.cores(), "describe pictures", len(length))
     return [np.load(file, mmap_mode="r", allow_pickle=False) for file in files]

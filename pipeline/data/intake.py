@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 from pipeline import processes
 from pipeline.data.sources.base import Picture, Source, Unreadable
 from pipeline.params.fields import Auto
+from pipeline.samples import room
 
 CHUNK = 256
 THUMB = 160  # longest side of a thumbnail
@@ -181,7 +182,7 @@ def choose_size(asked: int | Auto, short_sides: Sequence[int]) -> int:
 
 def write(source: Source, rows: np.ndarray, file: Path, form: Form) -> np.ndarray:
     """The second pass: squares of these rows of the source, uint8 (M, size, size, channels), memory-mapped from `file`."""
-    np.lib.format.open_memmap(file, "w+", np.uint8, (len(rows), form.size, form.size, form.channels)).flush()
+    room(file, np.uint8, (len(rows), form.size, form.size, form.channels)).flush()
     jobs = [
         (source.load, [source.refs[i] for i in rows[start : start + CHUNK]], file, start, form)
         for start in range(0, len(rows), CHUNK)

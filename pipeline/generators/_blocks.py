@@ -19,13 +19,13 @@ from pipeline import devices, ranks
 from pipeline.data.loaders import Batches, Rows
 from pipeline.generators import base
 from pipeline.params.fields import Share
-from pipeline.samples import Samples, to_pixels
+from pipeline.samples import Samples, spread, to_pixels
 
 if TYPE_CHECKING:
     from pipeline import training
 
 
-COLLAPSED = 0.2  # of the spread of real rows; with less, samples of a class are one picture
+ALIKE = 0.2  # of the spread of real rows; with less, samples of a class are one picture
 
 
 class NetworkOptions(base.Options):
@@ -92,7 +92,7 @@ class NetworkGenerator(base.Generator):
         self.flips, self.restarts, self.slowed, self.micro_batches = real.facts.flips, 0, False, 1
         self.start_from(real)
         curve = self.train(real, seed, report)
-        alike = bool(self.judge) and self.variety(real, seed) < COLLAPSED
+        alike = bool(self.judge) and self.variety(real, seed) < ALIKE
         if ranks.told(alike):  # the first rank alone has a judge
             report(0, "its rows are all alike: once more from the start")
             self.restarts, curve = 1, self.train(real, seed ^ 1, report)
@@ -150,13 +150,8 @@ class NetworkGenerator(base.Generator):
 
     def variety(self, real: Samples, seed: int) -> float:
         """How far samples of a scarce class spread, as a part of how far its real rows do; the least of these classes."""
-        images, y = self.trial(real, seed)
-        parts = []
-        for c in real.scarce:
-            made, true = (x.astype(np.float32).std(axis=0) for x in (images[y == c], real.images[real.y == c]))
-            if (real.y == c).sum() > 1 and true.any():
-                parts.append(np.square(made).sum() / np.square(true).sum())
-        return float(np.sqrt(min(parts, default=1.0)))
+        parts = spread(*self.trial(real, seed), real)
+        return float(np.nanmin(parts)) if np.isfinite(parts).any() else 1.0
 
     @torch.inference_mode()
     def _sample(self, labels: np.ndarray, seeds: np.ndarray) -> np.ndarray:

@@ -157,6 +157,7 @@ class Generation(Block):
 
 class Selection(Block):
     unlike: Positive
+    alike: Share
     third_class: Share
     neighbours: Annotated[int, Field(ge=0)]
     copy_false_alarms: Share

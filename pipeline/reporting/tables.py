@@ -139,6 +139,10 @@ def rules_table(block: Selection, summaries: Mapping[str, Mapping]) -> pd.DataFr
             f"distance {block.unlike:g}",
             "selection.unlike; 1 is as far as 95 % of real rows lie at most from those of other groups",
         ),
+        "alike": (
+            f"spread {block.alike:g}",
+            "selection.alike; 1 is the spread of the real rows of a class",
+        ),
         "third_class": (
             f"confidence {block.third_class:g}",
             f"selection.third_class; {block.neighbours} classes that unseen training rows are most taken for are neighbours",

@@ -10,6 +10,7 @@ from pipeline.params.sections import Cap
 REASONS = {
     "copy": "nearer to a training row, mirrored, moved or cropped, than real rows are to one another",
     "unlike": "unlike every real row in brightness, contrast or how much of it is coarse and how much fine",
+    "alike": "all rows of its class are nearly one picture: the generator collapsed",
     "third_class": "the teachers are sure of a class neither asked for nor neighbouring",
     "refused": "too many of its generator's rows are copies (selection.max_copy_share), so none may be used",
     "quota": "fit for use, but the class already has the rows aimed for",
@@ -18,6 +19,7 @@ REASONS = {
 REMEDIES = {  # what can be done where a rule leaves too few rows
     "copy": "the generator repeats training rows: fit it for a shorter time, or on more of them",
     "unlike": "its pictures are not yet like real ones: fit it for longer, and look at them before selection.unlike is raised",
+    "alike": "it collapsed there: fit it with another seed, for longer, or at a lower learning rate",
     "third_class": "they are taken for other classes: fit it for longer, or raise selection.third_class if teachers are wrong",
 }
 
@@ -46,18 +48,20 @@ def reasons(
     judged: np.ndarray,
     confidence: np.ndarray,
     distance: np.ndarray,
+    spread: np.ndarray,
     copied: np.ndarray,
     neighbours: np.ndarray,
     block: Selection,
 ) -> np.ndarray:
-    """Why each row must be dropped, str (N,), "" if it may be kept; the first rule that applies gives the reason.
+    """Why each row must be dropped, str (N,), "" if it may be kept; the first of REASONS that applies gives the reason.
 
-    `neighbours` bool (K, K) as `neighbouring` gives it. `distance` (N,) is that of `spectra`; where it is not known, it
-    cannot object.
+    `neighbours` bool (K, K) as `neighbouring` gives it. `distance` (N,) is that of `spectra`, `spread` (K,) that of the rows
+    of a class, see `samples.spread`; where they are not known, they cannot object.
     """
     why = np.full(len(label), "", dtype=object)
     third = ~neighbours[label, judged] & (confidence >= block.third_class)
-    for reason, hit in (("third_class", third), ("unlike", distance > block.unlike), ("copy", copied)):
+    alike, unlike = (spread < block.alike)[label], distance > block.unlike
+    for reason, hit in (("third_class", third), ("alike", alike), ("unlike", unlike), ("copy", copied)):
         why[hit] = reason
     return why
 

@@ -5,10 +5,14 @@ import pytest
 
 from pipeline.params import Selection
 from pipeline.params.sections import Cap
+from pipeline.samples import spread
 from pipeline.selection import rules
+from tests.conftest import toy_samples
 
 WIDE = Cap(rows=(1, 1_000_000), ratio=(1000.0, 1000.0))  # a cap that never binds here
-BLOCK = Selection(unlike=1.5, third_class=0.8, neighbours=1, copy_false_alarms=0.01, max_copy_share=0.25, too_few=0.5)
+BLOCK = Selection(
+    unlike=1.5, alike=0.2, third_class=0.8, neighbours=1, copy_false_alarms=0.01, max_copy_share=0.25, too_few=0.5
+)
 COUNTS = np.array([100, 64, 36, 4])
 
 
@@ -72,7 +76,7 @@ def test_a_class_without_rows_gets_none():
 
 def judged(**change):
     """Reasons of one row that breaks no rule but for what is changed; class 0's neighbours are 0 and 1."""
-    row = {"label": 0, "judged": 0, "confidence": 0.9, "distance": 0.7, "copied": False, **change}
+    row = {"label": 0, "judged": 0, "confidence": 0.9, "distance": 0.7, "spread": 1.0, "copied": False, **change}
     neighbours = np.array([[True, True, False], [True, True, False], [False, True, True]])
     arrays = {k: np.array([v]) for k, v in row.items()}
     return rules.reasons(**arrays, neighbours=neighbours, block=BLOCK)[0]
@@ -87,6 +91,7 @@ def test_a_row_that_breaks_no_rule_has_no_reason():
     [
         ({"copied": True}, "copy"),
         ({"distance": 1.6}, "unlike"),
+        ({"spread": 0.1}, "alike"),
         ({"judged": 2}, "third_class"),
         ({"judged": 1}, ""),  # sure of a neighbouring class: a hard row, not a wrong one
         ({"judged": 2, "confidence": 0.79}, ""),  # not sure
@@ -101,6 +106,8 @@ def test_each_rule_alone(change, reason):
     [
         ({"distance": 1.5}, ""),
         ({"distance": np.nextafter(1.5, 2)}, "unlike"),
+        ({"spread": 0.2}, ""),
+        ({"spread": np.nextafter(0.2, 0)}, "alike"),
         ({"judged": 2, "confidence": 0.8}, "third_class"),
         ({"judged": 2, "confidence": np.nextafter(0.8, 0)}, ""),
     ],
@@ -110,14 +117,28 @@ def test_values_on_a_bound(change, reason):
 
 
 def test_reasons_are_given_in_the_order_in_which_they_are_listed():
-    third, far, copy = {"judged": 2}, {"distance": 9.0}, {"copied": True}
-    assert judged(**third, **far) == "unlike"
+    third, far, copy, one = {"judged": 2}, {"distance": 9.0}, {"copied": True}, {"spread": 0.0}
+    assert judged(**third, **one) == "alike"
+    assert judged(**third, **one, **far) == "unlike"
     assert judged(**third, **far, **copy) == judged(**third, **copy) == "copy"
-    assert list(rules.REASONS) == ["copy", "unlike", "third_class", "refused", "quota"]
+    assert list(rules.REASONS) == ["copy", "unlike", "alike", "third_class", "refused", "quota"]
+
+
+def test_a_collapsed_class_is_dropped_and_no_other():
+    """A generator whose second class is one picture, seen as `pseudo_label` sees it."""
+    rng, real = np.random.default_rng(0), toy_samples((12, 12, 12))
+    made = toy_samples((9, 9, 9), seed=1)
+    images = made.images.copy()
+    images[made.y == 1] = np.clip(images[9].astype(int) + rng.integers(-2, 3, (9, *images.shape[1:])), 0, 255)
+    spreads, plain = spread(images, made.y, real), np.zeros(27)
+    near = np.ones((3, 3), bool)
+    why = rules.reasons(made.y, made.y, plain, plain, spreads, plain > 0, near, BLOCK)
+    assert np.array_equal(why == "alike", made.y == 1) and (why[made.y != 1] == "").all()
+    assert rules.most_dropped(why[made.y == 1]).startswith("of 9, alike dropped 9: it collapsed there")
 
 
 def test_a_row_without_a_distance_is_judged_by_the_other_rules():
-    assert judged(distance=np.nan) == ""
+    assert judged(distance=np.nan, spread=np.nan) == ""
     assert judged(distance=np.nan, judged=2) == "third_class"
     assert judged(distance=np.nan, copied=True) == "copy"
 
@@ -134,7 +155,10 @@ def test_a_generator_with_too_many_copies_is_refused_whole(copies, refused):
 
 def test_no_rows_have_no_reasons():
     empty, index = np.zeros(0), np.zeros(0, np.int64)
-    assert len(rules.reasons(index, index, empty, empty, empty.astype(bool), np.eye(3, dtype=bool), BLOCK)) == 0
+    assert (
+        len(rules.reasons(index, index, empty, empty, np.ones(3), empty.astype(bool), np.eye(3, dtype=bool), BLOCK))
+        == 0
+    )
 
 
 def random_rows(seed=0, rows=300, classes=4):
