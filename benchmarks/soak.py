@@ -5,6 +5,7 @@ by SIGKILL, SIGTERM or SIGINT; then it is finished, and both must have the same 
 nothing of the run may live on. About ten minutes for 30 kills on two cores.
 """
 
+import json
 import os
 import random
 import signal
@@ -71,9 +72,15 @@ def shrink(params: dict) -> None:
 
 
 def start(folder: Path) -> subprocess.Popen:
-    """What `make repro` does, `dvc repro` in a group of its own; trainings keep their state as often as they can."""
+    """What `make repro` does, `dvc repro` in a group of its own; trainings keep their state as often as they can.
+
+    A file environment.json in the folder says which variables are other ones there, or none.
+    """
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    env = {**os.environ, "PATH": path, "CHECKPOINT_SECONDS": "0"}
+    other = folder / "environment.json"
+    changed = json.loads(other.read_text()) if other.exists() else {}
+    every = {**os.environ, "PATH": path, "CHECKPOINT_SECONDS": "0", **changed}
+    env = {key: value for key, value in every.items() if value is not None}
     command = [sys.executable, "-m", "dvc", "repro"]
     subprocess.run([sys.executable, "-m", "stages", "check"], cwd=folder, env=env, check=True)
     with (folder / "said.txt").open("a") as said:

@@ -9,6 +9,7 @@ has trained so far lies in another, and is removed once it is done: see _unfinis
 import fcntl
 import importlib
 import inspect
+import io
 import json
 import logging
 import os
@@ -169,6 +170,8 @@ def end(number: int, _: FrameType | None) -> None:
 
 def main(argv: list[str]) -> int:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr does where a locale has not every letter
     os.environ.update({k: v for k, v in ENVIRONMENT.items() if k not in os.environ})
     signal.signal(signal.SIGTERM, end)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:

@@ -60,7 +60,7 @@ def read_run(params: Params, evaluation: Path, reports: Path, project: Path) -> 
         raise ValueError(f"{reports} tells of another run than {evaluation}; run `make repro`, then export again")
     return cards.Run(
         params=params,
-        version=tomllib.loads(there(project).read_text())["project"]["version"],
+        version=tomllib.loads(there(project).read_text(encoding="utf-8"))["project"]["version"],
         about=read(reports / "data.json"),
         verdict=verdict,
         choices=read(evaluation / "choices.json"),
@@ -118,7 +118,7 @@ def write_model(run: cards.Run, arms: Path, search: Path, held: Samples, out: Pa
     files["model.onnx"] |= checked
     card = cards.model(run, record, seed, files)
     (out / "model.json").write_text(json.dumps(card, indent=1))
-    (out / "MODEL_CARD.md").write_text(cards.model_page(run, card))
+    (out / "MODEL_CARD.md").write_text(cards.model_page(run, card), encoding="utf-8")
     log.info("model: arm %s, seed %d", arm, seed)
 
 
@@ -164,7 +164,7 @@ def write_set(
     ]
     counts = manifest["label"].value_counts()
     shown = {c: {"folder": folder, "rows": int(counts[c])} for c, folder in folders.items() if c in counts}
-    (out / "DATASET_CARD.md").write_text(cards.dataset_page(run, arm, shown, sources, left_out))
+    (out / "DATASET_CARD.md").write_text(cards.dataset_page(run, arm, shown, sources, left_out), encoding="utf-8")
     log.info("synthetic set: %d rows of arm %s", len(manifest), arm)
 
 

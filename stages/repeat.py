@@ -35,7 +35,7 @@ def main(
         log.info("split %d of %d", number + 1, params.evaluation.repeats)
         folder = work / str(number)
         set_up(folder, [graph, library, scripts, sets])
-        with (folder / settings).open("w") as file:
+        with (folder / settings).open("w", encoding="utf-8") as file:
             YAML(typ="safe").dump(elsewhere(YAML(typ="safe").load(settings), params.data.split + number, sets), file)
         dvc(folder, "repro", "evaluate")
         openings.mkdir(parents=True, exist_ok=True)

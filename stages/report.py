@@ -66,8 +66,8 @@ def main(
     for name, frame in runs.plots(run, facts["metrics"]).items():
         csvs.write(frame, plots / f"{name}.csv")
     figure.write_bytes(runs.forest(run))
-    markdown.write_text(html.digest(facts))
-    page.write_text(html.page(facts | runs.pictures(run, facts["metrics"])))
+    markdown.write_text(html.digest(facts), encoding="utf-8")
+    page.write_text(html.page(facts | runs.pictures(run, facts["metrics"])), encoding="utf-8")
     data.write_text(json.dumps(run.about, indent=1))
     test_opened.write_text(json.dumps(run.openings, indent=1))
     log.info("%s", facts["sentence"])
@@ -95,7 +95,7 @@ def read_run(
     fidelity, verdict = results / "fidelity.csv", read(results / "evaluation" / "verdict.json")
     return runs.Run(
         params=params,
-        text=without_folders(Path("params.yaml").read_text(), params),
+        text=without_folders(Path("params.yaml").read_text(encoding="utf-8"), params),
         about=read(about / "audit.json"),
         verdict=verdict,
         code=code,

@@ -1,11 +1,14 @@
 """A run that is killed again and again ends with the same scores. Run: python -m pytest tests/test_soak.py"""
 
+import json
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from signal import SIGKILL, SIGTERM
 
 import pytest
 
 from benchmarks import soak
+from stages.__main__ import remove
 
 
 def test_the_same_seed_kills_at_the_same_moments_in_all_ways():
@@ -42,12 +45,47 @@ MOMENTS = [  # in the midst of the first training, of a generator's, and of the 
 ]
 
 
-def test_a_run_killed_at_three_moments_ends_with_the_scores_of_one_that_was_not(tmp_path):
-    """130 seconds of the processor, on two cores at once: most of it is what every stage imports."""
-    peace, killed = (soak.toy(tmp_path / name, tiny) for name in ("peace", "killed"))
+ELSEWHERE = {"LC_ALL": "C", "LANG": None, "PYTHONUTF8": "0", "PYTHONHASHSEED": "11", "HOME": None, "TZ": "Asia/Tokyo"}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A run in peace; and one that is killed at three moments, where the locale, the hash seed, the home and the number of
+    processes are other ones, and finished. 130 seconds of the processor: most of it is what every stage imports."""
+    home = tmp_path_factory.mktemp("runs")
+    peace, killed = soak.toy(home / "peace", tiny), soak.toy(home / "in one process", alone)
+    (killed / "environment.json").write_text(json.dumps(ELSEWHERE))
     with ThreadPoolExecutor() as pool:
         undisturbed = pool.submit(soak.finish, peace)
         struck = [soak.strike(killed, kill) for kill in MOMENTS]
         undisturbed.result()
-    assert all(struck) and len(soak.compare(peace, killed, [])) == 0, struck
+    assert all(struck), struck
+    soak.finish(killed)
+    return peace, killed
+
+
+def alone(params: dict) -> None:
+    tiny(params)
+    params["compute"].update(processes=1)
+
+
+def test_a_run_killed_at_three_moments_in_another_environment_ends_with_the_scores_of_one_that_was_not(runs):
+    peace, killed = runs
+    assert len(soak.compare(peace, killed, [])) == 0
     assert (killed / soak.SCORES).read_bytes().count(b"\n") > 20
+
+
+def test_two_runs_at_once_corrupt_nothing(runs):
+    """Either may be told that the other is at work; what is left to do is done by the next."""
+    peace, killed = runs
+    expected = (killed / soak.SCORES).read_bytes()
+    for output in ("models/baseline", "models/arms/cvae", "results/evaluation", "reports/scores.csv"):
+        remove(peace / output)
+    shutil.rmtree(peace / ".dvc" / "cache")
+    both = [soak.start(peace) for _ in range(2)]
+    codes = [one.wait(timeout=300) for one in both]
+    said = (peace / "said.txt").read_text()
+    assert 0 in codes or "lock" in said.lower(), said[-3000:]
+    soak.finish(peace)
+    assert (peace / soak.SCORES).read_bytes() == expected
+    assert not [f for f in (peace / ".work" / "drafts").glob("*") if f.suffix != ".lock"]
