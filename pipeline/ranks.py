@@ -43,19 +43,28 @@ def place(environment: Mapping[str, str]) -> Place:
     """What torchrun or srun say of this process. Raises ValueError for machines with unequal numbers of ranks."""
     if "RANK" in environment and "WORLD_SIZE" in environment:
         keys = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK")
-        told = {key: int(environment[key]) for key in keys if key in environment}
+        told = {key: _number(environment, key) for key in keys if key in environment}
         rank, world = told["RANK"], told["WORLD_SIZE"]
         beside = told.get("LOCAL_WORLD_SIZE", world)
         return Place(rank, world, told.get("LOCAL_RANK", rank % beside), beside, told.get("GROUP_RANK", rank // beside))
     if "SLURM_STEP_NUM_TASKS" in environment:  # not SLURM_NTASKS, which a batch script itself has too
         keys = ("PROCID", "STEP_NUM_TASKS", "LOCALID", "STEP_NUM_NODES", "NODEID")
         rank, world, local, nodes, node = (
-            int(environment.get(f"SLURM_{key}", 1 if "NUM" in key else 0)) for key in keys
+            _number(environment, f"SLURM_{key}", 1 if "NUM" in key else 0) for key in keys
         )
         if world % nodes:
             raise ValueError(f"srun started {world} tasks on {nodes} nodes; start as many on each (--ntasks-per-node)")
         return Place(rank, world, local, world // nodes, node)
     return Place()
+
+
+def _number(environment: Mapping[str, str], key: str, otherwise: int = 0) -> int:
+    said = environment.get(key, str(otherwise))
+    if not said.strip().isdecimal():
+        raise ValueError(
+            f"{key} is {said!r} in the environment; expected a whole number as torchrun or srun set it; unset it"
+        )
+    return int(said)
 
 
 def begin(at: Place, cuda: bool) -> None:

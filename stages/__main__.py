@@ -94,7 +94,12 @@ def play(
         more: dict[str, Any] = {"params": params} if "params" in asked else {}
         if "unfinished" in asked:
             more["unfinished"] = _unfinished.folder(home, stage, params, values, outputs, clear=ranks.first())
-        function(**values | drafts | more)
+        try:
+            function(**values | drafts | more)
+        except FileNotFoundError as error:
+            raise lost(
+                error, [v for name, v in values.items() if isinstance(v, Path) and name not in outputs]
+            ) from error
         if not ranks.first():
             return
         for name, path in outputs.items():
@@ -105,6 +110,16 @@ def play(
         key = "-".join([stage, *(v for v in values.values() if isinstance(v, str))])
         note_time(key, seconds, ran_on(params.compute))
         log.info("done in %.1f s", seconds)
+
+
+def lost(error: FileNotFoundError, inputs: list[Path]) -> Exception:
+    """What to say of a file that is not there: if it is an input of the stage, that another stage makes it."""
+    absent = [p for p in inputs if error.filename and not p.exists() and Path(error.filename).is_relative_to(p)]
+    return (
+        ValueError(f"{absent[0]} is missing; dvc repro makes it, or the stage was given another path")
+        if absent
+        else error
+    )
 
 
 class Plain(logging.Formatter):
@@ -224,6 +239,20 @@ def cannot_write(error: Exception) -> bool:
     return type(error).__name__ == "SafetensorError" and "I/O error" in str(error)
 
 
+def unforeseen(error: BaseException) -> str:
+    """A word on an error that a library raised, for which this project has no words of its own; empty for others."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames or error.__cause__ is not None:  # or what it came of is told, as by a worker
+        return ""
+    place = Path(frames[-1].filename)
+    ours = place.is_relative_to(Path(__file__).parents[1]) and "site-packages" not in place.parts
+    return (
+        ""
+        if ours
+        else f" ({type(error).__name__} of {place.parent.name}; if the input is sound, please report this fault)"
+    )
+
+
 def fail(code: int, what: str, error: BaseException) -> int:
     """Say what is wrong in words; the traceback goes to a file, for whoever wants to report a fault of ours, and beside it
     what else the error has `files` of."""
@@ -238,9 +267,10 @@ def fail(code: int, what: str, error: BaseException) -> int:
     except OSError as full:  # of a full disk or a folder that may not be written, which may be what is to be said
         details += f", but for this: {full.strerror}"
     log.error(
-        "%s: %s\n(exit %d; nothing was published, earlier stages keep their results; %s)",
+        "%s: %s%s\n(exit %d; nothing was published, earlier stages keep their results; %s)",
         what,
         str(error) or type(error).__name__,
+        unforeseen(error) if code == 2 else "",
         code,
         details,
     )

@@ -53,7 +53,9 @@ def audit(
     from pipeline import devices
 
     devices.set_threads(params.compute)
-    sides = [some(Samples.load(selected), MADE), some(with_pool(*fitted_on), REAL), some(Samples.load(val), REAL)]
+    generator = generators.build(borrowing(params.generators, name), params.compute, name)
+    learnt = generator.learns_from(with_pool(*fitted_on))
+    sides = [some(Samples.load(selected), MADE), some(learnt, REAL), some(Samples.load(val), REAL)]
     classes = [c for c in sides[0].scarce if all((side.y == c).any() for side in sides)]
     seed, confidence, lines = derive(params.seed, "audit", name), params.evaluation.confidence, []
     for space, described, between in spaces(params, sides, baseline, encoder):

@@ -14,7 +14,7 @@ from pipeline.evaluation.utility import gain, likelihood
 from pipeline.params import Params
 from pipeline.samples import Samples
 from pipeline.seeds import derive
-from pipeline.selection.pool import UNSURE, pseudo_labels, thresholds
+from pipeline.selection.pool import pseudo_labels, thresholds
 from stages import Output, within
 from stages.augment import write_banks
 from stages.pseudo_label import ask_teachers
@@ -67,9 +67,7 @@ def main(
 def labelled(pool: Samples, real: Samples, labels: Labels) -> Samples:
     """The sure rows under the labels given to them."""
     names = [real.classes[c] for c in labels.judged]
-    reason = np.where(labels.sure, "", UNSURE)
-    said = pool.with_columns(label=names, judged=names, confidence=labels.confidence, keep=labels.sure, reason=reason)
-    return said.take(labels.sure)
+    return pool.with_columns(label=names, judged=names, confidence=labels.confidence).take(labels.sure)
 
 
 def by_class(first: Labels, rows: Samples, least: np.ndarray) -> dict[str, dict]:

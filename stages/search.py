@@ -15,7 +15,7 @@ from pipeline import csvs, processes
 from pipeline.errors import Diverged
 from pipeline.evaluation.utility import gain, likelihood
 from pipeline.generators.base import failure
-from pipeline.params import GUIDING, HELDBACK, Params, borrowing, guided
+from pipeline.params import GUIDING, HELDBACK, Arm, Params, borrowing, guided
 from pipeline.samples import Samples, with_pool
 from pipeline.seeds import derive
 from pipeline.selection import copies
@@ -201,6 +201,12 @@ def label(name: str, settings: Found) -> str:
     return f"{name}-{derive(0, json.dumps(settings, sort_keys=True))}"
 
 
+def stand_in(params: Params, name: str) -> Arm:
+    """Of the arms that the search is for, the plainest of this generator: its rows alone, in the dose of all."""
+    arms = [a for a in params.compared.values() if a.tuned and a.role == "candidate" and a.rows == name]
+    return min(arms, key=lambda arm: (arm.also != "nothing", arm.dose != params.generation.dose))
+
+
 def train_one(
     params: Params,
     settings: "Settings",
@@ -218,8 +224,7 @@ def train_one(
     """
     from pipeline.classifier import predict
 
-    arm = next(a for a in params.compared.values() if a.tuned and a.role == "candidate" and a.rows == name)
-    arm, recipe = settle(params, arm, found)
+    arm, recipe = settle(params, stand_in(params, name), found)
     chosen = added_rows(params, arm, recipe, Samples.load(source.train), [Samples.load(rows)])
     made, seed = synthetic_rows(recipe, [(rows, chosen[0])]), derive(params.seed, "search", number)
     try:

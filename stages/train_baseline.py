@@ -102,8 +102,8 @@ def judge(params: Params, rows: Samples, val: Samples, fold: np.ndarray, out: Pa
     for k in range(params.teachers.folds):
         teacher = predict.load(out / f"teacher{k}")
         temperatures.append(predict.fit_temperature(predict.run(teacher, val.images, where)[0], val.y))
-        logits = predict.run(teacher, rows.images, where)[0]
-        held[fold == k] = predict.probabilities(logits[fold == k], temperatures[k])
+        logits = predict.run(teacher, rows.images[fold == k], where)[0]
+        held[fold == k] = predict.probabilities(logits, temperatures[k])
     np.save(out / "held.npy", held)
     return {
         "temperatures": temperatures,

@@ -50,6 +50,13 @@ def main(params, act: str, source: Path, out: Output):
         raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 4 bytes")
     if act == "bug":
         raise RuntimeError("shapes do not match")
+    if act == "library":
+        import json
+        json.loads("{")
+    if act == "read":
+        (source / "table").read_text()
+    if act == "elsewhere":
+        Path("another").read_text()
     if act == "zero":
         1 / 0
     if act == "network":
@@ -197,7 +204,10 @@ def test_an_output_may_lie_deep_in_folders_that_do_not_exist_yet(run):
 @pytest.mark.parametrize(
     ("act", "code", "message"),
     [
-        ("value", 2, "the toy was given nonsense"),
+        ("value", 2, "the toy was given nonsense\n"),
+        ("library", 2, "(JSONDecodeError of json; if the input is sound, please report this fault)"),
+        ("read", 2, "in is missing; dvc repro makes it, or the stage was given another path\n"),
+        ("elsewhere", 3, "No such file or directory: 'another'"),
         ("disk", 3, "No space left on the toy"),
         ("memory", 3, "MemoryError"),
         ("gpu", 3, "out of memory; lower compute.processes"),

@@ -249,6 +249,16 @@ def test_other_splits_need_an_arm_to_judge(tmp_path):
     assert params.load(changed(tmp_path, {"evaluation.repeats": 2})).evaluation.repeats == 2
 
 
+@pytest.mark.parametrize("key", ["rows", "also"])
+@pytest.mark.parametrize("role", ["candidate", "control"])
+def test_an_arm_with_more_real_rows_than_others_is_no_candidate_and_no_control(tmp_path, key, role):
+    """A set of real rows could be what "generative augmentation" helped with."""
+    aside = {"data.heldback": 0.3, f"arms.gmm.{key}": "heldback", "arms.gmm.use": "all", "arms.gmm.tuned": False}
+    assert f"it can be no {role}; expected role: oracle" in refusal(tmp_path, {**aside, "arms.gmm.role": role})
+    for fit in ("oracle", "negative", "skip"):
+        assert params.load(changed(tmp_path, {**aside, "arms.gmm.role": fit})).arms["gmm"].role == fit
+
+
 def test_a_control_arm_is_needed(tmp_path):
     arms = json.loads(changed(tmp_path, {}).read_text())["arms"]
     assert "role: control" in refusal(tmp_path, {f"arms.{name}.role": "candidate" for name in arms})

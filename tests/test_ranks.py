@@ -233,6 +233,14 @@ def test_who_started_it_says_which_rank_this_is(told, expected):
     assert ranks.place(told) == expected
 
 
+@pytest.mark.parametrize("key", ["RANK", "LOCAL_RANK", "SLURM_PROCID"])
+@pytest.mark.parametrize("said", ["", "first", "-1", "1.0"])
+def test_a_rank_that_is_no_number_is_refused_by_name(key, said):
+    told = SRUN if "SLURM" in key else {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}
+    with pytest.raises(ValueError, match=f"{key} is {said!r} in the environment; expected a whole number"):
+        ranks.place({**told, key: said})
+
+
 def test_every_stage_can_be_asked_whether_ranks_help_it():
     """`search` had a function of the name `ranked` that was another thing, and ended in a TypeError."""
     asked = {}

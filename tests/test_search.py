@@ -180,6 +180,14 @@ def test_a_search_writes_what_it_tried_and_found_and_leaves_nothing_else(small, 
         assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes()
 
 
+def test_the_plainest_arm_of_a_generator_stands_for_it_wherever_it_is_named(shipped):
+    """With diffusion_sqrt first, every trial of a dose was the same one."""
+    arms = {name: shipped.arms[name] for name in ("mixture", "diffusion_sqrt", "real", "cvae", "diffusion")}
+    assert (
+        search.stand_in(shipped.model_copy(update={"arms": arms, "profile": "full"}), "diffusion") == arms["diffusion"]
+    )
+
+
 def test_a_trial_that_diverges_is_not_taken_and_the_search_goes_on(small, places, monkeypatch, caplog):
     def learn(*_):
         raise Diverged("the loss of Training is nan by step 2")

@@ -47,11 +47,12 @@ def diversity(real: np.ndarray, fake: np.ndarray) -> float:
 
 
 def compare(real: np.ndarray, fake: np.ndarray, k: int, least: int, most: int = 1000) -> dict[str, float]:
-    """All of the above; NaN where either side has fewer than `least` rows. At most `most` rows a side are used, the first."""
+    """All of the above; NaN where either side has fewer than `least` rows. Of more than `most` rows a side, evenly spaced ones."""
     names = ("frechet", "kernel", "precision", "recall", "density", "coverage", "diversity")
     if min(len(real), len(fake)) < max(least, k + 1, 2):
         return dict.fromkeys(names, float("nan"))
-    real, fake = real[:most].astype(np.float64), fake[:most].astype(np.float64)
+    real, fake = (side[np.linspace(0, len(side) - 1, min(most, len(side))).astype(int)] for side in (real, fake))
+    real, fake = real.astype(np.float64), fake.astype(np.float64)
     values = {"frechet": frechet(real, fake), "kernel": kernel_distance(real, fake), **manifold(real, fake, k)}
     return values | {"diversity": diversity(real, fake)}
 
@@ -59,14 +60,14 @@ def compare(real: np.ndarray, fake: np.ndarray, k: int, least: int, most: int = 
 def spread(
     real: np.ndarray, fake: np.ndarray, k: int, least: int, seed: int, draws: int = 20, most: int = 1000
 ) -> Mapping[str, float]:
-    """How far each value of `compare` would be another one with other rows: its standard deviation.
+    """The standard deviation of each value of `compare` over other samples of rows.
 
     That of values from half of the rows of both sides, which is as large (delete-half jackknife: Shao and Tu, 1995). NaN where
     half of the rows are fewer than `least`.
     """
     rng, found = np.random.default_rng(seed), []
     for _ in range(draws):
-        half = [side[rng.permutation(min(len(side), most))[: min(len(side), most) // 2]] for side in (real, fake)]
+        half = [side[rng.permutation(len(side))[: min(len(side), most) // 2]] for side in (real, fake)]
         found.append(compare(*half, k, least))
     return {name: float(np.std([one[name] for one in found], ddof=1)) for name in found[0]}
 

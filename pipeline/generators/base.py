@@ -103,6 +103,10 @@ class Generator(ABC):
             report(len(part), "")
         return out
 
+    def learns_from(self, real: Samples) -> Samples:
+        """Those of the rows it is handed that it is fitted on; all of them, unless a family says otherwise."""
+        return real
+
     def known(self, images: np.ndarray, labels: np.ndarray) -> np.ndarray | None:
         """How well known real rows of these classes seem to the fitted state, float (N,), the higher the better.
 

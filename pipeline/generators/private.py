@@ -76,11 +76,6 @@ class Network(nn.Module):
         return error + 0.5 * (mean.square() + logvar.exp() - 1 - logvar).sum(dim=1)
 
 
-def own(real: Samples) -> Samples:
-    """Without rows of a pool: they were labelled by networks that saw the others, so one row would touch many."""
-    return real.take(np.flatnonzero((real.table["split"] != "unlabelled").to_numpy()))
-
-
 class Model(base.Generator):
     options: Options
     chunk: ClassVar[int | None] = 64  # always the same number of rows, so that a row's bits cannot depend on the call
@@ -88,14 +83,18 @@ class Model(base.Generator):
     def ready(self) -> None:
         _dpsgd.accountant()
 
+    def learns_from(self, real: Samples) -> Samples:
+        """Without rows of a pool: they were labelled by networks that saw the others, so one row would touch many."""
+        return real.take(np.flatnonzero((real.table["split"] != "unlabelled").to_numpy()))
+
     def steps(self, real: Samples) -> int:
-        o, rows = self.options, len(own(real))
+        o, rows = self.options, len(self.learns_from(real))
         return min(5_000, 300 + rows // 4) if o.epochs == "auto" else o.epochs * math.ceil(rows / o.batch)
 
     def _fit(self, real: Samples, seed: int, report: Callable[[int, str], None]) -> list[dict[str, Any]]:
         devices.set_threads(self.compute)
         devices.seed_everything(seed)
-        rows, steps = own(real), self.steps(real)
+        rows, steps = self.learns_from(real), self.steps(real)
         self.guarantee = _dpsgd.budget(self.options, len(rows), steps)
         log.info("differential privacy: epsilon %(epsilon).2f at delta %(delta).1e", self.guarantee)
         network = Network(self.shape, self.classes, self.options)

@@ -92,6 +92,11 @@ class Params(Block):
         waiting = [name for name, arm in self.arms.items() if HELDBACK in (arm.rows, arm.also)]
         if waiting and not self.data.heldback:
             raise ValueError(f"arms.{waiting[0]} learns from rows set aside, but data.heldback is 0: set a share")
+        if judged := [name for name in waiting if self.arms[name].role in ("control", "candidate")]:
+            raise ValueError(
+                f"arms.{judged[0]} learns from more real rows than others have, so it can be no {self.arms[judged[0]].role}; "
+                "expected role: oracle, which is shown beside the others"
+            )
         made = [*self.generators, HELDBACK]
         for key, section in {"rows": "generators", "also": "generators", "recipe": "recipes"}.items():
             known = {"rows": made, "also": [*made, POOL], "recipe": list(self.recipes)}[key]

@@ -6,8 +6,6 @@ how often the teachers are right, at that confidence, about training rows that t
 
 import numpy as np
 
-UNSURE = "less sure than the threshold of its class"
-
 
 def thresholds(held: np.ndarray, y: np.ndarray, precision: float, least: float) -> np.ndarray:
     """The confidence from which on a row judged to be of a class is taken for one, float (K,); infinite for none.

@@ -229,6 +229,7 @@ def test_rows_of_a_pool_are_not_learnt_from(build, toy):
     """Their labels come of networks that saw the training rows, so that one of these would touch many."""
     real, more = toy((12, 7, 3)), toy((5, 5, 5), seed=3, split="unlabelled")
     one, other = build(), build()
+    assert one.learns_from(concat([real, more])).table["id"].tolist() == real.table["id"].tolist(), "as the audit asks"
     one.fit(real, 1)
     other.fit(concat([real, more]), 1)
     assert other.steps(concat([real, more])) == one.steps(real)
