@@ -1,7 +1,8 @@
 """Train, val and test: stratified by class, and never through a group."""
 
 import warnings
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -25,7 +26,8 @@ def assign(
     for name in ("test", "val"):
         if not (splits == name).any():
             free = np.flatnonzero(splits == "train")
-            splits[free[_draw(np.array(labels)[free], np.array(groups)[free], fractions[name], rng)]] = name
+            y, own = np.array(labels)[free], np.array(groups)[free]
+            splits[free[_draw(y, own, set(labels), fractions[name], rng)]] = name
     missing = sorted(set(labels) - set(np.array(labels)[splits == "train"]))
     if missing:
         raise ValueError(f"classes {missing} have no training rows; add some, or remove the class")
@@ -42,31 +44,47 @@ def hold_back(
     labels: np.ndarray, groups: np.ndarray, names: np.ndarray, classes: Sequence[str], share: float, seed: int
 ) -> np.ndarray:
     """The split names (N,) with about this share of each named class's training groups set aside as "heldback"."""
-    names, free = names.copy(), np.flatnonzero((names == "train") & np.isin(labels, list(classes)))
-    if share and len(free):
-        names[free[_draw(labels[free], groups[free], share, np.random.default_rng(seed))]] = "heldback"
-        groups_out = groups[names == "heldback"]
-        names[(names == "train") & np.isin(groups, groups_out)] = "heldback"  # a group may hold other classes too
+    names, free = names.copy(), np.flatnonzero(names == "train")
+    if share:
+        names[free[_draw(labels[free], groups[free], classes, share, np.random.default_rng(seed))]] = "heldback"
     return names
 
 
-def _draw(labels: np.ndarray, groups: np.ndarray, fraction: float, rng: np.random.Generator) -> np.ndarray:
-    """Positions of about `fraction` of each class, whole groups at a time; a class of under 3 groups gives none."""
-    table = pd.DataFrame({"group": groups, "label": labels})
-    counts = (
-        table.value_counts(["group", "label"]).reset_index().sort_values(["count", "label"], ascending=[False, True])
-    )
-    main = counts.drop_duplicates("group").set_index("group")["label"]  # a group's commonest class
-    size = counts.groupby("group")["count"].sum()
-    taken: list[str] = []
+def strata(labels: np.ndarray, groups: np.ndarray) -> pd.Series:
+    """The class that each group counts under, by group in sorted order: of those it holds, the one with the fewest rows in all.
+
+    Under its commonest class, a group with one row of a rare class would never count for that class.
+    """
+    rows = pd.DataFrame({"group": groups, "label": labels})
+    pairs = rows.assign(size=rows["label"].map(rows["label"].value_counts())).drop_duplicates()
+    return pairs.sort_values(["group", "size", "label"]).drop_duplicates("group").set_index("group")["label"]
+
+
+def _draw(
+    labels: np.ndarray, groups: np.ndarray, classes: Iterable[str], fraction: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Positions of about `fraction` of each of these classes, whole groups at a time.
+
+    A class of under 3 groups gives none, and one group of every class stays, named here or not.
+    """
+    group, asked = np.unique(groups, return_inverse=True)[1], np.isin(labels, list(classes))
+    main = strata(labels[asked], group[asked])
+    size = np.bincount(group[labels == main.reindex(group).to_numpy()], minlength=len(group))
+    holds = defaultdict(set)
+    for g, label in zip(group, labels, strict=True):
+        holds[g].add(label)
+    left = Counter(label for held in holds.values() for label in held)
+    taken: list[int] = []
     for label in sorted(set(main)):
-        own = rng.permutation(sorted(main.index[main == label]))
+        own = rng.permutation(main.index[main == label])
         goal, got = max(1, round(fraction * size[own].sum())), 0
-        for group in own if len(own) >= 3 else []:
-            if got < goal and (got == 0 or got + size[group] <= 1.2 * goal):
-                taken.append(group)
-                got += size[group]
-    return np.flatnonzero(np.isin(groups, taken))
+        for g in own if left[label] >= 3 else []:
+            fits = got == 0 or got + size[g] <= 1.2 * goal
+            if got < goal and fits and all(left[c] > 1 for c in holds[g]):
+                taken.append(g)
+                got += size[g]
+                left.subtract(holds[g])
+    return np.flatnonzero(np.isin(group, taken))
 
 
 def folds(y: np.ndarray, groups: np.ndarray, k: int, seed: int) -> np.ndarray:

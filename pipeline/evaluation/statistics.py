@@ -6,6 +6,7 @@ from itertools import product
 import numpy as np
 from scipy import sparse, stats
 
+from pipeline.data.splits import strata
 from pipeline.evaluation.scores import from_confusion
 
 Statistic = Callable[[np.ndarray], np.ndarray]  # weights of the rows (R, N) -> values (R, S), or (R, S, K) by class
@@ -83,12 +84,12 @@ def resamples(y: np.ndarray, groups: np.ndarray, count: int, seed: int, chunk: i
     """Weights of rows (R, N), in chunks: groups are drawn with replacement within each class.
 
     Of the G groups of a class G - 1 are drawn, each with the weight G / (G - 1), so that the spread of a small class is
-    not too small (Rao and Wu, 1988); a class of one group always has the weight 1.
+    not too small (Rao and Wu, 1988); a class of one group always has the weight 1. A group of several classes counts
+    under its rarest.
     """
     rng = np.random.default_rng(seed)
     names, group = np.unique(groups, return_inverse=True)
-    stratum = np.zeros(len(names), np.int64)
-    stratum[group] = y
+    stratum = strata(y, group).to_numpy()
     for start in range(0, count, chunk):
         n = min(chunk, count - start)
         weight = np.ones((n, len(names)))

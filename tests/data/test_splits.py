@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.data.splits import assign, folds
+from pipeline.data.splits import assign, folds, hold_back, strata
 
 SHARES = {"test": 0.25, "val": 0.15}
 
@@ -43,6 +43,62 @@ def test_groups_of_several_labels_never_cross_either(seed):
     labels, groups = grouped(seed)
     labels = np.random.default_rng(seed).permutation(labels).tolist()
     assert crossing(assign(labels, groups, [""] * len(labels), SHARES, seed), groups) == set()
+
+
+def moles(patients: int = 120, every: int = 6) -> tuple[list[str], list[str]]:
+    """Patients of several nevi each, of whom every so manieth has one melanoma besides."""
+    sizes = 3 + np.arange(patients) % 5
+    groups = [f"p{i}" for i, n in enumerate(sizes) for _ in range(n)] + [f"p{i}" for i in range(0, patients, every)]
+    return ["nevus"] * int(sizes.sum()) + ["melanoma"] * len(range(0, patients, every)), groups
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_class_that_is_never_the_commonest_of_a_group_gives_its_share_too(seed):
+    labels, groups = moles()
+    splits = assign(labels, groups, [""] * len(labels), SHARES, seed)
+    assert crossing(splits, groups) == set()
+    own = splits[np.array(labels) == "melanoma"]
+    assert [(own == name).sum() for name in ("test", "val", "train")] == [5, 2, 13]
+    assert abs((splits == "test").mean() - SHARES["test"]) < 0.08
+
+
+def test_a_group_counts_under_its_rarest_class_in_whatever_order_its_rows_stand():
+    labels = np.array(["a", "b", "a", "c", "b", "a", "b", "a", "d"])
+    groups = np.array(["x", "x", "y", "y", "z", "z", "u", "v", "y"])
+    for order in (np.arange(9), np.arange(9)[::-1]):
+        found = strata(labels[order], groups[order])
+        assert found.to_dict() == {"u": "b", "v": "a", "x": "b", "y": "c", "z": "b"} and list(found.index) == sorted(
+            "uvxyz"
+        )
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_class_keeps_a_group_in_train_however_much_is_drawn(seed):
+    rng = np.random.default_rng(seed)
+    labels = rng.choice(list("abcd"), 60, p=[0.6, 0.2, 0.15, 0.05])
+    groups = rng.integers(0, 14, 60).astype(str)
+    given = ["train"] * 60 + ["val"]
+    splits = assign([*labels, "a"], [*groups, "own"], given, {"test": 0.85, "val": 0.85}, seed)[:60]
+    assert set(labels[splits == "train"]) == set(labels) and "test" in splits
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("groups", ["of one class", "with rows of a common class"])
+def test_rows_set_aside_leave_every_class_a_group(seed, groups):
+    """With 0.85, a class of three rows gives two; and a common class all of whose groups hold the rare one keeps one too."""
+    labels = np.array(["a"] * 3 + ["b"] * 3, dtype=object)
+    names = np.array(list("xyzxyz" if groups == "with rows of a common class" else "uvwxyz"), dtype=object)
+    split = hold_back(labels, names, np.full(6, "train", dtype=object), ("b",), 0.85, seed)
+    assert (split[3:] == "heldback").sum() == 2
+    assert set(labels[split == "train"]) == {"a", "b"} and crossing(split, names.tolist()) == set()
+
+
+def test_a_common_class_is_not_emptied_by_what_a_rare_one_gives():
+    labels = np.array(["b"] * 40 + ["a"] * 30, dtype=object)
+    names = np.array([f"g{i}" for i in range(40)] + ["g0"] * 30, dtype=object)
+    for seed in range(20):
+        split = hold_back(labels, names, np.full(70, "train", dtype=object), ("b",), 0.9, seed)
+        assert (split[labels == "a"] == "train").all() and (split == "heldback").sum() == 36
 
 
 def test_rows_of_their_own_are_split_exactly():

@@ -138,6 +138,16 @@ def test_weights_of_single_rows_sum_to_the_rows_of_each_class():
     assert (rows[:, y == 2] == 1).all(), "a single row has nothing to be drawn against"
 
 
+def test_a_group_of_several_classes_is_drawn_with_those_of_its_rarest():
+    """Patients with many nevi, five of them with one melanoma: no resample is without one, whichever row comes last."""
+    y = np.array([0] * 80 + [1] * 5)
+    patients = np.concatenate([np.arange(80) // 4, np.arange(5)])
+    order = np.random.default_rng(0).permutation(85)
+    for rows in (drawn(y, patients)[:, order], drawn(y[order], patients[order])):
+        assert rows[:, y[order] == 1].sum(axis=1) == pytest.approx(np.full(300, 5))
+    assert drawn(y, patients)[:, order] == pytest.approx(drawn(y[order], patients[order]))
+
+
 def test_weights_of_a_class_are_multinomial():
     """Mean 1, variance 1, covariance -1/(n - 1); and a row of one class says nothing of one of another."""
     y = np.repeat([0, 1], [5, 8])
