@@ -11,7 +11,7 @@ import pandas as pd
 from pipeline.data import audit, augment, duplicates, intake, sources, splits
 from pipeline.data.sources import pool
 from pipeline.data.sources.base import Problem, Source, listed, refusal
-from pipeline.params import EMBEDDED, Data, Params
+from pipeline.params import EMBEDDED, Data, Params, stands_for
 from pipeline.samples import Facts, Samples, table
 from pipeline.seeds import derive
 from stages import Output
@@ -73,7 +73,7 @@ def main(
 
 def check_repeats(source: Source, params: Params) -> None:
     """Raises ValueError where another split is asked for, but the source says which rows are the test split."""
-    given = params.data.source != EMBEDDED and (source.rows["split"] == "test").any()
+    given = not stands_for(params.data.source, EMBEDDED) and (source.rows["split"] == "test").any()
     if given and (params.data.split or params.evaluation.repeats > 1):
         raise ValueError(
             "data.split and evaluation.repeats draw other splits, but the source brings a test split of its own; "

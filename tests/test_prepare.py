@@ -346,6 +346,13 @@ def test_the_digits_have_other_splits_too(prepare):
     assert first.test.fingerprint() != other.test.fingerprint() and len(first.test) == len(other.test)
 
 
+def test_the_digits_are_the_embedded_set_however_their_path_is_spelt(prepare, shipped):
+    again = "./stages/../sets/digits.yaml"
+    first, other = prepare(Path(EMBEDDED), split=1), prepare(Path(again), split=1)
+    assert first.test.fingerprint() == other.test.fingerprint()
+    assert shipped.model_copy(update={"data": shipped.data.model_copy(update={"source": again})}).is_quick
+
+
 @pytest.mark.parametrize("how", ["split", "repeats"])
 def test_other_splits_of_a_source_with_a_test_split_are_refused(shipped, tmp_path, how):
     source = stored(tmp_path / "set", base(24, split=given))

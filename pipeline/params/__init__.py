@@ -1,5 +1,6 @@
 """params.yaml as frozen typed blocks: unknown keys are refused and all errors are shown at once."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -32,7 +33,7 @@ from pipeline.params.sections import (
 
 EMBEDDED = "sets/digits.yaml"  # stands for scikit-learn's digits, which need no file
 GUIDING = ("guidance", "interval", "churn", "strength")  # keys of the search that are options of a generator
-NO_POOL = "none.yaml"  # a file of this name stands for no unlabelled pool
+NO_POOL = "sets/none.yaml"  # stands for no unlabelled pool
 HELDBACK = "heldback"  # what an arm's rows may name besides a generator
 
 
@@ -122,11 +123,11 @@ class Params(Block):
 
     @property
     def is_quick(self) -> bool:
-        return self.profile == "quick" or (self.profile == "auto" and self.data.source == EMBEDDED)
+        return self.profile == "quick" or (self.profile == "auto" and stands_for(self.data.source, EMBEDDED))
 
     @property
     def has_pool(self) -> bool:
-        return Path(self.data.unlabelled).name != NO_POOL
+        return not stands_for(self.data.unlabelled, NO_POOL)
 
     @property
     def compared(self) -> dict[str, Arm]:
@@ -146,6 +147,11 @@ class Params(Block):
         asked = {name for arm in self.compared.values() for name in arm.generators} & set(self.generators)
         lent = {self.generators[name].model for name in asked}
         return {name: block for name, block in self.generators.items() if name in asked | lent}
+
+
+def stands_for(path: str | Path, what: str) -> bool:
+    """Whether a path is this one of EMBEDDED and NO_POOL, however it is spelt: copies of the project name it in full."""
+    return Path(os.path.normpath(path)).parts[-2:] == Path(what).parts
 
 
 def pick(blocks: Mapping[str, Any], name: str, section: str) -> Any:

@@ -5,11 +5,10 @@ from pathlib import Path
 
 from pipeline.data.sources import digits, folder, idx, manifest, named, npz, parquet
 from pipeline.data.sources.base import Source
-from pipeline.params import Data
+from pipeline.params import EMBEDDED, Data, stands_for
 from pipeline.params.sections import Digits
 
 FORMATS = (named, npz, idx, parquet, manifest, folder)  # asked in this order
-EMBEDDED = "digits.yaml"
 
 
 def read(data: Data, block: Digits, seed: int, scratch: Path) -> Source:
@@ -18,7 +17,7 @@ def read(data: Data, block: Digits, seed: int, scratch: Path) -> Source:
     Raises ValueError that lists what was expected, or the labels that are none of data.classes.
     """
     path = locate(data.source, "data.source")
-    source = digits.read_digits(block, seed) if path.name == EMBEDDED else open_source(path, data, scratch)
+    source = digits.read_digits(block, seed) if stands_for(path, EMBEDDED) else open_source(path, data, scratch)
     _, classes = manifest.check_labels(source.rows.set_index("path")["label"], path.name, data, "rows")
     return source if data.classes == "auto" else replace(source, classes=classes)
 

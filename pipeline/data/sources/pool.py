@@ -6,12 +6,12 @@ from pipeline.data.sources import manifest
 from pipeline.data.sources.base import Source, listed, table
 from pipeline.data.sources.decode import Files
 from pipeline.data.sources.folder import image_files
-from pipeline.params import NO_POOL, Data
+from pipeline.params import NO_POOL, Data, stands_for
 
 
 def read(path: Path, data: Data) -> Source:
     """Rows without a label, none for NO_POOL. Raises ValueError if there is nothing to read."""
-    if path.name == NO_POOL:
+    if stands_for(path, NO_POOL):
         return Source((), table(label=[]), [], Files(path.parent, data))
     if path.is_dir():
         root, paths = path, dict.fromkeys(image_files(path, path, "data.unlabelled"), "")

@@ -213,6 +213,12 @@ def test_what_does_not_exist_is_refused_with_all_that_could(tmp_path, data, read
     assert repr(name) in str(error.value) and all(word in str(error.value) for word in LISTED)
 
 
+def test_another_file_called_digits_is_not_read_as_the_embedded_set(tmp_path, data, read):
+    (tmp_path / "digits.yaml").write_text("title: mine\n")
+    with pytest.raises(ValueError, match=r"^data\.source: digits\.yaml describes no named set"):
+        read(data(tmp_path / "digits.yaml"))
+
+
 def test_the_message_names_the_key_that_named_the_path():
     with pytest.raises(ValueError, match=r"^data\.other: 'no where' does not exist"):
         sources.locate("no where", "data.other")

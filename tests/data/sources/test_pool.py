@@ -108,6 +108,22 @@ def test_what_is_neither_folder_nor_table_is_refused_with_what_was_expected(tmp_
     assert all(word in said for word in ("folder of images", ".csv", ".tsv", ".parquet", "sets/none.yaml"))
 
 
+@pytest.mark.parametrize(
+    "name", ["sets/none.yaml", "./sets/none.yaml", "more/../sets/none.yaml", "/project/sets/none.yaml"]
+)
+def test_no_pool_has_no_rows_however_its_path_is_spelt(read, shipped, name):
+    assert len(read(Path(name)).refs) == 0
+    assert not shipped.model_copy(update={"data": shipped.data.model_copy(update={"unlabelled": name})}).has_pool
+
+
+def test_another_file_called_none_is_no_empty_pool(tmp_path, shipped, refused):
+    (tmp_path / "none.yaml").write_text("title: mine\n")
+    said = refused(tmp_path / "none.yaml")
+    assert "no folder and no table" in said
+    data = shipped.data.model_copy(update={"unlabelled": str(tmp_path / "none.yaml")})
+    assert shipped.model_copy(update={"data": data}).has_pool
+
+
 @pytest.mark.parametrize("name", ["set.csv", "set.tsv", "set.parquet"])
 @pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\n\0\0", bytes(1000), b'path\n"a.png\n'])
 def test_a_broken_table_is_refused_under_the_name_of_its_key(tmp_path, refused, name, content):
