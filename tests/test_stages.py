@@ -10,6 +10,8 @@ import pytest
 
 from pipeline import devices
 from pipeline.samples import Facts, Samples, table
+from pipeline.selection import copies
+from stages import pseudo_label
 from stages.report import in_graph
 from stages.retrain import added_rows
 
@@ -79,6 +81,16 @@ def test_a_generator_that_kept_too_few_rows_leaves_its_part_to_the_other(shipped
     assert first.tolist() == list(range(35, 40)) and second.tolist() == list(range(27))
     assert [len(rows) for rows in rows_of(shipped, samples([1] * 40), few)] == [27, 5]
     assert [len(rows) for rows in rows_of(shipped, few, few)] == [5, 5]
+
+
+def test_a_candidate_whose_rows_are_all_dropped_learns_from_real_rows_and_that_is_told(shipped):
+    made = samples([1] * 40, keep=False).with_columns(reason=["third_class"] * 10 + ["unlike"] * 30)
+    assert [len(rows) for rows in rows_of(shipped, made)] == [0]
+    account = pseudo_label.summarise(made, np.array([0, 32]), copies.Rule(0.01, 0.3), shipped.selection)
+    one = account["classes"]["c1"]
+    assert (one["kept"], one["generated"], one["dropped"]["unlike"], account["refused"]) == (0, 40, 30, "")
+    (warning,) = account["warnings"]
+    assert warning.startswith("class c1: 0 of the 32 rows aimed for passed the rules; of 40, unlike dropped 30: ")
 
 
 def test_paths_above_the_data_do_not_reach_the_report(shipped):
