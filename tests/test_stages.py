@@ -93,6 +93,15 @@ def test_a_candidate_whose_rows_are_all_dropped_learns_from_real_rows_and_that_i
     assert warning.startswith("class c1: 0 of the 32 rows aimed for passed the rules; of 40, unlike dropped 30: ")
 
 
+def test_what_is_judged_is_written_down_before_the_test_split_is_opened():
+    text = (Path(__file__).parents[1] / "stages" / "evaluate.py").read_text()
+    order = [
+        text.index(words)
+        for words in ("verdict.choose(", '"choices.json").write', "Samples.load(test)", "score_arm, jobs")
+    ]
+    assert order == sorted(order)
+
+
 def test_paths_above_the_data_do_not_reach_the_report(shipped):
     from stages.report import without_folders
 
