@@ -242,7 +242,8 @@ def describe(samples: Samples, rows: pd.DataFrame, source: Source, data: Data) -
         "classes": list(samples.classes),
         "skipped": source.skipped,
     }
-    return chosen | audit.account(samples.table, rows, samples.classes, samples.facts.scarce, source.grouped, data)
+    cut, facts = {"val", "test"} - set(source.rows["split"]), samples.facts
+    return chosen | audit.account(samples.table, rows, facts.classes, facts.scarce, source.grouped, data, cut)
 
 
 def paths_with_wrong_ending(*tables: pd.DataFrame) -> list[str]:

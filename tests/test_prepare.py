@@ -807,6 +807,23 @@ def test_a_class_of_very_few_rows_keeps_one_for_training_and_is_no_fault(prepare
         assert counts["train"] == n
 
 
+def test_a_rare_class_that_is_never_the_commonest_of_a_patient_is_in_every_split(prepare):
+    nevi = [row(f"n{i}", "nevus", picture(i), group=f"p{i // 3}") for i in range(90)]
+    done = prepare(nevi + [row(f"m{i}", "melanoma", picture(500 + i), group=f"p{2 * i}") for i in range(12)])
+    assert all(done.audit["counts"][s]["melanoma"] for s in SPLITS)
+    assert done.audit["leaking_groups"] == 0 and done.audit["groups"] == 30
+
+
+def test_a_class_that_the_cut_leaves_out_is_told_to_be_the_cuts_doing(prepare):
+    """Class a stands in three groups, all of which count under b, and none of them is drawn."""
+    mixed = [row(f"a{i}", "a", picture(i), group=f"g{i // 10}") for i in range(30)]
+    rare = [row(f"b{i}", "b", picture(100 + i), group=f"g{i}") for i in range(24)]
+    with pytest.raises(
+        ValueError, match=r"class 'a' has no row in val, .*; the cut came out so: set another data\.split"
+    ):
+        prepare(mixed + rare, near_duplicates="ignore", split=0)
+
+
 @pytest.mark.parametrize(("colourful", "asked", "channels"), [(0, "auto", 1), (1, "auto", 3), (1, 1, 1), (0, 3, 3)])
 def test_channels_are_one_only_if_every_picture_is_grey(prepare, colourful, asked, channels):
     rows = base(24)

@@ -1,7 +1,7 @@
 """What a dataset is and what is wrong with it: rows that cannot be used, duplicates, leaks, counts, scarce classes, drift."""
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -145,17 +145,20 @@ def count(table: pd.DataFrame, classes: tuple[str, ...]) -> dict[str, dict[str, 
     }
 
 
-def check_classes(counts: Mapping[str, Mapping[str, int]], groups: Mapping[str, int]) -> list[str]:
+def check_classes(
+    counts: Mapping[str, Mapping[str, int]], groups: Mapping[str, int], cut: Collection[str] = ()
+) -> list[str]:
     """Warnings for classes with few rows to be judged on. Raises ValueError for one that could have some and has none.
 
-    `groups` counts the groups of each class in train: of fewer than three none is given away.
+    `groups` counts the groups of each class in train: of fewer than three none is given away. `cut` are the splits
+    that the source does not give.
     """
     found = []
     for s in ("val", "test"):
         for c, n in counts[s].items():
             if n == 0 and groups[c] >= 3:
                 raise ValueError(
-                    f"class {c!r} has no row in {s}, so nothing could be said of it; add some, or remove the class. Rows: "
+                    f"class {c!r} has no row in {s}, so nothing could be said of it; {_way_out(s, cut)}. Rows: "
                     f"{', '.join(f'{t} {counts[t][c]}' for t in SPLITS)}"
                 )
             if n == 0:
@@ -166,6 +169,17 @@ def check_classes(counts: Mapping[str, Mapping[str, int]], groups: Mapping[str, 
     if tiny:
         found.append(f"too few training rows to generate anything but near copies of them: {', '.join(tiny)}")
     return found
+
+
+def _way_out(split: str, cut: Collection[str]) -> str:
+    """What to do about a class that a split lacks. Another cut can be asked for only where test is cut too."""
+    if split not in cut:
+        return "the source gives that split: add some, or remove the class"
+    other = "another data.split or " if "test" in cut else ""
+    return (
+        f"the cut came out so: set {other}a larger data.{split}_fraction, or divide groups that hold several classes, "
+        "for each counts under its rarest alone"
+    )
 
 
 def resolution(counts: Mapping[str, int], recall: float = 0.8) -> float:
@@ -210,13 +224,15 @@ def account(
     scarce: tuple[str, ...],
     grouped: bool,
     data: Data,
+    cut: Collection[str] = (),
 ) -> dict[str, Any]:
-    """The audit as plain numbers: `table` as in Samples beside what the first pass saw of the same rows."""
+    """The audit as plain numbers: `table` as in Samples beside what the first pass saw of the same rows, and the splits cut."""
     counts = count(table, classes)
     sizes = table["group"].map(table["group"].value_counts())
     found = leaks(table["split"].to_numpy(), table["group"].to_numpy(), table["source_path"].to_numpy())
     fit = table[table["split"] == "train"]
-    told = check_classes(counts, fit.groupby("label")["group"].nunique().reindex(list(classes), fill_value=0).to_dict())
+    groups = fit.groupby("label")["group"].nunique().reindex(list(classes), fill_value=0).to_dict()
+    told = check_classes(counts, groups, cut)
     train = counts["train"].values()
     return {
         "counts": counts,

@@ -36,8 +36,6 @@ def choose_flips(
     """
     if asked != "auto":
         return {"none": (), "both": ("horizontal", "vertical")}.get(asked, (asked,))
-    if len(np.unique(y)) < 2 or np.bincount(y).max() < 3 or len(np.unique(groups)) < 5:
-        return ()  # too few rows to find out
     plain, flipped = _neighbour_accuracy(images, rows, y, groups)
     return tuple(name for name, accuracy in flipped.items() if accuracy >= plain - tolerance)
 
@@ -45,6 +43,7 @@ def choose_flips(
 def _neighbour_accuracy(
     images: np.ndarray, rows: np.ndarray, y: np.ndarray, groups: np.ndarray, most: int = 3000
 ) -> tuple[float, dict[str, float]]:
+    """Balanced accuracy of the rule as the rows are, and by flip; of no flip where they are too few to find out."""
     from sklearn.decomposition import PCA
     from sklearn.metrics import recall_score
     from sklearn.neighbors import KNeighborsClassifier
@@ -52,8 +51,11 @@ def _neighbour_accuracy(
     from pipeline.data.splits import folds
 
     probe = np.random.default_rng(0).permutation(len(y))[:most]  # fixed by the data, not a result
-    parts = np.array_split(rows[probe], range(CHUNK, len(probe), CHUNK))
-    small, y, groups = np.concatenate([_shrink(images[part], 32) for part in parts]), y[probe], groups[probe]
+    rows, y, groups = rows[probe], y[probe], groups[probe]
+    if len(np.unique(y)) < 2 or np.bincount(y).max() < 3 or len(np.unique(groups)) < 5:
+        return 0.0, {}
+    parts = np.array_split(rows, range(CHUNK, len(rows), CHUNK))
+    small = np.concatenate([_shrink(images[part], 32) for part in parts])
     views = {"plain": small, "horizontal": small[:, :, ::-1], "vertical": small[:, ::-1]}
     fold, guess = folds(y, groups, 3, 0), {name: np.zeros_like(y) for name in views}
     for k in range(3):

@@ -30,12 +30,16 @@ def assign(
             splits[free[_draw(y, own, set(labels), fractions[name], rng)]] = name
     missing = sorted(set(labels) - set(np.array(labels)[splits == "train"]))
     if missing:
-        raise ValueError(f"classes {missing} have no training rows; add some, or remove the class")
+        raise ValueError(
+            f"classes {missing} have no training rows, for the source gives all they have to val or test; "
+            "move some to train, or remove the class"
+        )
     for name in ("val", "test"):
         if not (splits == name).any():
             raise ValueError(
                 f"no row is left for the {name} split: every class has too few rows or groups "
-                f"(a class needs 3 groups to give one away). Add data or set data.{name}_fraction"
+                f"(a class needs 3 groups to give one away). Add data, set data.{name}_fraction or data.split, or "
+                "divide groups that hold several classes"
             )
     return splits
 

@@ -208,6 +208,24 @@ def test_a_class_with_training_groups_to_spare_and_none_in_a_split_is_refused(sp
         check_classes(counts, {"a": 50, "b": 3})
 
 
+@pytest.mark.parametrize(
+    ("cut", "says", "hides"),
+    [
+        ((), "the source gives that split: add some, or remove the class", "data.split"),
+        (("val", "test"), "the cut came out so: set another data.split or a larger data.val_fraction", "add some"),
+        (
+            ("val",),
+            "the cut came out so: set a larger data.val_fraction, or divide groups that hold several",
+            "data.split",
+        ),
+    ],
+)
+def test_what_to_do_about_a_class_that_a_split_lacks_depends_on_who_cut_it(cut, says, hides):
+    with pytest.raises(ValueError, match="class 'b' has no row in val, so nothing could be said of it; ") as error:
+        check_classes(per_split(a=(50, 5, 9), b=(3, 0, 5)), {"a": 50, "b": 3}, cut)
+    assert says in str(error.value) and hides not in str(error.value)
+
+
 @pytest.mark.parametrize("groups", [1, 2])
 def test_a_class_of_too_few_groups_is_told_to_be_not_evaluable(groups):
     told = check_classes(per_split(a=(50, 5, 9), b=(2, 0, 0)), {"a": 50, "b": groups})

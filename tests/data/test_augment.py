@@ -213,6 +213,18 @@ def test_auto_allows_no_flip_where_it_cannot_be_tried():
     assert choose_flips("auto", images, rows[:3], np.array([0, 0, 1]), groups[:3], 0.03) == ()
 
 
+def test_auto_allows_no_flip_where_the_rows_it_looks_at_are_too_few_for_each_class():
+    """Of 50,000 classes of three rows, the 3,000 rows that are looked at hold no class three times."""
+    n = 150_000
+    images = np.broadcast_to(np.uint8(0), (n, 1, 1, 1))
+    assert choose_flips("auto", images, np.arange(n), np.arange(n) // 3, np.arange(n), 0.03) == ()
+    one = np.concatenate([np.zeros(10**6, int), np.arange(5)])  # groups, all but one of a single row
+    y = np.arange(len(one)) % 2
+    assert (
+        choose_flips("auto", np.broadcast_to(np.uint8(0), (len(one), 1, 1, 1)), np.arange(len(one)), y, one, 0.03) == ()
+    )
+
+
 def test_flips_are_decided_for_classes_of_two_rows_each():
     images = bars(0, 6)[0]
     assert set(choose_flips("auto", images, np.arange(6), np.array([0, 0, 1, 1, 2, 2]), np.arange(6), 0.03)) <= set(

@@ -70,6 +70,13 @@ def fetch(file: File, place: Path) -> None:
     part = place.with_name(place.name + ".part")
     try:
         _download(file, part)
+    except urllib.error.HTTPError as error:
+        later = error.code >= 500 or error.code in (408, 429)
+        do = "Run again later" if later else "The description in sets/ is out of date: correct the address there"
+        raise OSError(
+            f"{file.url} cannot be fetched: its server answers {error.code} ({error.reason}). {do}, or fetch the file "
+            f"elsewhere and put it at {place}"
+        ) from None
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
         raise OSError(
             f"{file.url} cannot be fetched ({getattr(error, 'reason', error)}). With a network, run again: what has "

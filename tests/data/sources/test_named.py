@@ -266,14 +266,16 @@ def test_without_a_server_the_message_says_which_file_to_put_where(place, file):
 
 
 @pytest.mark.parametrize("status", [403, 404, 500, 503])
-def test_a_server_that_refuses_is_an_error_of_the_network(place, file, server, status):
+def test_a_server_that_refuses_is_told_with_its_code_and_address(place, file, server, status):
     about = file()
     if status == 404:
         server.files.clear()
     server.status = status
-    with pytest.raises(OSError, match="cannot be fetched") as error:
+    with pytest.raises(OSError, match=rf"cannot be fetched: its server answers {status} ") as error:
         named.fetch(about, place)
-    assert str(place) in str(error.value) and not place.exists()
+    said = str(error.value)
+    assert about.url in said and f"put it at {place}" in said and not place.exists()
+    assert ("description in sets/ is out of date" in said) == (status < 500) and "With a network" not in said
 
 
 def test_a_redirection_is_followed_but_never_to_a_file_of_this_machine(place, file, server, tmp_path):
