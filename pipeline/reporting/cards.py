@@ -1,6 +1,5 @@
 """The cards of what is handed on: what a model is, learnt from and reached, and what a synthetic set is fit for."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -8,6 +7,7 @@ import pandas as pd
 
 from pipeline.params import Arm, Params
 from pipeline.reporting import answer, data, html, tables
+from pipeline.reporting.markdown import plain as plain
 from pipeline.selection.rules import REASONS
 
 OUTCOME = {
@@ -129,7 +129,7 @@ def model_page(run: Run, card: Mapping) -> str:
         [
             {
                 "output": i,
-                "class": plain(c),
+                "class": c,
                 "training rows": card["training_rows"][c],
                 "synthetic rows": card["synthetic_rows"]["by_class"][c],
                 "recall, mean of the arm": score(measured[f"recall_{c}"], "accuracy"),
@@ -138,10 +138,9 @@ def model_page(run: Run, card: Mapping) -> str:
             for i, c in enumerate(card["classes"])
         ]
     )
-    facts = {"card": card, "scores": scores, "classes": classes, "sentence": plain(run.verdict["sentence"])}
-    facts |= {"advice": plain(answer.advice(run.verdict)), "limits": [plain(limit) for limit in card["limits"]]}
-    facts |= {"source": plain(run.about["source"])}
-    return html.render("model_card.md.jinja", facts, tables.markdown, escaped=False) + "\n"
+    facts = {"card": card, "scores": scores, "classes": classes, "sentence": run.verdict["sentence"]}
+    facts |= {"advice": answer.advice(run.verdict), "limits": card["limits"], "source": run.about["source"]}
+    return html.in_markdown("model_card.md.jinja", facts) + "\n"
 
 
 def score(found: Mapping, metric: str) -> str:
@@ -157,28 +156,20 @@ def dataset_page(run: Run, arm: str, counts: Mapping[str, Mapping], sources: Seq
     the summary of its selection and what is promised of it; `left_out` how many rows the arm learnt from though selection
     had dropped them.
     """
-    rows = pd.DataFrame([{"class": plain(c), **found} for c, found in counts.items()])
-    selection = tables.selection_table({s["name"]: s["summary"] for s in sources})
-    selection["class"] = selection["class"].map(plain)
+    rows = pd.DataFrame([{"class": c, **found} for c, found in counts.items()])
     facts = {
         "run": run,
         "arm": arm,
         "use": run.params.arms[arm].use,
         "outcome": OUTCOME[run.verdict["verdict"]],
-        "sentence": plain(run.verdict["sentence"]),
-        "source": plain(run.about["source"]),
+        "sentence": run.verdict["sentence"],
+        "source": run.about["source"],
         "rows": rows,
         "total": sum(found["rows"] for found in counts.values()),
         "sources": sources,
-        "selection": selection,
+        "selection": tables.selection_table({s["name"]: s["summary"] for s in sources}),
         "reasons": REASONS,
         "share": run.params.selection.copy_false_alarms,
         "left_out": left_out,
     }
-    return html.render("dataset_card.md.jinja", facts, tables.markdown, escaped=False) + "\n"
-
-
-def plain(text: str) -> str:
-    """A name that markdown and a terminal show as it stands: marks are escaped, control characters spelt out."""
-    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-    return re.sub(r"([\\`*_\[\]<>#~$&!])", r"\\\1", shown)
+    return html.in_markdown("dataset_card.md.jinja", facts) + "\n"

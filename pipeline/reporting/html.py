@@ -3,13 +3,15 @@
 import base64
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from pipeline.reporting.tables import markdown
+from pipeline.reporting import tables
+from pipeline.reporting.markdown import written
 
 MOST_LINES = 59  # of the digest
 LONG = 48  # characters; a longer text in a table is broken into lines
@@ -36,31 +38,35 @@ def cell(value: object) -> str:
 
 def page(facts: Mapping) -> str:
     """The whole report."""
-    return render("report.html.jinja", facts, table, escaped=True)
+    return render("report.html.jinja", facts, table, autoescape=True)
 
 
 def digest(facts: Mapping) -> str:
     """The report for a pull request, in under 60 lines of markdown; of many arms those that fit, controls going first."""
     arms, verdict = facts["arms"], facts["verdict"]
 
-    def written(some: pd.DataFrame) -> str:
-        told = {**facts, "arms": some, "left_out": len(arms) - len(some)}
-        return render("report.md.jinja", told, markdown, escaped=False)
+    def showing(some: pd.DataFrame) -> str:
+        return in_markdown("report.md.jinja", {**facts, "arms": some, "left_out": len(arms) - len(some)})
 
-    room = max(MOST_LINES - len(written(arms[:0]).splitlines()), 2)
+    room = max(MOST_LINES - len(showing(arms[:0]).splitlines()), 2)
     last = np.where(
         arms["arm"].isin([verdict["best_control"], verdict["chosen_arm"]]), 0, 1 + (arms["role"] == "control")
     )
-    return written(arms.iloc[np.sort(np.argsort(last, kind="stable")[:room])])
+    return showing(arms.iloc[np.sort(np.argsort(last, kind="stable")[:room])])
 
 
-def render(template: str, facts: Mapping, table: Callable[..., str], escaped: bool) -> str:
+def in_markdown(template: str, facts: Mapping) -> str:
+    """A template of markdown, with every text in it escaped."""
+    return render(template, facts, lambda frame: Markup(tables.markdown(frame)), finalize=written)
+
+
+def render(template: str, facts: Mapping, table: Callable[..., str], **escaping: Any) -> str:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=escaped,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        **escaping,
     )
     environment.filters |= {"table": table}
     return environment.get_template(template).render(facts)

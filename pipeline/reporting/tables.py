@@ -7,6 +7,7 @@ import pandas as pd
 
 from pipeline.evaluation.statistics import mean_interval
 from pipeline.params import Selection
+from pipeline.reporting.markdown import plain
 
 TITLES = {
     "balanced_accuracy": "balanced accuracy",
@@ -248,10 +249,10 @@ def outcomes(y: np.ndarray, predicted: np.ndarray, classes: Sequence[str]) -> pd
 
 
 def markdown(frame: pd.DataFrame) -> str:
-    """A GitHub table; bars in names are escaped."""
+    """A GitHub table that shows every cell as it stands."""
 
     def line(cells: Sequence) -> str:
-        return "| " + " | ".join(str(c).replace("|", "\\|").replace("\n", " ") for c in cells) + " |"
+        return "| " + " | ".join(plain(str(c)).replace("|", "\\|") for c in cells) + " |"
 
     return "\n".join(
         [line(frame.columns), "|" + " --- |" * len(frame.columns), *(line(r) for r in frame.itertuples(index=False))]

@@ -77,7 +77,7 @@ def test_markdown_is_a_table_whatever_the_names_hold():
     lines = tables.markdown(frame).splitlines()
     assert len(lines) == 4
     assert all(len(re.findall(r"(?<!\\)\|", line)) == 3 for line in lines)
-    assert r"a\|b" in lines[0] and r"x\|y" in lines[2] and "two lines" in lines[3]
+    assert r"a\|b" in lines[0] and r"x\|y" in lines[2] and r"two\\nlines" in lines[3]
 
 
 def rail(label, change, control=0.5, half=0.1):
