@@ -3,13 +3,16 @@
 from typing import TYPE_CHECKING
 
 from pipeline.params import Params
+from pipeline.reporting.tables import points
 
 if TYPE_CHECKING:
     from pipeline.reporting.run import Run
 
+SPOILT = {"shuffled": "their right labels", "all": "their selection"}  # what a negative arm does without, by its `use`
+
 
 def warnings(run: "Run") -> list[str]:
-    """A sentence each, what went wrong first."""
+    """A sentence each, what makes the verdict doubtful first, then what went wrong."""
     found = [f"{g}: {w}" for g, s in run.selections.items() if g in selected_from(run.params) for w in s["warnings"]]
     slowed = [
         f"arm {a}: training diverged and went on at half the learning rate, in seeds {', '.join(map(str, r['slowed']))}"
@@ -40,7 +43,46 @@ def warnings(run: "Run") -> list[str]:
     lost = [
         f"arm {a} could not be trained and is not compared: {reason}" for a, reason in run.verdict["failed"].items()
     ]
-    return failed(run) + unlike(run) + lost + slowed + cut + run.about["warnings"] + found
+    return (
+        unequal(run) + unbeaten(run) + failed(run) + unlike(run) + lost + slowed + cut + run.about["warnings"] + found
+    )
+
+
+def unequal(run: "Run") -> list[str]:
+    """Which arms were trained on another device, at another precision or by another torch than the best control."""
+    control = run.verdict["best_control"]
+    own, found = run.records[control]["machine"], {}
+    for a, record in run.records.items():
+        machine = record["machine"]
+        apart = [f"{k} {machine[k]}, not {own[k]}" for k in ("device", "precision", "torch") if machine[k] != own[k]]
+        if apart:
+            found.setdefault("; ".join(apart), []).append(a)
+    return [
+        f"not trained as the best control {control} was ({apart}): arms {', '.join(arms)}. What they differ in may come "
+        "from that, so this is no comparison between equals; `dvc repro --single-item --force retrain`, then `dvc repro`, "
+        "trains all of them here"
+        for apart, arms in found.items()
+    ]
+
+
+def unbeaten(run: "Run") -> list[str]:
+    """Which negative arms, which are there to be beaten, help themselves or do as well as the arm that HELPS."""
+    found, told = [], run.verdict
+    for a, record in run.records.items():
+        if record["arm"]["role"] != "negative":
+            continue
+        gain, said = told["arms"][a]["difference"], []
+        if told["arms"][a]["verdict"] == "HELPS":
+            said.append(f"HELPS against {told['best_control']}")
+        if told["verdict"] == "HELPS" and gain >= told["difference"]:
+            said.append(f"is not below {told['chosen_arm']} ({points(gain)} and {points(told['difference'])} points)")
+        if said:
+            spoilt = SPOILT.get(record["arm"]["use"], "what it does without")
+            found.append(
+                f"negative arm {a} {' and '.join(said)}, though it is there to be beaten: a gain by synthetic rows need "
+                f"not come from {spoilt}"
+            )
+    return found
 
 
 def failed(run: "Run") -> list[str]:

@@ -252,6 +252,17 @@ def test_a_generator_that_failed_is_told_with_the_arms_that_did_without_it(run):
     assert warning in html.digest(facts) and not any("failed" in w for w in runs.facts(run)["warnings"])
 
 
+def test_what_makes_the_comparison_doubtful_stands_above_other_warnings(run):
+    other = {"machine": run.records["cvae"]["machine"] | {"device": "cpu, x86_64"}, "slowed": [1]}
+    negative = {"arm": run.records["more_real"]["arm"] | {"role": "negative"}}
+    records = run.records | {"cvae": run.records["cvae"] | other, "more_real": run.records["more_real"] | negative}
+    facts = runs.facts(replace(run, records=records))
+    unequal, unbeaten, slowed = facts["warnings"]
+    assert "device cpu, x86_64, not cuda, Toy 1): arms cvae." in unequal and "half the learning rate" in slowed
+    assert unbeaten.startswith("negative arm more_real is not below cvae")
+    assert unequal in html.digest(facts).replace("\\`", "`") and runs.facts(run)["warnings"] == []
+
+
 def test_an_arm_that_could_not_be_trained_is_told(run):
     facts = runs.facts(replace(run, verdict=run.verdict | {"failed": {"smote": "the loss is nan by step 6"}}))
     assert facts["warnings"][0] == "arm smote could not be trained and is not compared: the loss is nan by step 6"
