@@ -3,6 +3,7 @@
 import json
 import logging
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -47,9 +48,9 @@ def main(
         rows, paths = rows.assign(named=rows["group"], group=grouped(rows, among, data)), rows["path"].tolist()
         joined = join_pool(rows, spare, near.pairs)
         rows, spare = rows.assign(joined=joined[: len(rows)]), spare.assign(group=joined[len(rows) :])
-        rows, leaked = split(rows, data, derive(params.seed, "splits", *other))
+        rows, scarce, leaked = split(rows, source.classes, data, derive(params.seed, "splits", *other))
         form = chosen_form(rows, seen, data)
-        samples = written(rows, source, form, scratch / "squares.npy", params)
+        samples = written(rows, source, scarce, form, scratch / "squares.npy", params)
         outs = {"train": train, "val": val, "test": test, "heldback": heldback}
         for name, out in outs.items():
             samples.save(out, rows["split"].to_numpy() == name)
@@ -148,8 +149,13 @@ def equal(hashes: pd.Series) -> np.ndarray:
     return np.stack([order[:-1][same], order[1:][same]], axis=1)
 
 
-def split(rows: pd.DataFrame, data: Data, seed: int) -> tuple[pd.DataFrame, list[Problem]]:
-    """The rows with a split each, and those that leave an earlier split because their group stands in a later one."""
+def split(
+    rows: pd.DataFrame, classes: Sequence[str], data: Data, seed: int
+) -> tuple[pd.DataFrame, tuple[str, ...], list[Problem]]:
+    """The rows with a split each, the scarce classes, and the rows that leave an earlier split for their group's later one.
+
+    Scarce is what has few rows in train before any is set aside.
+    """
     fractions, leaked = {"test": data.test_fraction, "val": data.val_fraction}, []
     found = audit.leaks(rows["split"].to_numpy(), rows["group"].to_numpy(), rows["path"].to_numpy())
     if len(found) and data.drop_leaks:
@@ -163,10 +169,11 @@ def split(rows: pd.DataFrame, data: Data, seed: int) -> tuple[pd.DataFrame, list
     elif len(found) and not data.allow_leaks:
         audit.refuse_leaks(found, rows.groupby("group")["named"].agg(list))
     names = splits.assign(rows["label"].tolist(), rows["group"].tolist(), rows["split"].tolist(), fractions, seed)
-    counts = rows["label"][names == "train"].value_counts().sort_index().to_dict()
+    counts = rows["label"][names == "train"].value_counts().reindex(list(classes), fill_value=0).to_dict()
     scarce = audit.find_scarce(counts, data.scarce)
     columns = (rows["label"].to_numpy(), rows["group"].to_numpy())
-    return rows.assign(split=splits.hold_back(*columns, names, scarce, data.heldback, derive(seed, "heldback"))), leaked
+    names = splits.hold_back(*columns, names, scarce, data.heldback, derive(seed, "heldback"))
+    return rows.assign(split=names), scarce, leaked
 
 
 def chosen_form(rows: pd.DataFrame, seen: intake.Seen, data: Data) -> intake.Form:
@@ -180,11 +187,11 @@ def chosen_form(rows: pd.DataFrame, seen: intake.Seen, data: Data) -> intake.For
     )
 
 
-def written(rows: pd.DataFrame, source: Source, form: intake.Form, file: Path, params: Params) -> Samples:
+def written(
+    rows: pd.DataFrame, source: Source, scarce: tuple[str, ...], form: intake.Form, file: Path, params: Params
+) -> Samples:
     """All rows as Samples, squares memory-mapped from `file`, with the scarce classes and the flips that do no harm."""
     fit = rows["split"].to_numpy() == "train"
-    counts = rows["label"][fit].value_counts().reindex(list(source.classes), fill_value=0).to_dict()
-    scarce = audit.find_scarce(counts, params.data.scarce)
     images = intake.write(source, rows["place"].to_numpy(), file, form)
     frame = as_table(rows)
     y = pd.Categorical(frame["label"], categories=list(source.classes)).codes.astype(np.int64)
@@ -225,10 +232,10 @@ def join_pool(rows: pd.DataFrame, spare: pd.DataFrame, near: np.ndarray) -> list
 
 
 def left_over(spare: pd.DataFrame, rows: pd.DataFrame) -> tuple[pd.DataFrame, list[Problem]]:
-    """The rows of the pool that show nothing of validation and test, and the others."""
+    """The rows of the pool that show nothing of validation, test and the rows set aside, and the others."""
     held = spare["group"].isin(rows["joined"][rows["split"] != "train"])
     out = spare.loc[held, ["path", "row"]].itertuples(index=False)
-    problems = [Problem(*r, "leak", "shows the same as a row of validation or test") for r in out]
+    problems = [Problem(*r, "leak", "shows the same as a row of validation or test, or as one set aside") for r in out]
     return spare[~held].assign(split="unlabelled"), problems
 
 

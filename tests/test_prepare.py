@@ -807,10 +807,12 @@ def test_a_class_of_very_few_rows_keeps_one_for_training_and_is_no_fault(prepare
         assert counts["train"] == n
 
 
-def test_a_rare_class_that_is_never_the_commonest_of_a_patient_is_in_every_split(prepare):
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_rare_class_that_is_never_the_commonest_of_a_patient_is_in_every_split(prepare, number):
     nevi = [row(f"n{i}", "nevus", picture(i), group=f"p{i // 3}") for i in range(90)]
-    done = prepare(nevi + [row(f"m{i}", "melanoma", picture(500 + i), group=f"p{2 * i}") for i in range(12)])
-    assert all(done.audit["counts"][s]["melanoma"] for s in SPLITS)
+    rare = [row(f"m{i}", "melanoma", picture(500 + i), group=f"p{2 * i}") for i in range(4)]
+    done = prepare(nevi + rare, near_duplicates="ignore", split=number)
+    assert [done.audit["counts"][s]["melanoma"] for s in SPLITS] == [2, 1, 1]
     assert done.audit["leaking_groups"] == 0 and done.audit["groups"] == 30
 
 
@@ -862,6 +864,31 @@ def test_a_share_of_the_scarce_classes_is_set_aside_whole_groups_at_a_time(prepa
     assert set(done.test.table["id"]) == set(without.test.table["id"])
 
 
+def test_scarce_classes_are_those_before_rows_are_set_aside(prepare):
+    """Class b shares its groups with the scarce class c, and loses as many rows with them as to look scarce itself."""
+    parts = {
+        "a": [f"a{i}" for i in range(80)],
+        "b": [f"g{i // 2}" for i in range(60)],
+        "c": [f"g{i}" for i in range(30)],
+    }
+    names = [(label, group) for label, groups in parts.items() for group in groups]
+    rows = [row(f"{i}", label, picture(i), group=group) for i, (label, group) in enumerate(names)]
+    done = prepare(rows, heldback=0.6, near_duplicates="ignore")
+    assert done.audit["counts"]["train"]["b"] < 0.5 * done.audit["counts"]["train"]["a"]
+    assert done.audit["scarce"] == ["c"] == list(done.train.facts.scarce)
+
+
+def test_a_pool_row_like_one_set_aside_is_told_so(prepare, tmp_path):
+    rows, pool = base(60) + [row(f"c{i}", "c", picture(100 + i)) for i in range(12)], tmp_path / "pool"
+    pool.mkdir()
+    for i in range(12):
+        Image.fromarray(picture(100 + i)).save(pool / f"{i}.png")
+    done = prepare(rows, heldback=0.5, unlabelled=str(pool))
+    aside = {p.removeprefix("c") for p in done.heldback.table["source_path"]}
+    told = done.quarantine.set_index("file")["remedy"]
+    assert aside and all("or as one set aside" in told[name] for name in aside)
+
+
 # Memory
 
 
@@ -876,7 +903,7 @@ def test_memory_of_writing_the_splits_does_not_grow_with_the_set(shipped, tmp_pa
         source = Source(("a", "b"), source_table(label=label), list(range(n)), lambda i: Picture(colour + i % 50))
         (tmp_path / str(n)).mkdir()
         tracemalloc.start()
-        samples = written(rows, source, Form(side, 3, "crop", None), tmp_path / str(n) / "squares.npy", params)
+        samples = written(rows, source, (), Form(side, 3, "crop", None), tmp_path / str(n) / "squares.npy", params)
         for name in SPLITS:
             samples.save(tmp_path / str(n) / name, rows["split"].to_numpy() == name)
         most = tracemalloc.get_traced_memory()[1]

@@ -62,7 +62,7 @@ def _mapped(file: Path) -> np.ndarray:
 class Seen:
     """What the first pass found, a row per row of the source: `table` with a code where the picture cannot be used.
 
-    Columns: code, remedy, height, width, grey, hash (of the pixels), notes, mean and spread (0 to 255), deep.
+    Columns: code, remedy, height, width, grey, hash (of the pixels), notes, mean and spread (0 to 255).
     `samples` float (M, SAMPLE): pixel values of deep pictures without a window, which are the rows `sampled`, int (M,).
     """
 
@@ -98,11 +98,11 @@ def look_at(
             try:
                 picture = load(ref)
             except Unreadable as error:
-                rows.append((error.code, error.remedy, 0, 0, True, "", "", np.nan, np.nan, False))
+                rows.append((error.code, error.remedy, 0, 0, True, "", "", np.nan, np.nan))
                 where.append((0, 0, 0))
                 continue
-            pixels, deep = picture.pixels, picture.pixels.dtype != np.uint8
-            if deep and picture.window is None:
+            pixels = picture.pixels
+            if pixels.dtype != np.uint8 and picture.window is None:
                 samples[i] = pixels.reshape(-1)[np.linspace(0, pixels.size - 1, SAMPLE).astype(int)]
             shown = to_bytes(picture, own_range(picture))
             small = thumbnail(shown)
@@ -111,9 +111,9 @@ def look_at(
             digest = hashlib.blake2b(np.ascontiguousarray(pixels).tobytes(), digest_size=8)
             digest.update(str((pixels.shape, str(pixels.dtype))).encode())
             size = (pixels.shape[0], pixels.shape[1], is_grey(pixels), digest.hexdigest(), " ".join(picture.notes))
-            rows.append(("", "", *size, float(shown.mean()), float(shown.std()), deep))
-    columns = ["code", "remedy", "height", "width", "grey", "hash", "notes", "mean", "spread", "deep"]
-    kinds = {"height": int, "width": int, "grey": bool, "mean": float, "spread": float, "deep": bool}
+            rows.append(("", "", *size, float(shown.mean()), float(shown.std())))
+    columns = ["code", "remedy", "height", "width", "grey", "hash", "notes", "mean", "spread"]
+    kinds = {"height": int, "width": int, "grey": bool, "mean": float, "spread": float}
     return pd.DataFrame(rows, columns=columns).astype(kinds), np.array(where, np.int64).reshape(-1, 3), samples
 
 

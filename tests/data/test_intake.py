@@ -108,7 +108,7 @@ def test_what_cannot_be_read_becomes_a_code_and_the_rest_is_seen(files, tmp_path
     assert bad.loc["b/empty.jpg", "code"] == "empty" and all(bad["remedy"]) and set(bad["hash"]) == {""}
     good = seen[seen["code"] == ""]
     assert (good["hash"].str.len() == 16).all() and good["mean"].between(0, 255).all()
-    assert good["deep"].sum() == 1 and "deep" in good.loc["b/deep.png", "notes"]
+    assert "deep" in good.loc["b/deep.png", "notes"]
     assert good.loc["a/02.jpg", ["height", "width"]].tolist() == [14, 28]
     assert not good.loc["b/01.png", "grey"] and good.loc["a/00.bmp", "grey"]
 
@@ -181,7 +181,6 @@ def test_a_window_of_its_own_wins_and_stays_out_of_the_common_range(inline, tmp_
     rows = source([deep(0, 5000, 6000), own, noise(0, channels=1)])
     seen = look(rows, tmp_path / "small")
     assert seen.sampled.tolist() == [0] and seen.samples.shape == (1, intake.SAMPLE) and np.isfinite(seen.samples).all()
-    assert seen.table["deep"].tolist() == [True, True, False]
     low, high = common_range(seen.samples, (0.5, 99.5))
     assert 5000 <= low < high < 6000
     out = write(rows, np.arange(3), tmp_path / "x.npy", Form(16, 1, "stretch", (low, high)))
