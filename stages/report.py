@@ -25,6 +25,7 @@ log = logging.getLogger("stages")
 ENDS = ("value", "ci_low", "ci_high", "spread")
 POINTS = ("loss", "val_loss", "val_balanced_accuracy")  # of a curve, each at steps of its own
 TRIED = ("key", "value", "likelihood", "gain", "standard_error", "correct")  # not all of them of the first trial
+MERGE = "if git left both sides of a merge in it, join their lists of each test split, for every look counts"
 TEXT = ("generator", "class", "space", "measure", "metric")
 
 
@@ -53,7 +54,7 @@ def main(
     data: Output,
     test_opened: Output,
 ) -> None:
-    before = read(openings) if openings.exists() else {}
+    before = looks(openings)
     code = {"code": code_version([graph, library, scripts, sets]), lock.name: digest(lock)}
     run = read_run(params, train, about, selected, models, results, times, noted, before, code)
     facts = runs.facts(run)
@@ -170,5 +171,16 @@ def in_graph(noted: dict, params: Params) -> bool:
     return "device" in noted and (not name or name in params.compared or name in params.made)
 
 
-def read(path: Path) -> Any:
-    return json.loads(path.read_text())
+def looks(path: Path) -> dict[str, list[str]]:
+    """Under which settings each test split was evaluated until now, as git tracks it; nothing before the first report."""
+    known = read(path, MERGE) if path.exists() else {}
+    if not isinstance(known, dict) or not all(isinstance(one, list) for one in known.values()):
+        raise ValueError(f"{path}: expected a list of settings for each test split; take the file as git last had it")
+    return known
+
+
+def read(path: Path, remedy: str = "remove it and run `dvc repro`, which makes it again") -> Any:
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path}: expected JSON, but {error}; {remedy}") from error

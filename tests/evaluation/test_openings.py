@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from pipeline.evaluation.openings import note, opened, settings_hash
 
 
@@ -30,3 +32,47 @@ def test_only_what_can_change_a_result_makes_other_settings(shipped):
     moved = shipped.model_copy(update={"compute": shipped.compute.model_copy(update={"threads": 2})})
     other = shipped.model_copy(update={"seed": shipped.seed + 1})
     assert settings_hash(shown) == settings_hash(moved) == settings_hash(shipped) != settings_hash(other)
+
+
+BROKEN = ["", "{", '{"test": "00ff"}', "[]", '{"test": "00ff", "settings": "a", "at": null}']
+
+
+@pytest.mark.parametrize("text", BROKEN)
+def test_a_look_whose_note_was_cut_short_is_counted_by_its_name(tmp_path, text, caplog):
+    """An empty one, of a kill or a full disk, stopped every report."""
+    note(tmp_path, "00ff", "b")
+    (tmp_path / "00ff-a.json").write_text(text)
+    assert set(opened({}, tmp_path, "00ff", "c")["00ff"]) == {"a", "b", "c"}
+    assert "00ff-a.json cannot be read" in caplog.text and "00ff-b" not in caplog.text
+
+
+@pytest.mark.parametrize("text", BROKEN)
+def test_a_note_that_cannot_be_read_is_written_again_and_others_stay(tmp_path, text):
+    (tmp_path / "00ff-a.json").write_text(text)
+    note(tmp_path, "00ff", "a")
+    first = (tmp_path / "00ff-a.json").read_text()
+    assert {k: v for k, v in json.loads(first).items() if k != "at"} == {"test": "00ff", "settings": "a"}
+    note(tmp_path, "00ff", "a")
+    assert (tmp_path / "00ff-a.json").read_text() == first and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_note_appears_whole_or_not_at_all(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_text", full)
+    with pytest.raises(OSError, match="No space"):
+        note(tmp_path, "00ff", "a")
+    monkeypatch.undo()
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(OSError, match="No space"):
+        note(tmp_path, "00ff", "a")
+    assert list(tmp_path.glob("*.json")) == []
+
+
+def test_a_file_that_is_no_note_and_has_no_name_of_one_is_refused_by_name(tmp_path):
+    (tmp_path / "stray.json").write_text("")
+    with pytest.raises(
+        ValueError, match=r"stray\.json is no note of a look at the test split: expected <fingerprint>-"
+    ):
+        opened({}, tmp_path, "00ff", "a")
