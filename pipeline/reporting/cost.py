@@ -4,19 +4,31 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from pipeline.params import POOL, Params
+
 GPUS = ("cuda", "mps")
 
 
-def costs(times: Sequence[Mapping], arms: Mapping[str, Mapping]) -> dict[str, float]:
-    """Wall seconds of each arm: its training, and what its generators took to be fitted, asked and judged."""
+def costs(times: Sequence[Mapping], arms: Mapping[str, Mapping], params: Params) -> dict[str, float]:
+    """Wall seconds of each arm: its training, and all that made its rows, though other arms may share it."""
     seconds = {t["stage"]: t["seconds"] for t in times}
-    steps = ("fit_generator", "generate", "pseudo_label")
     return {
-        arm: seconds[f"retrain-{arm}"]
-        + sum(seconds.get(f"{step}-{g}", 0.0) for step in steps for g in {record["arm"]["rows"], record["arm"]["also"]})
+        arm: seconds[f"retrain-{arm}"] + sum(seconds.get(stage, 0.0) for stage in before(record["arm"], params))
         for arm, record in arms.items()
         if f"retrain-{arm}" in seconds
     }
+
+
+def before(arm: Mapping, params: Params) -> set[str]:
+    """The stages that made an arm's rows: fits of the models that its generators draw from, their rows, pool and search."""
+    names = {arm["rows"], arm["also"]} & set(params.generators)
+    found = {f"fit_generator-{g}" for g in names | {params.generators[name].model for name in names}}
+    found |= {f"{step}-{name}" for step in ("generate", "pseudo_label") for name in names}
+    return found | ({"label_pool"} if arm["also"] == POOL else set()) | ({"search"} if searched(arm, params) else set())
+
+
+def searched(arm: Mapping, params: Params) -> bool:
+    return arm["tuned"] and arm["rows"] in params.searched
 
 
 def on_gpu(times: Sequence[Mapping]) -> list[dict]:
@@ -24,25 +36,26 @@ def on_gpu(times: Sequence[Mapping]) -> list[dict]:
     return [{**t, "seconds": t["seconds"] if t["device"] in GPUS else 0.0} for t in times]
 
 
-def sentence(times: Sequence[Mapping], arms: Mapping[str, Mapping], arm: str, control: str) -> str:
+def sentence(times: Sequence[Mapping], arms: Mapping[str, Mapping], params: Params, arm: str, control: str) -> str:
     """What the arm to judge and the best control cost; empty if the time of one is not known."""
-    cost, gpu = costs(times, arms), costs(on_gpu(times), arms)
+    cost, gpu = costs(times, arms, params), costs(on_gpu(times), arms, params)
     if arm not in cost or control not in cost:
         return ""
     where = f"{hours(gpu[arm])} and {hours(gpu[control])} GPU-hours"
     if not gpu[arm] + gpu[control]:
         where = "without a GPU, so 0 GPU-hours"
-    return f"Cost: {cost[arm]:.0f} s for {arm} with its generator, {cost[control]:.0f} s for {control} (wall time; {where})."
+    made = "its generator and the whole search" if searched(arms[arm]["arm"], params) else "its generator"
+    return f"Cost: {cost[arm]:.0f} s for {arm} with {made}, {cost[control]:.0f} s for {control} (wall time; {where})."
 
 
 def hours(seconds: float) -> str:
     return f"{seconds / 3600:.3f}" if seconds else "0"
 
 
-def cost_table(times: Sequence[Mapping], arms: Mapping[str, Mapping]) -> pd.DataFrame:
+def cost_table(times: Sequence[Mapping], arms: Mapping[str, Mapping], params: Params) -> pd.DataFrame:
     """Wall seconds and GPU-hours by arm, with its generators, and of all stages added up."""
     gpu = on_gpu(times)
-    lines = [(a, s, costs(gpu, arms)[a]) for a, s in costs(times, arms).items()]
+    lines = [(a, s, costs(gpu, arms, params)[a]) for a, s in costs(times, arms, params).items()]
     lines.append(("all stages", *(sum(t["seconds"] for t in some) for some in (times, gpu))))
     return pd.DataFrame([{"arm": a, "seconds": f"{s:.1f}", "GPU-hours": hours(g)} for a, s, g in lines])
 

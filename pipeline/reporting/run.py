@@ -73,7 +73,7 @@ def facts(run: Run) -> dict:
     settings = next(iter(run.records.values()))["settings"]
     pooled = run.params.has_pool  # without a pool nothing is missed by leaving out the arms that learn from it
     skipped = [a for a, arm in run.params.arms.items() if a not in run.params.compared and (pooled or arm.also != POOL)]
-    price = cost.sentence(run.times, run.records, found["chosen_arm"], found["best_control"])
+    price = cost.sentence(run.times, run.records, run.params, found["chosen_arm"], found["best_control"])
     return {
         "verdict": found,
         "sentence": answer.sentence(found, about["scarce"]),
@@ -105,7 +105,7 @@ def facts(run: Run) -> dict:
         "statistics": data.statistics_table(about),
         "drift": data.drift_table(about),
         "checks": data.checks_table(about),
-        "costs": cost.cost_table(run.times, run.records),
+        "costs": cost.cost_table(run.times, run.records, run.params),
         "times": cost.times_table(run.times),
         "hashes": hashes(run),
         "automatic": tables.automatic_table(

@@ -19,33 +19,35 @@ def times(*gpu, device="cuda"):
     ]
 
 
-def test_an_arm_costs_its_training_and_its_generators():
-    found = cost.costs(times(), RECORDS)
+def test_an_arm_costs_its_training_and_its_generators(shipped):
+    found = cost.costs(times(), RECORDS, shipped)
     assert found == {"oversample": 11.0, "mixture": 186.0}, "arms that were restored from the cache have no time"
-    table = cost.cost_table(times(), RECORDS)
+    table = cost.cost_table(times(), RECORDS, shipped)
     assert table["seconds"].tolist() == ["11.0", "186.0", "202.0"] and table["GPU-hours"].tolist() == ["0", "0", "0"]
 
 
 @pytest.mark.parametrize("device", ["cuda", "mps"])
-def test_gpu_hours_are_those_of_stages_whose_networks_had_one(device):
-    table = cost.cost_table(times("fit_generator", "generate", device=device), RECORDS)
+def test_gpu_hours_are_those_of_stages_whose_networks_had_one(shipped, device):
+    table = cost.cost_table(times("fit_generator", "generate", device=device), RECORDS, shipped)
     assert table["seconds"].tolist() == ["11.0", "186.0", "202.0"], "wall time counts all the same"
     assert table["GPU-hours"].tolist() == ["0", "0.046", "0.046"]  # 164 s
 
 
-def test_the_price_in_a_sentence_is_honest_about_the_gpu():
-    said = cost.sentence(times(), RECORDS, "mixture", "oversample")
+def test_the_price_in_a_sentence_is_honest_about_the_gpu(shipped):
+    said = cost.sentence(times(), RECORDS, shipped, "mixture", "oversample")
     assert said == (
         "Cost: 186 s for mixture with its generator, 11 s for oversample (wall time; without a GPU, so 0 GPU-hours)."
     )
     assert "(wall time; 0.051 and 0.003 GPU-hours)" in cost.sentence(
-        times("fit", "gen", "retrain"), RECORDS, "mixture", "oversample"
+        times("fit", "gen", "retrain"), RECORDS, shipped, "mixture", "oversample"
     )
-    assert "(wall time; 0.046 and 0 GPU-hours)" in cost.sentence(times("fit", "gen"), RECORDS, "mixture", "oversample")
+    assert "(wall time; 0.046 and 0 GPU-hours)" in cost.sentence(
+        times("fit", "gen"), RECORDS, shipped, "mixture", "oversample"
+    )
     assert (
-        cost.sentence(times(), RECORDS, "cvae", "oversample")
+        cost.sentence(times(), RECORDS, shipped, "cvae", "oversample")
         == ""
-        == cost.sentence([], RECORDS, "mixture", "oversample")
+        == cost.sentence([], RECORDS, shipped, "mixture", "oversample")
     )
 
 
@@ -54,3 +56,36 @@ def test_stages_stand_by_their_time_with_their_device_and_sum():
     assert table.iloc[0].tolist() == ["fit_generator-cgan", "100.0", "cuda"]
     assert table.iloc[-1].tolist() == ["all stages", "202.0", ""]
     assert table.set_index("stage").loc["evaluate", "networks on"] == "" and len(cost.times_table([])) == 0
+
+
+def arm(rows, also="nothing", tuned=False):
+    return {"one": {"arm": {"rows": rows, "also": also, "tuned": tuned}}}
+
+
+def test_an_arm_on_a_borrowed_model_costs_its_fit(shipped):
+    """translate, whose own fit takes no time, seemed to cost next to nothing."""
+    spent = {
+        "retrain-one": 1.0,
+        "fit_generator-translate": 0.0,
+        "fit_generator-diffusion": 60.0,
+        "generate-translate": 2.0,
+    }
+    spent |= {"generate-diffusion": 500.0, "fit_generator-cgan": 500.0, "pseudo_label-translate": 4.0}
+    times = [{"stage": stage, "seconds": s, "device": "cpu"} for stage, s in spent.items()]
+    assert cost.costs(times, arm("translate"), shipped) == {"one": 67.0}
+    assert cost.costs(times, arm("translate", "diffusion"), shipped) == {"one": 567.0}, "one fit, two generators"
+    assert cost.costs(times, arm("heldback"), shipped) == {"one": 1.0}
+
+
+def test_the_labels_of_the_pool_and_the_search_count_for_the_arms_that_need_them(shipped):
+    full, quick = (shipped.model_copy(update={"profile": p}) for p in ("full", "quick"))
+    spent = {"retrain-one": 1.0, "label_pool": 10.0, "search": 100.0}
+    times = [{"stage": stage, "seconds": s, "device": "cpu"} for stage, s in spent.items()]
+    assert cost.costs(times, arm("nothing", "pool"), full) == {"one": 11.0}
+    assert cost.costs(times, arm("diffusion", tuned=True), full) == {"one": 101.0}
+    assert cost.costs(times, arm("diffusion", tuned=True), quick) == {"one": 1.0}, "a quick run has no search"
+    assert (
+        cost.costs(times, arm("diffusion"), full) == cost.costs(times, arm("smote", tuned=True), full) == {"one": 1.0}
+    )
+    told = arm("diffusion", tuned=True)
+    assert "for one with its generator and the whole search, " in cost.sentence(times, told, full, "one", "one")
