@@ -165,7 +165,10 @@ def pronounced(found: dict[str, Any], word: str, reason: str) -> dict[str, Any]:
 def over_splits(
     found: dict[str, Any], elsewhere: Sequence[Mapping[str, Any]], split: int, block: Evaluation
 ) -> dict[str, Any]:
-    """The verdict with what the run said on other splits of the rows; HELPS and HURTS must hold in the mean over all."""
+    """The verdict with what the run said on other splits of the rows; HELPS and HURTS must hold in the mean over all.
+
+    A split without a difference, for no candidate could be trained there, is left out of the mean.
+    """
     if not elsewhere or found["difference"] is None:
         return found | {"repeats": None}
     keys = ("best_control", "chosen_arm", "difference", "ci_low", "ci_high", "verdict")
@@ -173,13 +176,18 @@ def over_splits(
         {"split": split, **{k: found[k] for k in keys}},
         *({k: s[k] for k in ("split", *keys)} for s in elsewhere),
     ]
-    values = [s["difference"] for s in splits]
+    judged = [s for s in elsewhere if s["difference"] is not None]
+    values = np.array([found["difference"], *(s["difference"] for s in judged)])
     ratio = float(np.mean([s["test_rows"] / s["train_rows"] for s in elsewhere]))
-    mean, low, high = resampled_interval(np.array(values), ratio, block.confidence)
-    told = {"splits": splits, "difference": mean, "ci_low": low, "ci_high": high}
+    mean, low, high = resampled_interval(values, ratio, block.confidence)
+    ends = {"difference": mean, "ci_low": low, "ci_high": high}
+    told = {"splits": splits} | {k: None if np.isnan(v) else v for k, v in ends.items()}
     if {"HELPS": low > 0, "HURTS": high < 0}.get(found["verdict"], True):
         return found | {"repeats": told}
-    reason = f"on this split it {found['verdict'].lower()}, but not surely in the mean over {len(splits)} splits"
+    doubt = (
+        f"not surely in the mean over {len(values)} splits" if judged else "on no other could a candidate be trained"
+    )
+    reason = f"on this split it {found['verdict'].lower()}, but {doubt}"
     return pronounced(found | {"repeats": told}, "CANNOT_TELL", reason)
 
 

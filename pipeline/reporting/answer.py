@@ -76,11 +76,20 @@ def beside(verdict: Mapping, price: str, skipped: Sequence[str]) -> list[str]:
     if verdict["exchange"]:
         lines.append(exchange(verdict["exchange"], verdict["chosen_arm"], verdict["confidence"]))
     lines += [price] if price else []
-    if again := verdict["repeats"]:
-        lines.append(f"In the mean over {len(again['splits'])} splits of the rows: {change(again)} points.")
+    if verdict["repeats"]:
+        lines.append(elsewhere(verdict["repeats"]))
     if skipped:
         lines.append(f"Not trained in this profile: {', '.join(skipped)}.")
     return lines
+
+
+def elsewhere(again: Mapping) -> str:
+    """What other splits say, in the mean of those on which an arm could be judged."""
+    lost = [str(s["split"]) for s in again["splits"] if s["difference"] is None]
+    judged = len(again["splits"]) - len(lost)
+    mean = f"In the mean over {judged} splits of the rows: {change(again)} points." if judged > 1 else ""
+    without = f"On other splits no candidate could be trained, so they are left out: {', '.join(lost)}." if lost else ""
+    return " ".join(filter(None, (mean, without)))
 
 
 def exchange(rate: Mapping, arm: str, confidence: float) -> str:

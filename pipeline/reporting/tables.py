@@ -46,11 +46,13 @@ def share(mean: float | None, low: float | None, high: float | None, metric: str
 
 def change(found: Mapping) -> str:
     """A difference and its interval, in points."""
+    if found["difference"] is None:
+        return "n/a"
     return f"{points(found['difference'])} [{points(found['ci_low'])}, {points(found['ci_high'])}]"
 
 
-def points(value: float) -> str:
-    return f"{round(100 * value, 1) + 0.0:+.1f}"  # + 0.0: no negative zero
+def points(value: float | None) -> str:
+    return "n/a" if value is None else f"{round(100 * value, 1) + 0.0:+.1f}"  # + 0.0: no negative zero
 
 
 def chance(p: float) -> str:

@@ -507,6 +507,32 @@ def test_without_other_splits_or_an_arm_nothing_is_said_of_them():
         assert (found["verdict"], found["reason"], found["repeats"]) == ("HELPS", "why", None)
 
 
+def test_a_split_on_which_every_candidate_diverged_is_left_out_of_the_mean():
+    """Its difference is None, and the mean became NaN."""
+    found, others = told([0.05, None, 0.06, 0.04], "HELPS"), told([0.05, 0.06, 0.04], "HELPS")
+    assert found["verdict"] == "HELPS" and [s["difference"] for s in found["repeats"]["splits"]] == [
+        0.05,
+        None,
+        0.06,
+        0.04,
+    ]
+    ends = ("difference", "ci_low", "ci_high")
+    assert [found["repeats"][k] for k in ends] == [others["repeats"][k] for k in ends]
+    assert "mean over 2 splits" in told([0.05, None, -0.04], "HELPS")["reason"]
+
+
+def test_where_no_other_split_could_be_judged_nothing_is_sure():
+    found = told([0.05, None, None], "HELPS")
+    assert found["verdict"] == "CANNOT_TELL"
+    assert found["reason"] == "on this split it helps, but on no other could a candidate be trained"
+    assert (found["repeats"]["difference"], found["repeats"]["ci_low"], found["repeats"]["ci_high"]) == (
+        0.05,
+        None,
+        None,
+    )
+    assert told([0.05, None], "NEUTRAL")["verdict"] == "NEUTRAL"
+
+
 RECORD = {"settings": {"steps": 10}, "seeds": [0, 1], "initial_weights": ["p", "q"], "policy": {"policy": "safe"}}
 
 

@@ -127,6 +127,22 @@ def test_other_splits_have_a_line_each_and_their_mean():
     assert len(answer.repeats_table(VERDICT)) == 0 and "splits" not in "\n".join(answer.beside(VERDICT, "", []))
 
 
+def test_a_split_on_which_no_candidate_could_be_trained_is_shown_and_said_to_be_left_out():
+    """Its difference is None, of which no text could be made."""
+    one = {"best_control": "smote", "chosen_arm": "cvae", "difference": 0.01, "ci_low": -0.01, "ci_high": 0.03}
+    none = {"best_control": "real", "chosen_arm": "", "difference": None, "ci_low": None, "ci_high": None}
+    splits = [{"split": k, "verdict": "CANNOT_TELL", **found} for k, found in enumerate((one, none, one))]
+    again = VERDICT | {"repeats": {"splits": splits, "difference": 0.01, "ci_low": 0.002, "ci_high": 0.02}}
+    table = answer.repeats_table(again)
+    assert table["difference in points"].tolist()[1:] == ["n/a", "+1.0 [-1.0, +3.0]", "+1.0 [+0.2, +2.0]"]
+    without = "On other splits no candidate could be trained, so they are left out: 1."
+    mean = "In the mean over 2 splits of the rows: +1.0 [+0.2, +2.0] points."
+    assert f"{mean} {without}" in answer.beside(again, "", [])
+    alone = VERDICT | {"repeats": again["repeats"] | {"splits": splits[:2], "ci_low": None, "ci_high": None}}
+    assert answer.repeats_table(alone)["difference in points"].tolist()[2] == "+1.0 [n/a, n/a]"
+    assert without in answer.beside(alone, "", [])
+
+
 def record(role, rows="nothing", also="nothing", use="kept", recipe="plain", added=0):
     about = {"role": role, "rows": rows, "also": also, "use": use, "recipe": recipe, "tuned": False}
     return {"arm": about, "synthetic_rows": {"cat": added, "NA": 0}, "pool_rows": 0}
