@@ -152,10 +152,7 @@ def equal(hashes: pd.Series) -> np.ndarray:
 def split(
     rows: pd.DataFrame, classes: Sequence[str], data: Data, seed: int
 ) -> tuple[pd.DataFrame, tuple[str, ...], list[Problem]]:
-    """The rows with a split each, the scarce classes, and the rows that leave an earlier split for their group's later one.
-
-    Scarce is what has few rows in train before any is set aside.
-    """
+    """The rows with a split each, the classes that are scarce before rows are set aside, and the rows that drop_leaks drops."""
     fractions, leaked = {"test": data.test_fraction, "val": data.val_fraction}, []
     found = audit.leaks(rows["split"].to_numpy(), rows["group"].to_numpy(), rows["path"].to_numpy())
     if len(found) and data.drop_leaks:
@@ -195,13 +192,9 @@ def written(
     images = intake.write(source, rows["place"].to_numpy(), file, form)
     frame = as_table(rows)
     y = pd.Categorical(frame["label"], categories=list(source.classes)).codes.astype(np.int64)
+    groups = rows["group"].to_numpy()[fit]
     flips = augment.choose_flips(
-        params.augment.flips,
-        images,
-        np.flatnonzero(fit),
-        y[fit],
-        rows["group"].to_numpy()[fit],
-        params.augment.flip_tolerance,
+        params.augment.flips, images, np.flatnonzero(fit), y[fit], groups, params.augment.flip_tolerance
     )
     return Samples(frame, images, Facts(source.classes, scarce, flips))
 
