@@ -29,6 +29,7 @@ def main(
     sets: Path,
     out: Output,
 ) -> None:
+    """`evaluation` and `about` are read from each copy, where its run wrote them; `openings` too, and added to those here."""
     settings, found = Path("params.yaml"), []
     shutil.rmtree(work, ignore_errors=True)  # results are in the cache of dvc
     for number in range(1, params.evaluation.repeats):
@@ -53,9 +54,19 @@ def set_up(folder: Path, parts: list[Path]) -> None:
     for part in parts:
         copy = shutil.copytree if part.is_dir() else shutil.copy
         copy(part, folder / part)
-    cache = subprocess.run([sys.executable, "-m", "dvc", "cache", "dir"], capture_output=True, text=True, check=True)
     dvc(folder, "init", "--quiet", "--no-scm")
-    dvc(folder, "config", "cache.dir", str(Path(cache.stdout.strip()).absolute()))
+    dvc(folder, "config", "cache.dir", str(cache()))
+
+
+def cache() -> Path:
+    """The project's cache. Raises ValueError with what dvc says if there is none."""
+    done = subprocess.run([sys.executable, "-m", "dvc", "cache", "dir"], capture_output=True, text=True)
+    if done.returncode:
+        raise ValueError(
+            f"`dvc cache dir` failed, so the copies have no cache to share: {done.stderr.strip()}; expected a project that "
+            "dvc knows: run it where .dvc/config lies, by `dvc repro`"
+        )
+    return Path(done.stdout.strip()).absolute()
 
 
 def elsewhere(raw: dict, split: int, sets: Path) -> dict:
@@ -81,7 +92,11 @@ def dvc(folder: Path, *words: str) -> None:
         process.wait()
         raise
     if code:
-        raise ValueError(f"`dvc {' '.join(words[3:])}` failed in {folder}, see above; what it finished is in the cache")
+        told = folder / ".work" / "last-error.txt"
+        details = f", details in {told}" if told.exists() else ""
+        raise ValueError(
+            f"`dvc {' '.join(words[3:])}` failed in {folder}, see above{details}; what it finished is in the cache"
+        )
 
 
 def said(evaluation: Path, about: Path) -> dict:

@@ -141,9 +141,20 @@ def test_the_copies_share_the_cache(project, shipped, monkeypatch):
 
 def test_a_run_that_fails_stops_the_stage_and_says_where(project, shipped):
     settings(project, image_size=5000)
-    with pytest.raises(ValueError, match=r"`dvc repro evaluate` failed in \.work/repeats/1, see above"):
+    told = r"see above, details in \.work/repeats/1/\.work/last-error\.txt; what it finished"
+    with pytest.raises(ValueError, match=rf"`dvc repro evaluate` failed in \.work/repeats/1, {told}"):
         main(shipped, 2)
+    assert "image_size" in Path(".work/repeats/1/.work/last-error.txt").read_text()
     assert not Path("results").exists()
+
+
+def test_a_project_that_dvc_does_not_know_is_told_in_words(project, shipped):
+    """It was a traceback of subprocess."""
+    shutil.rmtree(".dvc")
+    with pytest.raises(
+        ValueError, match=r"(?s)`dvc cache dir` failed, so the copies .+: ERROR: .+; expected a project that dvc knows"
+    ):
+        main(shipped, 2)
 
 
 def test_dvc_reports_to_nobody_from_the_copies(project, monkeypatch):
