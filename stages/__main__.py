@@ -170,7 +170,9 @@ def note_time(key: str, seconds: float, device: str) -> None:
     folder = SIDE / "times"
     folder.mkdir(parents=True, exist_ok=True)
     noted = {"stage": key, "seconds": round(seconds, 2), "device": device, "ended": time.time()}
-    (folder / f"{key}.json").write_text(json.dumps(noted))
+    draft = folder / f"{key}.draft"
+    draft.write_text(json.dumps(noted))
+    os.replace(draft, folder / f"{key}.json")
 
 
 def ran_on(compute: parameters.Compute) -> str:

@@ -20,7 +20,7 @@ from pipeline import generators
 from pipeline.data import audit, augment, sources
 from pipeline.data.sources import folder as class_folders
 from pipeline.data.sources import manifest
-from pipeline.params import EMBEDDED, Params, borrowing
+from pipeline.params import EMBEDDED, Params, borrowing, stands_for
 from pipeline.processes import cores
 from pipeline.selection.rules import wanted
 from stages import check
@@ -101,7 +101,7 @@ def known(params: Params, record: Path) -> Known | None:
             rows = sum(sum(counts.values()) for counts in told["counts"].values())
             return Known(told["counts"]["train"], rows, told["image_size"], told["channels"], "as prepare found it")
     kind = next(kind for kind in sources.FORMATS if kind.accepts(path))
-    digits = data.source == EMBEDDED
+    digits = stands_for(data.source, EMBEDDED)
     if not digits and kind not in (class_folders, manifest):
         return None  # an archive: it would have to be fetched or unpacked
     with tempfile.TemporaryDirectory() as scratch:

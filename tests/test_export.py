@@ -18,7 +18,8 @@ from ruamel.yaml import YAML
 from pipeline import params as parameters
 from pipeline.classifier import predict
 from pipeline.classifier.model import Network, Settings
-from pipeline.reporting import cards, portable, tables
+from pipeline.reporting import portable, tables
+from pipeline.reporting.markdown import plain
 from pipeline.samples import Facts, Samples, table, to_network
 from stages import export
 
@@ -394,7 +395,7 @@ def test_a_colour_picture_keeps_its_pixels(tmp_path: Path) -> None:
 
 
 def test_names_show_as_they_stand() -> None:
-    assert cards.plain("a|b `c` <i>\x1b[31m\n") == "a|b \\`c\\` \\<i\\>\\\\x1b\\[31m\\\\n"
+    assert plain("a|b `c` <i>\x1b[31m\n") == "a|b \\`c\\` \\<i\\>\\\\x1b\\[31m\\\\n"
 
 
 def test_a_start_of_export_loads_neither_torch_nor_onnx() -> None:

@@ -160,5 +160,5 @@ def test_an_arm_learns_from_the_pool_as_from_real_rows(small, places, tmp_path, 
 def test_arms_of_the_pool_are_trained_only_where_there_is_one(small):
     assert {"pool", "pool_diffusion"} <= set(small.compared)
     assert not {"pool", "pool_diffusion"} & set(SHIPPED.compared)
-    elsewhere = SHIPPED.data.model_copy(update={"unlabelled": "/else/where/none.yaml"})
+    elsewhere = SHIPPED.data.model_copy(update={"unlabelled": "/else/where/sets/none.yaml"})
     assert "pool" not in SHIPPED.model_copy(update={"data": elsewhere}).compared

@@ -7,7 +7,6 @@ import pandas as pd
 
 from pipeline.params import Arm, Params
 from pipeline.reporting import answer, data, html, tables
-from pipeline.reporting.markdown import plain as plain
 from pipeline.selection.rules import REASONS
 
 OUTCOME = {

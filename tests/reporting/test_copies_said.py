@@ -50,5 +50,6 @@ def test_nowhere_is_a_set_called_anonymous():
         for line in file.read_text().splitlines():
             if "anonym" in line.lower():
                 assert any(
-                    no in line.lower() for no in ("not anonym", "not make", "no test here makes", "never", "nobody", "no ")
+                    no in line.lower()
+                    for no in ("not anonym", "not make", "no test here makes", "never", "nobody", "no ")
                 ), line
