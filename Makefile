@@ -14,8 +14,8 @@ READY := .venv/ready-$(shell cat $(LOCKED) | cksum | cut -d ' ' -f 1)
 
 repro: setup
 	@python -m stages check
-	@[ -e models ] && dvc status --quiet || $(MAKE) --no-print-directory side-by-side
-	@dvc repro
+	@if [ -e models ] && dvc status --quiet; then echo "Data and pipelines are up to date."; \
+	else $(MAKE) --no-print-directory side-by-side && dvc repro; fi
 
 # The packages, the machine, the source, disk and time before a run. Exit 2 or 3 becomes 2 here, as make answers every failure.
 doctor: setup

@@ -14,9 +14,6 @@ import numpy as np
 from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
-from sklearn.covariance import ledoit_wolf
-from sklearn.decomposition import PCA
-from sklearn.mixture import GaussianMixture
 
 from pipeline.generators import base
 from pipeline.samples import CHUNK, Samples
@@ -92,6 +89,8 @@ def evenly(rows: int, most: int) -> np.ndarray:
 
 def principal(images: np.ndarray, o: Options, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Mean (P,) in grey levels and orthonormal principal components (D, P) of images uint8 (N, H, W, C)."""
+    from sklearn.decomposition import PCA
+
     flat = images[evenly(len(images), o.rows)].reshape(-1, images[0].size).astype(np.float32)
     if (flat == flat[0]).all():  # nothing varies, and shares of no variance are undefined
         return flat[0].astype(np.float64), np.zeros((1, flat.shape[1]))
@@ -114,6 +113,8 @@ def clusters(scores: np.ndarray, o: Options, seed: int) -> list[np.ndarray]:
 
     They share a covariance here: with one each, BIC would count so many numbers that it would never choose two.
     """
+    from sklearn.mixture import GaussianMixture
+
     some = scores[evenly(len(scores), o.rows)]
     most = min(o.mixtures, len(np.unique(some, axis=0)) // FEWEST)
     if most < 2:
@@ -132,6 +133,8 @@ def covariances(parts: list[np.ndarray], shrink: float) -> list[np.ndarray]:
 
     It is that of the next row, not of the n known ones: 1 + 1/n as wide, since their mean is not yet that of the class.
     """
+    from sklearn.covariance import ledoit_wolf
+
     inner = [part - part.mean(axis=0) for part in parts]
     rows = np.concatenate(inner)
     scale = np.maximum(rows.std(axis=0), 1e-6)  # Ledoit-Wolf pulls to equal variances, which the scores do not have

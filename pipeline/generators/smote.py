@@ -8,7 +8,6 @@ from typing import Annotated
 
 import numpy as np
 from pydantic import Field
-from sklearn.neighbors import NearestNeighbors
 
 from pipeline.generators import base
 from pipeline.generators._rows import RowGenerator
@@ -22,6 +21,8 @@ class Model(RowGenerator):
     options: Options
 
     def prepare(self) -> None:
+        from sklearn.neighbors import NearestNeighbors
+
         self.near: dict[int, np.ndarray] = {}
         for c in np.unique(self.y):
             own = np.flatnonzero(self.y == c)
