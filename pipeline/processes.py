@@ -66,11 +66,13 @@ def cores() -> int:
 
 def warm(*modules: str) -> None:
     """Start to import modules for all workers of this stage, once and beside what the stage itself does first."""
-    mp.get_context("forkserver").set_forkserver_preload(modules)
+    mp.get_context("forkserver").set_forkserver_preload(list(modules))
     forkserver.ensure_running()
 
 
-def spread(function: Callable[..., Any], jobs: Sequence[tuple], most: int, title: str, steps: int) -> list[Any]:
+def spread(
+    function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], most: int, title: str, steps: int
+) -> list[Any]:
     """[function(*job, report=...) for job in jobs], in at most `most` processes; results in the order of jobs.
 
     `steps` is the sum of what the jobs will report. The first exception ends the others and is raised here.
@@ -133,7 +135,7 @@ def _follow() -> None:
         os._exit(128 + signal.SIGTERM)
 
 
-def _call(function: Callable[..., Any], job: tuple) -> Any:
+def _call(function: Callable[..., Any], job: tuple[Any, ...]) -> Any:
     return function(*job, report=lambda count, note="": _queue.put((count, note)))
 
 

@@ -22,15 +22,21 @@ from pipeline.processes import Report
 log = logging.getLogger(__name__)
 
 
-class Adversaries(pl.LightningModule):
+class Module(pl.LightningModule):
+    """A network and how it is trained, as `fit` takes it."""
+
+    network: Any
+    micro_batches = 1  # pieces in which each batch is learnt from; losses are of the whole batch
+    slowed = False  # whether training diverged, and went on at half the learning rate
+
+
+class Adversaries(Module):
     """Trains a network that states its own objective, with one AdamW per player; a plain network is a game of one.
 
     `network.players()` maps names to parameter lists; `network.losses(batch, progress)` yields (name, loss) in turn,
     each computed after the player before has moved; `progress` runs from 0 to 1. The learning rate rises over the
     first 5 % of the steps and falls to zero over the last 30 %.
     """
-
-    micro_batches = 1  # pieces in which each batch is learnt from
 
     def __init__(
         self, network: torch.nn.Module, steps: int, lr: float, betas: tuple[float, float], clip: float
@@ -48,9 +54,10 @@ class Adversaries(pl.LightningModule):
         ]
 
     def training_step(self, batch: tuple[torch.Tensor, ...], step: int) -> torch.Tensor:
-        optimisers = self.optimizers()
-        optimisers = dict(zip(self.names, optimisers if isinstance(optimisers, list) else [optimisers], strict=True))
-        progress, total = step / self.steps, 0.0
+        every: Any = self.optimizers()
+        optimisers = dict(zip(self.names, every if isinstance(every, list) else [every], strict=True))
+        progress = step / self.steps
+        total: Any = 0.0
         here = ranks.here()
         for name, losses in pieces.turns(self.network, batch, progress, self.micro_batches, here.rank, here.world):
             optimiser = optimisers[name]
@@ -73,7 +80,9 @@ class _Watch(pl.Callback):
 
     def __init__(self, steps: int, report: Report, points: int = 40) -> None:
         self.steps, self.every, self.report = steps, max(1, steps // points), report
-        self.sum, self.since, self.told, self.curve = 0.0, 0, 0, []
+        self.sum: Any = 0.0  # a tensor once there was a loss
+        self.since, self.told = 0, 0
+        self.curve: list[dict[str, Any]] = []
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, step: int
@@ -120,7 +129,8 @@ class Averages(pl.Callback):
         self.means: list[list[torch.Tensor]] = []
 
     def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        state = module.network.state_dict()  # shares memory with the weights that are trained
+        network: Any = module.network
+        state = network.state_dict()  # shares memory with the weights that are trained
         self.live = {k: t for k, t in state.items() if t.is_floating_point()}
         self.counts = {k: t for k, t in state.items() if not t.is_floating_point()}
         self.means = [[t.clone() for t in self.live.values()] for _ in self.decays]
@@ -153,7 +163,7 @@ def by_channel(batch: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
     return (images, *batch[1:])
 
 
-class _Rest(Sampler):
+class _Rest(Sampler[int]):
     """The steps from `begin` on; as long as all of them, for Lightning counts those before too."""
 
     def __init__(self, steps: int, begin: int) -> None:
@@ -167,16 +177,16 @@ class _Rest(Sampler):
 
 
 def fit(
-    module: pl.LightningModule,
+    module: Module,
     batches: Batches | Pairs,
     compute: Compute,
     seed: int,
     report: Report,
     averages: Averages | None = None,
-    val: Iterable | None = None,
+    val: Iterable[Any] | None = None,
     val_points: int = 12,
     kept: Path | None = None,
-) -> list[dict]:
+) -> list[dict[str, Any]]:
     """Train `module` for all of `batches`, alone or as a rank; `averages` keeps averaged weights of its network on the way.
 
     Returns the curve: a dict per point with `step` and `loss`, and those that the module put into its own `curve`.
@@ -191,7 +201,7 @@ def fit(
     watch = _Watch(steps, report)
     parts = {"watch": watch} | ({"averages": averages} if averages is not None else {})
     state = Checkpoints(kept, _about(module, seed, steps, where, exact), steps, parts)
-    if state.step == steps:
+    if state.step == steps and state.start is not None:
         checkpoints.resume(module, state.start, parts)
     while state.step < steps:
         every = max(1, steps // val_points) if val is not None else None
@@ -211,7 +221,7 @@ def fit(
     return watch.curve + getattr(module, "curve", [])
 
 
-def _about(module: pl.LightningModule, seed: int, steps: int, where: torch.device, exact: str) -> State:
+def _about(module: Module, seed: int, steps: int, where: torch.device, exact: str) -> State:
     """What a state must have been taken under for a training to go on from it."""
     return {
         "of": type(module.network).__name__,
@@ -254,15 +264,14 @@ class _Slices:
         return tuple(part[here.rank :: here.world] for part in batch)
 
 
-def _play(
-    player: pl.Trainer, module: pl.LightningModule, batches: Batches | Pairs, val: Iterable | None, begin: int
-) -> None:
+def _play(player: pl.Trainer, module: Module, batches: Batches | Pairs, val: Iterable[Any] | None, begin: int) -> None:
     """All steps from `begin` on."""
     where, exact = player.strategy.root_device.type, player.precision
     order = by_channel if (where, exact) == ("cpu", "bf16-mixed") else None
     sampler = _Rest(len(batches), begin)
     if begin:
         checkpoints.start_at(player, begin)
-    own = batches if ranks.here().world == 1 else _Slices(batches, ranks.here())
-    loader = DataLoader(own, batch_size=None, sampler=sampler, pin_memory=where == "cuda", collate_fn=order)
+    own: Any = batches if ranks.here().world == 1 else _Slices(batches, ranks.here())
+    gather: Any = order
+    loader: DataLoader[Any] = DataLoader(own, None, sampler=sampler, pin_memory=where == "cuda", collate_fn=gather)
     player.fit(module, loader, val)

@@ -7,7 +7,6 @@ network below the head; the projection is of no use once it is trained.
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -21,11 +20,10 @@ from pipeline.pieces import in_pieces
 from pipeline.processes import Report
 
 
-class Contrast(pl.LightningModule):
+class Contrast(training.Module):
     """Trains a network to tell pictures apart by the projections of their features."""
 
     configure_optimizers = Training.configure_optimizers
-    micro_batches = 1  # as in Training
 
     def __init__(self, network: Network, settings: Settings, temperature: float) -> None:
         super().__init__()

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -19,9 +18,7 @@ from pipeline.pieces import in_pieces
 from pipeline.samples import Samples, to_network
 
 
-class Training(pl.LightningModule):
-    micro_batches = 1  # pieces of a batch that the network sees one after the other; losses are of the whole batch
-
+class Training(training.Module):
     def __init__(self, network: Network, settings: Settings, recipe: Recipe, batches: Batches) -> None:
         super().__init__()
         self.network, self.settings, self.recipe = network, settings, recipe

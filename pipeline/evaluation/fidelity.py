@@ -67,8 +67,8 @@ def spread(
     """
     rng, found = np.random.default_rng(seed), []
     for _ in range(draws):
-        half = [side[rng.permutation(len(side))[: min(len(side), most) // 2]] for side in (real, fake)]
-        found.append(compare(*half, k, least))
+        some, others = (side[rng.permutation(len(side))[: min(len(side), most) // 2]] for side in (real, fake))
+        found.append(compare(some, others, k, least))
     return {name: float(np.std([one[name] for one in found], ddof=1)) for name in found[0]}
 
 

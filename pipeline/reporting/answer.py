@@ -1,6 +1,7 @@
 """The answer in words and tables: the sentence, what to do, every arm against the best control, guardrails, doses."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ RAILS = {"macro F1": "macro_f1", "AUPRC": "macro_auprc", "ECE": "tempered_ece"} 
 ENDS = ("", "_ci_low", "_ci_high")
 
 
-def sentence(verdict: Mapping, scarce: Sequence[str]) -> str:
+def sentence(verdict: Mapping[str, Any], scarce: Sequence[str]) -> str:
     """The one-sentence answer."""
     if not scarce:
         return "Cannot tell: no class is scarce by the rule in data.scarce, so there was nothing to generate rows for."
@@ -37,7 +38,7 @@ def _p(value: float) -> str:
     return f"p {text[0]} {text[1:]}" if text[0] == "<" else f"p = {text}"
 
 
-def advice(verdict: Mapping) -> str:
+def advice(verdict: Mapping[str, Any]) -> str:
     """Why the answer is what it is, and what to do with it."""
     what = {
         "HELPS": f"Use the model of arm {verdict['chosen_arm']}.",
@@ -48,7 +49,7 @@ def advice(verdict: Mapping) -> str:
     return f"{verdict['reason'][:1].upper()}{verdict['reason'][1:]}. {what}"
 
 
-def beside(verdict: Mapping, price: str, skipped: Sequence[str]) -> list[str]:
+def beside(verdict: Mapping[str, Any], price: str, skipped: Sequence[str]) -> list[str]:
     """What a reader should know beside the sentence, a line each: guardrails, power, single models, arms left out.
 
     `price` is what the arms cost, in a sentence; empty if it is not known.
@@ -83,7 +84,7 @@ def beside(verdict: Mapping, price: str, skipped: Sequence[str]) -> list[str]:
     return lines
 
 
-def elsewhere(again: Mapping) -> str:
+def elsewhere(again: Mapping[str, Any]) -> str:
     """What other splits say, in the mean of those on which an arm could be judged."""
     lost = [str(s["split"]) for s in again["splits"] if s["difference"] is None]
     judged = len(again["splits"]) - len(lost)
@@ -92,7 +93,7 @@ def elsewhere(again: Mapping) -> str:
     return " ".join(filter(None, (mean, without)))
 
 
-def exchange(rate: Mapping, arm: str, confidence: float) -> str:
+def exchange(rate: Mapping[str, Any], arm: str, confidence: float) -> str:
     """What the synthetic rows are worth in real ones, in one sentence."""
     most = rate["most_real_rows"]
     worth, low, high = (
@@ -105,7 +106,9 @@ def exchange(rate: Mapping, arm: str, confidence: float) -> str:
     )
 
 
-def arms_table(metrics: Mapping[str, Mapping], records: Mapping[str, Mapping], verdict: Mapping) -> pd.DataFrame:
+def arms_table(
+    metrics: Mapping[str, Mapping[str, Any]], records: Mapping[str, Mapping[str, Any]], verdict: Mapping[str, Any]
+) -> pd.DataFrame:
     """One row per arm: role, recipe, rows added, primary metric and interval, difference to the best control, its word."""
     metric, rows = verdict["primary_metric"], []
     title = TITLES[metric]
@@ -127,31 +130,31 @@ def arms_table(metrics: Mapping[str, Mapping], records: Mapping[str, Mapping], v
     return pd.DataFrame(rows)
 
 
-def _rows_added(record: Mapping) -> str:
+def _rows_added(record: Mapping[str, Any]) -> str:
     pool = [f"{record['pool_rows']} of the pool"] if record["arm"]["also"] == POOL else []
     synthetic = sum(record["synthetic_rows"].values())
     return " + ".join(([str(synthetic)] if synthetic or not pool else []) + pool)
 
 
-def metrics_table(metrics: Mapping[str, Mapping], names: Sequence[str]) -> pd.DataFrame:
+def metrics_table(metrics: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> pd.DataFrame:
     """One row per arm: each of these metrics that was measured, with its interval over seeds."""
     names = [m for m in names if all(m in values for values in metrics.values())]
     return pd.DataFrame([{"arm": arm} | {TITLES[m]: _score(v, m) for m in names} for arm, v in metrics.items()])
 
 
-def _score(values: Mapping, metric: str) -> str:
+def _score(values: Mapping[str, Any], metric: str) -> str:
     """Mean and interval; Student's interval of a share may leave [0, 1], where it is cut off."""
     ends = [values[f"{metric}{end}"] for end in ENDS]
     if metric != "nll":
-        return share(*ends, metric)
-    return interval(*(np.nan if v is None else v for v in ends), metric)
+        return share(*ends, metric=metric)
+    return interval(*(np.nan if v is None else v for v in ends), metric=metric)
 
 
-def _word(found: Mapping) -> str:
+def _word(found: Mapping[str, Any]) -> str:
     return f"{found['verdict'].replace('_', ' ')}: {found['reason']}"
 
 
-def comparison_table(verdict: Mapping) -> pd.DataFrame:
+def comparison_table(verdict: Mapping[str, Any]) -> pd.DataFrame:
     """The chosen arm against the best control and every control that validation cannot tell from it."""
     return pd.DataFrame(
         [
@@ -161,7 +164,7 @@ def comparison_table(verdict: Mapping) -> pd.DataFrame:
     )
 
 
-def repeats_table(verdict: Mapping) -> pd.DataFrame:
+def repeats_table(verdict: Mapping[str, Any]) -> pd.DataFrame:
     """What the whole run says on each split of the rows, and in the mean."""
     again = verdict["repeats"] or {"splits": []}
     names = {"split": "split", "best_control": "best control", "chosen_arm": "arm to judge", "verdict": "verdict"}
@@ -170,7 +173,7 @@ def repeats_table(verdict: Mapping) -> pd.DataFrame:
     return pd.DataFrame(rows + mean).fillna("")
 
 
-def guardrail_table(verdict: Mapping) -> pd.DataFrame:
+def guardrail_table(verdict: Mapping[str, Any]) -> pd.DataFrame:
     """What the chosen arm gains and loses beside the primary metric, against the best control."""
     rows = []
     for rail in verdict["guardrails"]:
@@ -184,7 +187,7 @@ def guardrail_table(verdict: Mapping) -> pd.DataFrame:
 
 
 def rails_table(
-    verdict: Mapping, metrics: Mapping[str, Mapping], rows: Mapping[str, int], most: int = 5
+    verdict: Mapping[str, Any], metrics: Mapping[str, Mapping[str, Any]], rows: Mapping[str, int], most: int = 5
 ) -> pd.DataFrame:
     """Guardrails of ranking and calibration, and the broken ones of recall with those that change most, in their order.
 
@@ -193,11 +196,11 @@ def rails_table(
     control, arm = verdict["best_control"], verdict["chosen_arm"]
     holds = guardrail_table(verdict).set_index("guardrail")
     size = {r["name"]: (not r["broken"], -abs(r["difference"])) for r in verdict["guardrails"] if "arm" in r}
-    shown, lines = sorted(size, key=size.get)[:most], []
+    shown, lines = sorted(size, key=size.__getitem__)[:most], []
     for rail in verdict["guardrails"]:
         name = rail["name"]
         if name in size:
-            scores = [share(*rail[who], "accuracy") for who in ("control", "arm")]
+            scores = [share(*rail[who], metric="accuracy") for who in ("control", "arm")]
             label = name.removeprefix("recall of ")
             title = f"{name} ({rows[label]} training rows)"
         else:
@@ -217,14 +220,16 @@ def no_doses(named: Mapping[str, Arm], trained: Mapping[str, Arm]) -> str:
     return f"No curve: no two arms of this run differ in their dose alone.{more}"
 
 
-def _kind(arm: Mapping) -> tuple:
+def _kind(arm: Mapping[str, Any]) -> tuple[Any, ...]:
     """What arms on one dose curve share."""
     return arm["rows"], arm["also"], arm["use"], arm["recipe"], arm["tuned"]
 
 
-def doses(metrics: Mapping[str, Mapping], records: Mapping[str, Mapping], metric: str) -> pd.DataFrame:
+def doses(
+    metrics: Mapping[str, Mapping[str, Any]], records: Mapping[str, Mapping[str, Any]], metric: str
+) -> pd.DataFrame:
     """Points of the dose curves: arms that differ in their dose alone, by the rows they learnt from; `curve` names them."""
-    kinds: dict[tuple, list[str]] = {}
+    kinds: dict[tuple[Any, ...], list[str]] = {}
     for arm, record in records.items():
         kinds.setdefault(_kind(record["arm"]), []).append(arm)
     rows = []
@@ -241,7 +246,7 @@ def doses(metrics: Mapping[str, Mapping], records: Mapping[str, Mapping], metric
     return frame.sort_values(["curve", "rows"], kind="stable", ignore_index=True)
 
 
-def tuned_table(metrics: Mapping[str, Mapping], metric: str) -> pd.DataFrame:
+def tuned_table(metrics: Mapping[str, Mapping[str, Any]], metric: str) -> pd.DataFrame:
     """The primary metric as the models decide, and with thresholds per class tuned on validation."""
     name = f"tuned_{metric}"
     rows = []

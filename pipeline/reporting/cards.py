@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
 from pipeline.params import Arm, Params
-from pipeline.reporting import answer, data, html, tables
+from pipeline.reporting import answer, data, html, selected, tables
 from pipeline.selection.rules import REASONS
 
 OUTCOME = {
@@ -23,20 +24,20 @@ class Run:
 
     params: Params
     version: str  # of the pipeline
-    about: Mapping  # of the dataset
-    verdict: Mapping  # with its sentence
-    choices: Mapping
-    metrics: Mapping[str, Mapping]  # by arm, means over seeds with intervals, on the test split
+    about: Mapping[str, Any]  # of the dataset
+    verdict: Mapping[str, Any]  # with its sentence
+    choices: Mapping[str, Any]
+    metrics: Mapping[str, Mapping[str, Any]]  # by arm, means over seeds with intervals, on the test split
     scores: pd.DataFrame  # arm, seed, class, metric, value on the test split
     software: Mapping[str, str]
 
 
-def advised(verdict: Mapping) -> str:
+def advised(verdict: Mapping[str, Any]) -> str:
     """The arm whose model to use, as the report advises: the chosen one where it HELPS, else the best control."""
     return verdict["chosen_arm"] if verdict["verdict"] == "HELPS" else verdict["best_control"]
 
 
-def model(run: Run, record: Mapping, seed: int, files: Mapping[str, Mapping]) -> dict:
+def model(run: Run, record: Mapping[str, Any], seed: int, files: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """model.json: what a program or a person needs to use the model of the advised arm; `record` is what it trained with."""
     arm, found, settings = advised(run.verdict), run.verdict, record["settings"]
     return {
@@ -66,7 +67,7 @@ def model(run: Run, record: Mapping, seed: int, files: Mapping[str, Mapping]) ->
     }  # fmt: skip
 
 
-def model_input(params: Params, settings: Mapping) -> dict:
+def model_input(params: Params, settings: Mapping[str, Any]) -> dict[str, Any]:
     size, channels = settings["size"], settings["channels"]
     return {
         "name": "images",
@@ -79,12 +80,12 @@ def model_input(params: Params, settings: Mapping) -> dict:
     }
 
 
-def generators(record: Mapping) -> list[str]:
+def generators(record: Mapping[str, Any]) -> list[str]:
     """The generators whose rows an arm learnt from."""
     return Arm.model_validate(record["arm"]).generators if any(record["synthetic_rows"].values()) else []
 
 
-def with_ends(metrics: Mapping) -> dict[str, dict]:
+def with_ends(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """{metric: mean, ci_low, ci_high}"""
     names = [m for m in metrics if f"{m}_ci_low" in metrics]
     return {m: {"mean": metrics[m], **{end: metrics[f"{m}_{end}"] for end in ("ci_low", "ci_high")}} for m in names}
@@ -114,7 +115,7 @@ def model_limits(run: Run, seeds: int) -> list[str]:
     ]
 
 
-def model_page(run: Run, card: Mapping) -> str:
+def model_page(run: Run, card: Mapping[str, Any]) -> str:
     """MODEL_CARD.md."""
     measured, alone = card["arm_test_scores"], card["own_test_scores"]
     shown = [m for m in tables.TITLES if m in measured]
@@ -142,13 +143,15 @@ def model_page(run: Run, card: Mapping) -> str:
     return html.in_markdown("model_card.md.jinja", facts) + "\n"
 
 
-def score(found: Mapping, metric: str) -> str:
+def score(found: Mapping[str, Any], metric: str) -> str:
     """Mean and interval; where shares end, the interval is cut off."""
     mean, low, high = (float("nan") if found[k] is None else found[k] for k in ("mean", "ci_low", "ci_high"))
-    return tables.interval(mean, max(low, 0), high if metric == "nll" else min(high, 1), metric)
+    return tables.interval(mean, max(low, 0), high if metric == "nll" else min(high, 1), metric=metric)
 
 
-def dataset_page(run: Run, arm: str, counts: Mapping[str, Mapping], sources: Sequence[Mapping], left_out: int) -> str:
+def dataset_page(
+    run: Run, arm: str, counts: Mapping[str, Mapping[str, Any]], sources: Sequence[Mapping[str, Any]], left_out: int
+) -> str:
     """DATASET_CARD.md of the rows that `arm` learnt from.
 
     `counts` holds by class its folder and rows; `sources` of each generator its name, family, hash of the weights, rows,
@@ -166,7 +169,7 @@ def dataset_page(run: Run, arm: str, counts: Mapping[str, Mapping], sources: Seq
         "rows": rows,
         "total": sum(found["rows"] for found in counts.values()),
         "sources": sources,
-        "selection": tables.selection_table({s["name"]: s["summary"] for s in sources}),
+        "selection": selected.selection_table({s["name"]: s["summary"] for s in sources}),
         "reasons": REASONS,
         "share": run.params.selection.copy_false_alarms,
         "left_out": left_out,

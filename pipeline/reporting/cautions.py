@@ -51,7 +51,7 @@ def warnings(run: "Run") -> list[str]:
 def unequal(run: "Run") -> list[str]:
     """Which arms were trained on another device, at another precision or by another torch than the best control."""
     control = run.verdict["best_control"]
-    own, found = run.records[control]["machine"], {}
+    own, found = run.records[control]["machine"], dict[str, list[str]]()
     for a, record in run.records.items():
         machine = record["machine"]
         apart = [f"{k} {machine[k]}, not {own[k]}" for k in ("device", "precision", "torch") if machine[k] != own[k]]

@@ -1,6 +1,7 @@
 """What the copy audit found, as tables and sentences; worded so that nobody takes a search without a find for a proof."""
 
 from collections.abc import Collection, Mapping
+from typing import Any
 
 import pandas as pd
 
@@ -27,7 +28,7 @@ def audit_table(found: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def class_table(found: pd.DataFrame, summaries: Mapping[str, Mapping]) -> pd.DataFrame:
+def class_table(found: pd.DataFrame, summaries: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     """Per generator and class: rows dropped as copies, and the share nearer to training than to unseen rows by space."""
     single = found[(found["class"] != "") & (found["measure"] == "closer")]
     rows = []
@@ -43,17 +44,17 @@ def class_table(found: pd.DataFrame, summaries: Mapping[str, Mapping]) -> pd.Dat
     return pd.DataFrame(rows)
 
 
-def said(line: Mapping) -> str:
+def said(line: Mapping[str, Any]) -> str:
     """A share or an AUC with its interval."""
-    return tables.share(*(line[k] for k in ("value", "ci_low", "ci_high")), "")
+    return tables.share(*(line[k] for k in ("value", "ci_low", "ci_high")), metric="")
 
 
-def promises(generators: Mapping[str, Mapping]) -> list[str]:
+def promises(generators: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Per generator that was fitted with differential privacy, what is promised and what is not."""
     return [f"{name}: {said}." for name, about in generators.items() if (said := promise(about))]
 
 
-def promise(fitted: Mapping) -> str:
+def promise(fitted: Mapping[str, Any]) -> str:
     """`fitted` is what generator.json holds; empty for a generator that promises nothing."""
     if "guarantee" not in fitted:
         return ""
@@ -73,7 +74,7 @@ def promise(fitted: Mapping) -> str:
     )
 
 
-def sentences(summaries: Mapping[str, Mapping], chosen: Collection[str], false_alarms: float) -> list[str]:
+def sentences(summaries: Mapping[str, Mapping[str, Any]], chosen: Collection[str], false_alarms: float) -> list[str]:
     """Per generator what the search for copies found, at which thresholds and with how many false alarms.
 
     `chosen` are those of whose rows an arm may use only what passes selection; controls use all rows of the others.

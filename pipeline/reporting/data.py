@@ -1,6 +1,7 @@
 """The audit of the data as people read it: counts, what was checked and found, drift, leaks, how often test was opened."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 
@@ -9,7 +10,7 @@ from pipeline.reporting.tables import chance
 COLUMNS = {"mean": "brightness", "spread": "contrast"}  # what statistics of grey levels are called
 
 
-def counts_table(about: Mapping) -> pd.DataFrame:
+def counts_table(about: Mapping[str, Any]) -> pd.DataFrame:
     """Rows per class and split, and which classes are scarce."""
     return pd.DataFrame(
         [
@@ -21,7 +22,7 @@ def counts_table(about: Mapping) -> pd.DataFrame:
     )
 
 
-def leak_sentence(about: Mapping) -> str:
+def leak_sentence(about: Mapping[str, Any]) -> str:
     """What must stand in red above everything else; empty if no group stands in two splits."""
     if not about["leaking_groups"]:
         return ""
@@ -41,7 +42,7 @@ def openings_sentence(times: int) -> str:
     )
 
 
-def audit_sentence(about: Mapping) -> str:
+def audit_sentence(about: Mapping[str, Any]) -> str:
     """The audit in one line."""
     near = (
         "near duplicates not looked for"
@@ -55,7 +56,7 @@ def audit_sentence(about: Mapping) -> str:
     )
 
 
-def checks_table(about: Mapping) -> pd.DataFrame:
+def checks_table(about: Mapping[str, Any]) -> pd.DataFrame:
     """What the audit looked for and what it found."""
     quarantine = ", ".join(f"{code} {n}" for code, n in about["quarantine"].items()) or "none"
     bound = about["near_bound"]
@@ -79,7 +80,7 @@ def checks_table(about: Mapping) -> pd.DataFrame:
     return pd.DataFrame(list(rows.items()), columns=["check", "found"])
 
 
-def statistics_table(about: Mapping) -> pd.DataFrame:
+def statistics_table(about: Mapping[str, Any]) -> pd.DataFrame:
     """Brightness, contrast and size of the pictures of each split: mean, and from least to most."""
     return pd.DataFrame(
         [
@@ -90,7 +91,7 @@ def statistics_table(about: Mapping) -> pd.DataFrame:
     )
 
 
-def drift_table(about: Mapping) -> pd.DataFrame:
+def drift_table(about: Mapping[str, Any]) -> pd.DataFrame:
     """Brightness, contrast and size of validation and test beside train."""
     return pd.DataFrame(
         [
@@ -107,7 +108,7 @@ def drift_table(about: Mapping) -> pd.DataFrame:
     )
 
 
-def pool_table(pool: Mapping) -> pd.DataFrame:
+def pool_table(pool: Mapping[str, Any]) -> pd.DataFrame:
     """Per class, rows of the unlabelled pool: judged to be of it, from which confidence on taken for it, and learnt from."""
     return pd.DataFrame(
         [
@@ -122,7 +123,7 @@ def pool_table(pool: Mapping) -> pd.DataFrame:
     )
 
 
-def pool_trials(pool: Mapping) -> pd.DataFrame:
+def pool_trials(pool: Mapping[str, Any]) -> pd.DataFrame:
     """What classifiers that learnt from rows of the pool, under such labels, gained on validation over the line above."""
     return pd.DataFrame(
         [

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -37,7 +38,7 @@ PALETTE = (
     "#587060",
     "#785898",
 )
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -64,7 +65,7 @@ def png(figure: Figure) -> bytes:
 
 
 def forest(
-    found: Mapping[str, Mapping], control: str, metric: str, arms: Sequence[str], chosen: Sequence[str]
+    found: Mapping[str, Mapping[str, Any]], control: str, metric: str, arms: Sequence[str], chosen: Sequence[str]
 ) -> bytes:
     """Each arm's difference to the best control in points with its interval; the arms named in `chosen` are drawn bold."""
     shade = colours(arms)
@@ -124,20 +125,21 @@ def reliability(frame: pd.DataFrame, arms: Sequence[str], shade: Mapping[str, st
 
 
 def recall_bars(
-    metrics: Mapping[str, Mapping], classes: Sequence[str], arms: Sequence[str], shade: Mapping[str, str]
+    metrics: Mapping[str, Mapping[str, Any]], classes: Sequence[str], arms: Sequence[str], shade: Mapping[str, str]
 ) -> bytes:
     """Recall per class with intervals over seeds, one bar per arm."""
     figure, ((axes,),) = subplots(1, 1, max(6, 0.34 * len(classes) * len(arms) + 1.5), 3.2)
     width = 0.8 / len(arms)
     for k, arm in enumerate(arms):
         for i, label in enumerate(classes):
-            mean, low, high = (metrics[arm].get(f"recall_{label}{end}") for end in ("", "_ci_low", "_ci_high"))
+            ends: list[Any] = [metrics[arm].get(f"recall_{label}{end}") for end in ("", "_ci_low", "_ci_high")]
+            mean, low, high = ends
             if mean is None:
                 continue
             place = i + (k - (len(arms) - 1) / 2) * width
             axes.bar(place, mean, width * 0.95, color=shade[arm])
             if low is not None:
-                axes.plot([place, place], [low, min(high, 1)], color="black", lw=1)
+                axes.plot([place, place], [low, min(high, 1.0)], color="black", lw=1)
     axes.set_xticks(range(len(classes)), classes, rotation=0 if max(map(len, classes)) < 8 else 30, ha="center")
     axes.set_ylim(0, 1.02)
     axes.set_ylabel("recall")
@@ -187,7 +189,7 @@ def curves(frame: pd.DataFrame, arms: Sequence[str], chosen: Sequence[str]) -> b
     return png(figure)
 
 
-def losses(generators: Mapping[str, Sequence[Mapping]], shade: Mapping[str, str]) -> bytes:
+def losses(generators: Mapping[str, Sequence[Mapping[str, Any]]], shade: Mapping[str, str]) -> bytes:
     """The loss of each trained generator by step, each on its own scale; `shade` is by generator."""
     figure, all_axes = subplots(1, len(generators), 3.3 * len(generators), 2.4)
     for axes, (name, curve) in zip(all_axes[0], generators.items(), strict=True):

@@ -36,12 +36,12 @@ def cell(value: object) -> str:
     return f'<td class="long">{escape(text)}</td>' if len(text) > LONG else f"<td>{escape(text)}</td>"
 
 
-def page(facts: Mapping) -> str:
+def page(facts: Mapping[str, Any]) -> str:
     """The whole report."""
     return render("report.html.jinja", facts, table, autoescape=True)
 
 
-def digest(facts: Mapping) -> str:
+def digest(facts: Mapping[str, Any]) -> str:
     """The report for a pull request, in under 60 lines of markdown; of many arms those that fit, controls going first."""
     arms, verdict = facts["arms"], facts["verdict"]
 
@@ -55,12 +55,12 @@ def digest(facts: Mapping) -> str:
     return showing(arms.iloc[np.sort(np.argsort(last, kind="stable")[:room])])
 
 
-def in_markdown(template: str, facts: Mapping) -> str:
+def in_markdown(template: str, facts: Mapping[str, Any]) -> str:
     """A template of markdown, with every text in it escaped."""
     return render(template, facts, lambda frame: Markup(tables.markdown(frame)), finalize=written)
 
 
-def render(template: str, facts: Mapping, table: Callable[..., str], **escaping: Any) -> str:
+def render(template: str, facts: Mapping[str, Any], table: Callable[..., str], **escaping: Any) -> str:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         undefined=StrictUndefined,

@@ -4,7 +4,7 @@ import io
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, PngImagePlugin
@@ -35,6 +35,7 @@ def to_onnx(network: "Network", shape: tuple[int, int, int], notes: Mapping[str,
             output_names=["logits"],
             verbose=False,
         )
+    assert program is not None, "the exporter by dynamo gives one"
     proto = program.model_proto
     graph = proto.graph
     for part in (proto, graph, *graph.node, *graph.initializer, *graph.value_info, *graph.input, *graph.output):
@@ -61,7 +62,8 @@ def largest_difference(model: bytes, network: "Network", images: np.ndarray) -> 
     onnx.checker.check_model(proto, full_check=True)
     evaluator = ReferenceEvaluator(proto)
     batches = [to_network(part).numpy() for part in (images[:1], images[1:]) if len(part)]
-    said = np.concatenate([evaluator.run(None, {"images": batch})[0] for batch in batches])
+    answers: list[Any] = [evaluator.run(None, {"images": batch}) for batch in batches]
+    said = np.concatenate([answer[0] for answer in answers])
     return float(np.abs(said - predict.run(network, images, torch.device("cpu"))[0]).max())
 
 

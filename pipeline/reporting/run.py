@@ -11,7 +11,7 @@ from markupsafe import Markup
 from pipeline.evaluation.openings import settings_hash
 from pipeline.evaluation.scores import confusion
 from pipeline.params import POOL, Params
-from pipeline.reporting import answer, cautions, copies, cost, data, figures, html, opinions, tables
+from pipeline.reporting import answer, cautions, copies, cost, data, figures, html, opinions, selected, tables
 from pipeline.samples import Samples
 from pipeline.selection.rules import REASONS
 
@@ -35,30 +35,30 @@ class Run:
 
     params: Params
     text: str  # params.yaml as it stands
-    about: dict  # of the dataset
-    verdict: dict
+    about: dict[str, Any]  # of the dataset
+    verdict: dict[str, Any]
     code: Mapping[str, str]  # versions of the project's code, and of what it needs
     openings: Mapping[str, list[str]]  # by fingerprint of a test split, under which settings it was evaluated
-    choices: dict
+    choices: dict[str, Any]
     scores: pd.DataFrame  # arm, seed, class, metric, value on the test split
     y: np.ndarray  # true classes of the test rows
     predicted: Mapping[str, np.ndarray]  # by arm, class indices (S, N)
     reliability: pd.DataFrame  # arm, confidence, accuracy, share of the rows
-    records: Mapping[str, dict]  # by arm
+    records: Mapping[str, dict[str, Any]]  # by arm
     curves: pd.DataFrame  # arm, seed, step, ...
-    generators: Mapping[str, dict]  # by generator: what it was fitted with
+    generators: Mapping[str, dict[str, Any]]  # by generator: what it was fitted with
     tried: pd.DataFrame  # what the search tried
-    losses: Mapping[str, list[dict]]  # by generator
-    teachers: Mapping  # how sure they are of training rows that they did not see, and how often right
-    selections: Mapping[str, dict]  # by generator: rows wanted, kept, dropped
-    pool: Mapping  # what became of the unlabelled rows
+    losses: Mapping[str, list[dict[str, Any]]]  # by generator
+    teachers: Mapping[str, Any]  # how sure they are of training rows that they did not see, and how often right
+    selections: Mapping[str, dict[str, Any]]  # by generator: rows wanted, kept, dropped
+    pool: Mapping[str, Any]  # what became of the unlabelled rows
     fidelity: pd.DataFrame
     opinions: pd.DataFrame  # how far from training rows two networks find each row
     copies: pd.DataFrame  # what the copy audit found
     train: Samples
     fitted_on: Samples  # train, and the rows of the pool that generators learnt from too
     synthetic: Mapping[str, Samples]
-    times: list[dict]
+    times: list[dict[str, Any]]
 
     @property
     def chosen(self) -> list[str]:
@@ -66,7 +66,7 @@ class Run:
         return [a for a in (self.verdict["best_control"], self.verdict["chosen_arm"]) if a]
 
 
-def facts(run: Run) -> dict:
+def facts(run: Run) -> dict[str, Any]:
     """All numbers and words of the report."""
     found, about, block = run.verdict, run.about, run.params.evaluation
     metrics = tables.summarise(run.scores, block.confidence)
@@ -120,10 +120,10 @@ def generated(run: Run) -> dict[str, Any]:
     """What generators made, how near to real rows, from which weights, and how its use was found."""
     selecting = {g: s for g, s in run.selections.items() if g in cautions.selected_from(run.params)}
     return {
-        "kept": tables.kept_table(selecting),
-        "selection": tables.selection_table(run.selections),
+        "kept": selected.kept_table(selecting),
+        "selection": selected.selection_table(run.selections),
         "teachers_said": run.teachers,
-        "rules": tables.rules_table(run.params.selection, selecting),
+        "rules": selected.rules_table(run.params.selection, selecting),
         "fidelity": tables.fidelity_table(run.fidelity),
         "fidelity_by_class": {c: tables.fidelity_table(run.fidelity, c) for c in run.about["scarce"]},
         "opinions": opinions.opinions_table(run.opinions),
@@ -140,10 +140,12 @@ def generated(run: Run) -> dict[str, Any]:
     }
 
 
-def pictures(run: Run, metrics: Mapping[str, Mapping]) -> dict:
+def pictures(run: Run, metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Every figure of the page, as markup."""
     arms, classes = list(run.records), run.about["classes"]
-    counted = {a: sum(confusion(guess, run.y, len(classes)) for guess in run.predicted[a]) for a in run.chosen}
+    counted = {
+        a: np.sum([confusion(guess, run.y, len(classes)) for guess in run.predicted[a]], axis=0) for a in run.chosen
+    }
     shown = list(dict.fromkeys([arms[0], *run.chosen]))
     made = {g: rows for g, rows in run.synthetic.items() if len(rows) and may_show(run.params, g)}
     losses = {g: curve for g, curve in run.losses.items() if curve}
@@ -187,7 +189,7 @@ def forest(run: Run) -> bytes:
     return figures.forest(run.verdict["arms"], run.verdict["best_control"], metric, list(run.records), run.chosen)
 
 
-def dose_curves(run: Run, metrics: Mapping[str, Mapping], shade: Mapping[str, str]) -> Markup:
+def dose_curves(run: Run, metrics: Mapping[str, Mapping[str, Any]], shade: Mapping[str, str]) -> Markup:
     """The primary metric by the number of synthetic rows; nothing where no two arms differ in their dose alone."""
     metric = run.verdict["primary_metric"]
     points = answer.doses(metrics, run.records, metric)
@@ -198,7 +200,7 @@ def dose_curves(run: Run, metrics: Mapping[str, Mapping], shade: Mapping[str, st
     return html.picture(picture, f"{tables.TITLES[metric]} by dose: {', '.join(points['arm'])}")
 
 
-def plots(run: Run, metrics: Mapping[str, Mapping]) -> dict[str, pd.DataFrame]:
+def plots(run: Run, metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, pd.DataFrame]:
     """The figures' numbers by name, for `dvc plots` and for whoever draws their own."""
     metric = run.verdict["primary_metric"]
     return {

@@ -1,12 +1,12 @@
 """Numbers as people read them, and tables of what was trained, generated, selected and measured."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from pipeline.evaluation.statistics import mean_interval
-from pipeline.params import Selection
 from pipeline.reporting.markdown import plain
 
 TITLES = {
@@ -33,18 +33,18 @@ def number(value: float | None, metric: str = "") -> str:
     )  # + 0.0: no negative zero
 
 
-def interval(mean: float, low: float, high: float, metric: str = "") -> str:
+def interval(mean: float, low: float, high: float, *, metric: str = "") -> str:
     ends = "" if pd.isna(low) else f" [{number(low, metric)}, {number(high, metric)}]"
     return number(mean, metric) + ends
 
 
-def share(mean: float | None, low: float | None, high: float | None, metric: str) -> str:
+def share(mean: float | None, low: float | None, high: float | None, *, metric: str) -> str:
     """Mean and interval of what lies between 0 and 1, where the interval is cut off; an end that is not known is None."""
     mean, low, high = (np.nan if v is None else v for v in (mean, low, high))
-    return interval(mean, max(low, 0), min(high, 1), metric)
+    return interval(mean, max(low, 0), min(high, 1), metric=metric)
 
 
-def change(found: Mapping) -> str:
+def change(found: Mapping[str, Any]) -> str:
     """A difference and its interval, in points."""
     if found["difference"] is None:
         return "n/a"
@@ -60,7 +60,7 @@ def chance(p: float) -> str:
     return "<0.001" if p < 0.0005 else f"{p:.3f}"
 
 
-def summarise(scores: pd.DataFrame, confidence: float) -> dict[str, dict[str, float]]:
+def summarise(scores: pd.DataFrame, confidence: float) -> dict[str, dict[str, float | None]]:
     """{arm: {metric: mean, metric_ci_low, metric_ci_high}}: macro metrics, and recall per class as recall_<class>.
 
     The interval is Student's over seeds: how much the mean would move with other seeds on these same test rows.
@@ -75,7 +75,10 @@ def summarise(scores: pd.DataFrame, confidence: float) -> dict[str, dict[str, fl
 
 
 def class_table(
-    verdict: Mapping, metrics: Mapping[str, Mapping], counts: Mapping[str, Mapping[str, int]], scarce: Sequence[str]
+    verdict: Mapping[str, Any],
+    metrics: Mapping[str, Mapping[str, Any]],
+    counts: Mapping[str, Mapping[str, int]],
+    scarce: Sequence[str],
 ) -> pd.DataFrame:
     """Per class: rows in train and test, recall under the control and the chosen arm, and the change in points.
 
@@ -93,15 +96,15 @@ def class_table(
                 "scarce": "yes" if label in scarce else "",
                 "train rows": n,
                 "test rows": counts["test"][label],
-                f"recall, {control}": share(*(rail["control"] if rail else alone), "accuracy"),
-                f"recall, {arm or 'no arm'}": share(*rail["arm"], "accuracy") if rail else "n/a",
+                f"recall, {control}": share(*(rail["control"] if rail else alone), metric="accuracy"),
+                f"recall, {arm or 'no arm'}": share(*rail["arm"], metric="accuracy") if rail else "n/a",
                 "change": change(rail) if rail else "n/a",
             }
         )
     return pd.DataFrame(rows)
 
 
-def arm_points(verdict: Mapping, metrics: Mapping[str, Mapping]) -> pd.DataFrame:
+def arm_points(verdict: Mapping[str, Any], metrics: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     """One row per arm: the primary metric, and the difference to the best control with its interval (empty for that one)."""
     rows = [
         {"arm": arm, verdict["primary_metric"]: values[verdict["primary_metric"]]}
@@ -109,74 +112,6 @@ def arm_points(verdict: Mapping, metrics: Mapping[str, Mapping]) -> pd.DataFrame
         for arm, values in metrics.items()
     ]
     return pd.DataFrame(rows).round(6)
-
-
-def selection_table(summaries: Mapping[str, Mapping]) -> pd.DataFrame:
-    """Per generator and class: rows aimed for, generated, kept, agreed on by the teachers, and dropped by each rule."""
-    return pd.DataFrame(
-        [
-            {
-                "generator": g,
-                "class": c,
-                "aimed for": v["wanted"],
-                "generated": v["generated"],
-                "kept": v["kept"],
-                "teachers agree": f"{100 * v['agreed'] / v['generated']:.0f} %",
-                **{r.replace("_", " "): n for r, n in v["dropped"].items()},
-            }
-            for g, s in summaries.items()
-            for c, v in s["classes"].items()
-        ]
-    )
-
-
-def rules_table(block: Selection, summaries: Mapping[str, Mapping]) -> pd.DataFrame:
-    """Every rule: its threshold, how it was set, and how many rows of these generators it dropped."""
-    rule = next((s["copy_rule"] for s in summaries.values()), None)
-    said = {
-        "copy": (
-            f"distance {rule['distance']:.3f}, ratio {rule['ratio']:.2f}" if rule else "",
-            f"by real rows of other groups, of which {100 * block.copy_false_alarms:g} % would be dropped (copy_false_alarms)",
-        ),
-        "unlike": (
-            f"distance {block.unlike:g}",
-            "selection.unlike; 1 is as far as 95 % of real rows lie at most from those of other groups",
-        ),
-        "alike": (
-            f"spread {block.alike:g}",
-            "selection.alike; 1 is the spread of the real rows of a class",
-        ),
-        "third_class": (
-            f"confidence {block.third_class:g}",
-            f"selection.third_class; {block.neighbours} classes that unseen training rows are most taken for are neighbours",
-        ),
-        "refused": (f"{100 * block.max_copy_share:g} % copies", "selection.max_copy_share"),
-        "quota": ("rows aimed for", "generation.dose and generation.cap"),
-    }
-    dropped = [c["dropped"] for s in summaries.values() for c in s["classes"].values()]
-    return pd.DataFrame(
-        [
-            {
-                "rule": r.replace("_", " "),
-                "threshold": t,
-                "set by": how,
-                "dropped for arms that select": sum(d[r] for d in dropped),
-            }
-            for r, (t, how) in said.items()
-        ]
-    )
-
-
-def kept_table(summaries: Mapping[str, Mapping], most: int = 6) -> pd.DataFrame:
-    """Per generator: rows generated, kept and dropped by each rule; of many generators the first."""
-    rows = []
-    for name, summary in summaries.items():
-        classes = summary["classes"].values()
-        dropped = {r: sum(c["dropped"][r] for c in classes) for c in classes for r in c["dropped"]}
-        why = ", ".join(f"{r.replace('_', ' ')} {n}" for r, n in dropped.items() if n)
-        counts = {k: sum(c[k] for c in classes) for k in ("generated", "kept")}
-        rows.append({"generator": name} | counts | {"dropped, by rule": why or "none"})
-    return pd.DataFrame([r for r in rows if r["generated"]][:most])
 
 
 SPACES = {
@@ -202,13 +137,16 @@ def fidelity_table(fidelity: pd.DataFrame, label: str = "") -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def with_spread(line: Mapping) -> str:
+def with_spread(line: Mapping[str, Any]) -> str:
     value, deviation = line["value"], line["spread"]
     return number(value) + ("" if pd.isna(value) or pd.isna(deviation) else f" ± {number(deviation)}")
 
 
 def automatic_table(
-    about: Mapping, settings: Mapping, policy: Mapping, generators: Mapping[str, Mapping]
+    about: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    policy: Mapping[str, Any],
+    generators: Mapping[str, Mapping[str, Any]],
 ) -> pd.DataFrame:
     """What each `auto` in params.yaml came to."""
     rows = {
@@ -253,7 +191,7 @@ def outcomes(y: np.ndarray, predicted: np.ndarray, classes: Sequence[str]) -> pd
 def markdown(frame: pd.DataFrame) -> str:
     """A GitHub table that shows every cell as it stands."""
 
-    def line(cells: Sequence) -> str:
+    def line(cells: Sequence[Any]) -> str:
         return "| " + " | ".join(plain(str(c)).replace("|", "\\|") for c in cells) + " |"
 
     return "\n".join(
@@ -277,7 +215,7 @@ def search_table(tried: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def points_table(generators: Mapping[str, Mapping], classes: Sequence[str]) -> pd.DataFrame:
+def points_table(generators: Mapping[str, Mapping[str, Any]], classes: Sequence[str]) -> pd.DataFrame:
     """The weights that each scarce class is drawn with: after how many steps, averaged how, and what the judge said."""
     rows = [
         {

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from pipeline.evaluation.statistics import mean_interval
-from pipeline.reporting import tables
+from pipeline.reporting import selected, tables
 
 
 @pytest.mark.parametrize(
@@ -29,9 +29,9 @@ def test_numbers_read_as_people_write_them(value, metric, text):
 
 def test_an_interval_without_ends_is_its_mean():
     nan = float("nan")
-    assert tables.interval(0.5, 0.4, 0.6, "accuracy") == "50.0 [40.0, 60.0]"
-    assert tables.interval(0.5, 0.4, 0.6, "ece") == "0.500 [0.400, 0.600]"
-    assert tables.interval(0.5, nan, nan, "accuracy") == "50.0"
+    assert tables.interval(0.5, 0.4, 0.6, metric="accuracy") == "50.0 [40.0, 60.0]"
+    assert tables.interval(0.5, 0.4, 0.6, metric="ece") == "0.500 [0.400, 0.600]"
+    assert tables.interval(0.5, nan, nan, metric="accuracy") == "50.0"
     assert tables.interval(nan, nan, nan) == "n/a"
 
 
@@ -108,7 +108,7 @@ def test_the_class_table_without_an_arm_or_without_test_rows_says_so():
     mean, low, high = mean_interval(
         frame[(frame["arm"] == "real") & (frame["class"] == "cat") & (frame["metric"] == "recall")]["value"], 0.95
     )
-    assert table.loc["cat", "recall, real"] == tables.interval(mean, max(low, 0), min(high, 1), "accuracy")
+    assert table.loc["cat", "recall, real"] == tables.interval(mean, max(low, 0), min(high, 1), metric="accuracy")
     assert table.loc["NA", "recall, real"] == "n/a" and (table[["recall, no arm", "change"]] == "n/a").all(axis=None)
     unseen = tables.class_table(JUDGED | {"guardrails": [rail("cat", 0.1)]}, found, COUNTS, []).set_index("class")
     assert unseen.loc["NA", ["recall, real", "recall, new", "change"]].tolist() == ["n/a"] * 3
@@ -117,21 +117,21 @@ def test_the_class_table_without_an_arm_or_without_test_rows_says_so():
 def test_the_selection_table_counts_each_reason():
     dropped = {"copy": 1, "unlike": 3, "third_class": 4, "quota": 0}
     one = {"wanted": 10, "generated": 20, "kept": 10, "agreed": 15, "dropped": dropped}
-    table = tables.selection_table({"cvae": {"classes": {"cat": one}}, "nothing": {"classes": {}}})
+    table = selected.selection_table({"cvae": {"classes": {"cat": one}}, "nothing": {"classes": {}}})
     assert len(table) == 1 and table.loc[0, "teachers agree"] == "75 %"
     assert [table.loc[0, r.replace("_", " ")] for r in dropped] == list(dropped.values())
-    assert len(tables.selection_table({"nothing": {"classes": {}}})) == 0
+    assert len(selected.selection_table({"nothing": {"classes": {}}})) == 0
 
 
 def test_kept_and_dropped_rows_are_counted_for_each_generator():
     one = {"generated": 20, "kept": 12, "dropped": {"copy": 1, "unlike": 7, "quota": 0}}
     clean = {"generated": 5, "kept": 5, "dropped": {"copy": 0, "unlike": 0, "quota": 0}}
-    table = tables.kept_table(
+    table = selected.kept_table(
         {"cvae": {"classes": {"a": one, "b": one}}, "cgan": {"classes": {"a": clean}}, "nothing": {"classes": {}}}
     )
     assert table.to_numpy().tolist() == [["cvae", 40, 24, "copy 2, unlike 14"], ["cgan", 5, 5, "none"]]
-    assert len(tables.kept_table({str(i): {"classes": {"a": one}} for i in range(20)})) == 6
-    assert len(tables.kept_table({"nothing": {"classes": {}}})) == 0
+    assert len(selected.kept_table({str(i): {"classes": {"a": one}} for i in range(20)})) == 6
+    assert len(selected.kept_table({"nothing": {"classes": {}}})) == 0
 
 
 def test_the_points_of_the_arms_leave_the_best_control_without_a_difference():
