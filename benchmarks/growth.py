@@ -16,7 +16,7 @@ import pandas as pd
 from benchmarks.loop import CLASSES, SIDE
 from benchmarks.rounds import ROOT
 from pipeline import params, processes
-from pipeline.samples import Facts, Samples, table
+from pipeline.samples import Facts, Samples, spread, table
 
 SIZES = (1_000, 3_000, 10_000)
 FEATURES, TEACHERS = 64, 3
@@ -132,8 +132,8 @@ def selection(real: Samples, made: Samples) -> Callable[[], object]:
         judged, confidence = pseudo_label.judge(said)
         distance = spectra.distance(made.images, real.images, real.table["group"].to_numpy())
         near = pseudo_label.neighbouring(held, real.y, block.neighbours)
-        copied = np.zeros(len(made), bool)
-        why = rules.reasons(made.y, judged, confidence, distance, copied, near, block)
+        spreads, copied = spread(made.images, made.y, real), np.zeros(len(made), bool)
+        why = rules.reasons(made.y, judged, confidence, distance, spreads, copied, near, block)
         rules.fill(made.y, rules.refuse(why, copied, 0.25), np.full(CLASSES, len(made) // 20))
 
     return run
