@@ -68,7 +68,7 @@ def open_parquet(path: Path) -> tuple[Any, int]:
 
     file = pq.ParquetFile(path)
     about, kinds = file.metadata, [file.schema.column(i) for i in range(file.metadata.num_columns)]
-    size, largest = pages.unpacked(path, about)
+    size, largest = pages.unpacked(path, about.num_columns)
     size += about.num_rows * sum(max(8, kind.length) for kind in kinds)
     if size > _most(path):
         raise ValueError(f"it claims {size:,} bytes from {path.stat().st_size:,}")
