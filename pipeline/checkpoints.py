@@ -180,7 +180,7 @@ def copied(value: Any) -> Any:
 
 
 def write(file: Path, state: State) -> None:
-    """Replaces the file as a whole, so that it is the former one or this, whatever happens meanwhile."""
+    """Replaces the file as a whole, whatever happens meanwhile, and keeps the former one beside it, in case this is damaged."""
     tensors: list[torch.Tensor] = []
     text = json.dumps(_to_json(state, tensors)).encode()
     parts = {str(i): tensor for i, tensor in enumerate(tensors)}
@@ -189,19 +189,26 @@ def write(file: Path, state: State) -> None:
     draft = file.with_name(f"{file.name}.draft")
     try:
         draft.write_bytes(hashlib.blake2b(content).digest() + content)
+        if file.exists():
+            os.replace(file, former(file))
         os.replace(draft, file)
     except OSError:
         draft.unlink(missing_ok=True)  # a full disk needs the room
         raise
 
 
+def former(file: Path) -> Path:
+    return file.with_name(f"{file.name}.former")
+
+
 def read(file: Path) -> State | None:
-    """What was written; None if there is no such file, or if it is not whole."""
-    content = file.read_bytes() if file.is_file() else b""
-    if hashlib.blake2b(content[DIGEST:]).digest() != content[:DIGEST]:
-        return None
-    parts = load(content[DIGEST:])
-    return _from_json(json.loads(parts.pop("json").numpy().tobytes()), parts)
+    """What was written last, or before that if this is not whole; None if there is neither."""
+    for each in (file, former(file)):
+        content = each.read_bytes() if each.is_file() else b""
+        if hashlib.blake2b(content[DIGEST:]).digest() == content[:DIGEST]:
+            parts = load(content[DIGEST:])
+            return _from_json(json.loads(parts.pop("json").numpy().tobytes()), parts)
+    return None
 
 
 def _to_json(value: Any, tensors: list[torch.Tensor]) -> Any:

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 class Module(pl.LightningModule):
     """A network and how it is trained, as `fit` takes it."""
 
-    network: Any
+    network: Any  # what it has in `monitors`, numbers of its last batch by name, stands in the curve too
     micro_batches = 1  # pieces in which each batch is learnt from; losses are of the whole batch
     slowed = False  # whether training diverged, and went on at half the learning rate
 
@@ -95,7 +95,8 @@ class _Watch(pl.Callback):
             raise Diverged(f"the loss of {name} is {mean} by step {step + 1}; lower its learning rate (lr)")
         if point:
             mean = float(self.sum) / self.since
-            self.curve.append({"step": step + 1, "loss": mean})
+            more = {k: float(ranks.mean(v)) for k, v in getattr(module.network, "monitors", {}).items()}
+            self.curve.append({"step": step + 1, "loss": mean} | more)
             self.told += self.since
             self.report(self.since, f"loss {mean:.3f}")
             self.sum, self.since = 0.0, 0

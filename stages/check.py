@@ -20,6 +20,11 @@ log = logging.getLogger("stages")
 
 def main(params: Params) -> None:
     mend(NOTES)
+    makes_sense(params)
+
+
+def makes_sense(params: Params) -> None:
+    """Raises ValueError for what params ask for and there is not. Changes nothing."""
     sources.locate(params.data.source, "data.source")
     if not Path(params.data.unlabelled).exists():
         raise ValueError(
@@ -44,19 +49,20 @@ def main(params: Params) -> None:
 def mend(notes: Path) -> None:
     """Removes the notes if they are no JSON: dvc, killed while it writes them, leaves them so, and runs no more."""
     for _ in range(2):
-        if not notes.exists() or is_json(notes.read_bytes()):
+        if not half_written(notes):
             return
         time.sleep(1)  # a dvc that lives may be writing them
     log.warning("%s was left half written by a dvc that was killed; removed", notes)
     notes.unlink()
 
 
-def is_json(content: bytes) -> bool:
+def half_written(notes: Path) -> bool:
+    """Whether the file is there, and no JSON."""
     try:
-        json.loads(content)
+        json.loads(notes.read_bytes() if notes.exists() else "{}")
     except ValueError:
-        return False
-    return True
+        return True
+    return False
 
 
 def odd(root: Path) -> Iterator[Path]:

@@ -85,7 +85,7 @@ def software(lock: Path) -> Iterator[str]:
 
 def look_at_source(params: Params, about: Path, faults: list[str]) -> Known | None:
     try:
-        check.main(params)
+        check.makes_sense(params)
         return known(params, about / "audit.json")
     except ValueError as error:
         faults.append(str(error))
@@ -215,6 +215,8 @@ def size(count: float) -> str:
 
 def state(project: Path, faults: list[str]) -> str:
     """What dvc says of the run; a fault if it cannot say anything."""
+    if check.half_written(project / check.NOTES):
+        return f"a dvc was killed while it wrote {check.NOTES}, and none runs before make repro has removed it"
     from dvc.exceptions import DvcException
     from dvc.lock import LockError
     from dvc.repo import Repo

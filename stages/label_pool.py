@@ -16,9 +16,10 @@ from pipeline.samples import Samples
 from pipeline.seeds import derive
 from pipeline.selection.pool import pseudo_labels, thresholds
 from stages import Output, within
+from stages._trials import answers, by_trial
 from stages.augment import write_banks
 from stages.pseudo_label import ask_teachers
-from stages.retrain import Real, learn
+from stages.retrain import Real
 
 if TYPE_CHECKING:
     from pipeline.classifier.model import Settings
@@ -145,7 +146,7 @@ class Trials:
         said = self.spread(
             [(self.source.val, every, f, derive(self.params.seed, "pool", n)) for f in folders for n in numbers]
         )
-        return [np.stack(said[i : i + len(numbers)]) for i in range(0, len(said), len(numbers))]
+        return by_trial(said, len(numbers))
 
     def refined(self, labels: Labels, least: np.ndarray) -> Labels:
         """New labels: each part of the pool is judged by a classifier that learnt from the others' sure rows."""
@@ -191,15 +192,6 @@ def train_one(
     kept: Path | None,
     report: Callable,
 ) -> np.ndarray:
-    """What a classifier of real rows says of these rows (N,) of the folder asked about: probabilities (N, K).
-
-    At the temperature that suits the validation rows best, as the teachers' are.
-    """
-    from pipeline import devices
-    from pipeline.classifier import predict
-
-    recipe = params.recipes[params.teachers.recipe]
-    network = learn(params, settings, recipe, seed, None, source, report, kept)[0]
-    held, where = Samples.load(source.val), devices.device(params.compute)
-    temperature = predict.fit_temperature(predict.run(network, held.images, where)[0], held.y)
-    return predict.probabilities(predict.run(network, Samples.load(asked).images[rows], where)[0], temperature)
+    """What a classifier of real rows says of these rows (N,) of the folder asked about: probabilities (N, K)."""
+    recipe, images = params.recipes[params.teachers.recipe], Samples.load(asked).images[rows]
+    return answers("the pool", params, settings, recipe, seed, None, source, images, report, kept)

@@ -15,12 +15,8 @@ from pipeline.selection import spectra
 from stages import Output
 
 COLUMNS = ["generator", "class", "space", "metric", "value", "spread"]
-SEEN = [
-    "generator",
-    "id",
-    "baseline",
-    "encoder",
-]  # how far a row lies from the nearest training row, seen by either network
+# How far a row lies from the nearest training row, as either network sees it.
+SEEN = ["generator", "id", "baseline", "encoder"]
 Line = tuple[str, str, str, str, float, float]
 
 

@@ -115,6 +115,7 @@ def read_run(
         copies=csvs.read(results / "copies.csv", TEXT, ENDS),
         fidelity=csvs.read(fidelity, TEXT, ENDS),
         opinions=csvs.read(results / "opinions.csv", SEEN[:2], SEEN[2:]),
+        encoder=read(models / "encoder" / "training.json"),
         teachers=read(models / "baseline" / "teachers.json"),
         pool=read(selected / POOL / "summary.json"),
         train=Samples.load(train),

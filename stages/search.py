@@ -1,7 +1,6 @@
 """search: how each generator's rows are best used, tried on validation with training seeds and rows that no arm sees."""
 
 import json
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,6 @@ import numpy as np
 import pandas as pd
 
 from pipeline import csvs, processes
-from pipeline.errors import Diverged
 from pipeline.evaluation.utility import gain, likelihood
 from pipeline.generators.base import failure
 from pipeline.params import GUIDING, HELDBACK, Arm, Params, borrowing, guided
@@ -21,15 +19,15 @@ from pipeline.seeds import derive
 from pipeline.selection import copies
 from pipeline.selection.rules import wanted
 from stages import Output, within
+from stages._trials import answers, by_trial
 from stages.augment import write_banks
 from stages.generate import ask
 from stages.pseudo_label import judge
-from stages.retrain import Real, added_rows, learn, settle, synthetic_rows
+from stages.retrain import Real, added_rows, settle, synthetic_rows
 
 if TYPE_CHECKING:
     from pipeline.classifier.model import Settings
 
-log = logging.getLogger("stages")
 Found = dict[str, Any]  # settings that differ from what params say
 
 
@@ -180,7 +178,7 @@ class Trials:
         self.left -= len(jobs)
         workers, steps = devices.workers(self.params.compute), len(jobs) * settings.steps
         said = processes.spread(train_one, jobs, workers, f"search {name}", steps)
-        return [np.stack(said[i : i + len(numbers)]) for i in range(0, len(said), len(numbers))]
+        return by_trial(said, len(numbers))
 
     def judged(self, name: str, found: Found) -> Path:
         """The folder of judged rows that a generator gives under these settings, made if it is not there yet."""
@@ -218,19 +216,9 @@ def train_one(
     kept: Path | None,
     report: Callable,
 ) -> np.ndarray:
-    """Probabilities (N, K) of the validation rows after training with these rows, with a seed of the search's own.
-
-    At the temperature that suits these rows best, so that more or less caution is no gain. All classes alike if it diverged.
-    """
-    from pipeline.classifier import predict
-
+    """Probabilities (N, K) of the validation rows after training with these rows, with a seed of the search's own."""
     arm, recipe = settle(params, stand_in(params, name), found)
     chosen = added_rows(params, arm, recipe, Samples.load(source.train), [Samples.load(rows)])
     made, seed = synthetic_rows(recipe, [(rows, chosen[0])]), derive(params.seed, "search", number)
-    try:
-        said = learn(params, settings, recipe, seed, made, source, report, kept)[2]
-    except Diverged as error:
-        log.warning("warning: a trial of %s counts as one that knows nothing: %s", name, error)
-        return np.full((len(Samples.load(source.val)), settings.classes), 1 / settings.classes)
-    logits = np.log(np.maximum(said, 1e-12))
-    return predict.probabilities(logits, predict.fit_temperature(logits, Samples.load(source.val).y))
+    images = Samples.load(source.val).images
+    return answers(name, params, settings, recipe, seed, made, source, images, report, kept)

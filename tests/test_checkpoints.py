@@ -1,5 +1,6 @@
 """A training that is cut short goes on to the same end. Run: python -m pytest tests/test_checkpoints.py"""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -116,6 +117,23 @@ def test_a_changed_byte_anywhere_is_noticed(tmp_path):
         assert checkpoints.read(tmp_path / "state") is None
 
 
+def test_a_process_that_ends_between_the_former_state_and_the_new_one_leaves_one(tmp_path, monkeypatch):
+    checkpoints.write(tmp_path / "state", {"step": 1})
+    replace = checkpoints.os.replace
+
+    def once(source, target):
+        if Path(source).suffix == ".draft":
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(checkpoints.os, "replace", once)
+        checkpoints.write(tmp_path / "state", {"step": 2})
+    assert not (tmp_path / "state").exists() and checkpoints.read(tmp_path / "state") == {"step": 1}
+    checkpoints.write(tmp_path / "state", {"step": 3})
+    assert checkpoints.read(tmp_path / "state") == {"step": 3}
+
+
 def test_a_write_that_fails_leaves_the_former_state(tmp_path, monkeypatch):
     checkpoints.write(tmp_path / "state", {"step": 1})
     monkeypatch.setattr(checkpoints.os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
@@ -183,16 +201,23 @@ def test_the_state_of_another_training_is_not_taken(classifier, kill, always, tm
 
 
 @pytest.mark.parametrize("tenths", range(10))
-def test_a_training_whose_state_is_damaged_begins_again(classifier, kill, always, tmp_path, tenths):
+def test_a_training_whose_state_is_damaged_goes_on_from_the_one_before_or_else_begins_again(
+    classifier, kill, always, tmp_path, tenths
+):
     kill(9)
     with pytest.raises(Killed):
         classifier(tmp_path / "state")
     kill(None)
-    whole = (tmp_path / "state").read_bytes()
-    (tmp_path / "state").write_bytes(whole[: len(whole) * tenths // 10])
-    told = []
-    assert same(classifier(tmp_path / "state", report=lambda count, note="": told.append(note)), classifier())
-    assert not any("on from" in note for note in told)
+    shutil.copytree(tmp_path, tmp_path / "both")
+    for damaged, onwards in (["state"], ["on from step 7"]), (["state", "state.former"], []):
+        folder = tmp_path / f"{len(damaged)}"
+        shutil.copytree(tmp_path / "both", folder)
+        for name in damaged:
+            whole = (folder / name).read_bytes()
+            (folder / name).write_bytes(whole[: len(whole) * tenths // 10])
+        told = []
+        assert same(classifier(folder / "state", report=lambda count, note="": told.append(note)), classifier())
+        assert [note for note in told if "on from" in note] == onwards
 
 
 def test_short_trainings_write_nothing(classifier, tmp_path):
@@ -256,8 +281,8 @@ def test_a_generator_that_is_killed_goes_on_to_the_same_weights_averages_and_cho
     with pytest.raises(Killed):
         fitted(tmp_path)
     kill(None)
-    (file,) = tmp_path.iterdir()
-    assert checkpoints.read(file)["step"] == step - 1
+    assert {f.name for f in tmp_path.iterdir()} == {"5", "5.former"}
+    assert checkpoints.read(tmp_path / "5")["step"] == step - 1
     weights, curve, told = fitted(tmp_path)
     assert curve == whole[1] and told == whole[2]
     assert weights.keys() == whole[0].keys() and all(torch.equal(weights[k], whole[0][k]) for k in weights)

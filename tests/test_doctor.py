@@ -107,6 +107,15 @@ def test_a_pipe_in_the_source_is_wrong_and_nothing_waits_for_it(ask, project):
     assert isinstance(error, ValueError) and "neither a file nor a folder" in str(error) and "up to date" not in said
 
 
+def test_notes_that_dvc_left_half_written_are_told_and_left(ask, project):
+    notes = project / ".dvc" / "tmp" / "rwlock"
+    notes.parent.mkdir(parents=True, exist_ok=True)
+    notes.write_text('{"data/real": {"wri')
+    said, error = ask()
+    assert error is None and "a dvc was killed while it wrote .dvc/tmp/rwlock" in said
+    assert notes.read_text() == '{"data/real": {"wri', "a doctor changes nothing"
+
+
 def test_a_folder_that_cannot_be_written_is_wrong(ask, monkeypatch):
     def refuse(**_):
         raise OSError(30, "Read-only file system")

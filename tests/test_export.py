@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -307,6 +308,16 @@ def test_the_card_tells_an_epsilon_and_what_it_does_not_cover(tmp_path: Path, qu
     assert "It was fitted with differential privacy, epsilon 8.00 at delta 3.4e-04" in page
     assert (
         "k rows it is about k times that epsilon. Not covered are" in page and "cannot be repeated to the byte." in page
+    )
+
+
+def test_the_card_does_not_deny_copies_that_were_not_looked_for(tmp_path: Path, quick: None) -> None:
+    finish(tmp_path)
+    file = tmp_path / "params.yaml"
+    file.write_text(re.sub(r"copy_false_alarms: [\d.]+", "copy_false_alarms: 0.0", file.read_text()))
+    page = (hand_on(tmp_path, tmp_path / "export") / "synthetic/DATASET_CARD.md").read_text()
+    assert (
+        "Copies were not looked for." in page and "No copy was looked for" in page and "Dropped as copies" not in page
     )
 
 

@@ -18,7 +18,7 @@ from pipeline import imports as code_imports
 ROOT = Path(__file__).parents[1]
 CODE = ("pipeline", "stages", "tests", "benchmarks")
 FLOORS = (
-    {"params", "seeds", "processes", "ranks", "imports", "errors", "csvs"},
+    {"params", "seeds", "processes", "ranks", "imports", "errors", "csvs", "weights"},
     {"samples", "devices", "checkpoints", "pieces", "trainer"},
     {"data", "training"},
     {"classifier", "generators", "selection", "evaluation"},

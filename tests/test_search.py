@@ -14,7 +14,7 @@ from pipeline.errors import Diverged
 from pipeline.params.sections import Cap
 from pipeline.samples import Facts, Samples
 from pipeline.seeds import derive
-from stages import retrain, search, train_baseline
+from stages import _trials, retrain, search, train_baseline
 from stages.augment import write_banks
 
 SHIPPED = params.load(Path(params.__file__).parents[2] / "params.yaml")
@@ -192,7 +192,7 @@ def test_a_trial_that_diverges_is_not_taken_and_the_search_goes_on(small, places
     def learn(*_):
         raise Diverged("the loss of Training is nan by step 2")
 
-    monkeypatch.setattr(search, "learn", learn)
+    monkeypatch.setattr(_trials, "learn", learn)
     source = retrain.Real(places["train"], places["val"], places["views"])
     settings = SimpleNamespace(classes=3)
     said = search.train_one(small, settings, "translate", {}, 0, places["pool"], source, None, None)

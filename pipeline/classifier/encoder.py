@@ -52,4 +52,6 @@ def train(
     devices.seed_everything(pairs.seed)
     module = Contrast(Network(settings), settings, temperature)
     curve = training.fit(module, pairs, compute, pairs.seed, report, kept=kept)
-    return module.network.cpu(), curve
+    network = module.network.cpu()
+    network.slowed = bool(module.slowed)
+    return network, curve

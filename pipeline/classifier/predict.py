@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from pipeline import weights
 from pipeline.classifier.model import Network, Settings
 from pipeline.samples import to_network
 
@@ -25,12 +25,7 @@ def save(network: Network, settings: Settings, stem: Path) -> None:
 def load(stem: Path) -> Network:
     """The network that `save` wrote. Raises ValueError if its weights are damaged or no safetensors at all."""
     network = Network(Settings.model_validate_json(stem.with_suffix(".json").read_text()))
-    file = stem.with_suffix(".safetensors")
-    try:
-        weights = load_file(file)
-    except SafetensorError as error:
-        raise ValueError(f"{file} is damaged ({error}); delete it and run `dvc repro`") from None
-    network.load_state_dict(weights)
+    network.load_state_dict(weights.read(stem.with_suffix(".safetensors"), load_file))
     return network.eval()
 
 

@@ -11,21 +11,22 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from pipeline import devices, ranks
+from pipeline import devices, ranks, weights
 from pipeline.data.loaders import Batches, Rows
 from pipeline.generators import base
 from pipeline.params.fields import Share
 from pipeline.samples import Samples, spread, to_pixels
+from pipeline.seeds import derive
 
 if TYPE_CHECKING:
     from pipeline import training
 
 
-ALIKE = 0.2  # of the spread of real rows; with less, samples of a class are one picture
+ALIKE = 0.2  # of the spread of real rows; with less, samples are one picture, and the fit starts again. As selection.alike is
+# shipped, but apart from it: what is selected must not ask for other fits
 
 
 class NetworkOptions(base.Options):
@@ -95,7 +96,7 @@ class NetworkGenerator(base.Generator):
         alike = bool(self.judge) and self.variety(real, seed) < ALIKE
         if ranks.told(alike):  # the first rank alone has a judge
             report(0, "its rows are all alike: once more from the start")
-            self.restarts, curve = 1, self.train(real, seed ^ 1, report)
+            self.restarts, curve = 1, self.train(real, derive(seed, "restart"), report)
         return curve
 
     def train(self, real: Samples, seed: int, report: Callable[[int, str], None]) -> list[dict[str, Any]]:
@@ -177,23 +178,19 @@ class NetworkGenerator(base.Generator):
 
     def _save(self, folder: Path) -> None:
         states = [network.state_dict() for network in self.networks]
-        weights = {f"{i}.{k}": v.contiguous().cpu() for i, state in enumerate(states) for k, v in state.items()}
-        save_file(weights, folder / "weights.safetensors", base.MARK)
+        arrays = {f"{i}.{k}": v.contiguous().cpu() for i, state in enumerate(states) for k, v in state.items()}
+        save_file(arrays, folder / "weights.safetensors", base.MARK)
 
     def _load(self, folder: Path, state: dict[str, Any], real: Samples) -> None:
         self.flips, self.chosen, self.points = tuple(state["flips"]), np.array(state["chosen"]), state["points"]
         self.restarts, self.slowed = state["restarts"], state["slowed"]
         self.micro_batches = state["micro_batches"]
         self.start_from(real)
-        file = folder / "weights.safetensors"
-        try:
-            weights = load_file(file)
-        except SafetensorError as error:
-            raise ValueError(f"{file} is damaged ({error}); delete it and run `dvc repro`") from None
+        arrays = weights.read(folder / "weights.safetensors", load_file)
         self.networks = []
         for i in range(self.chosen.max() + 1):
             network, start = self.build(), f"{i}."
-            network.load_state_dict({k.removeprefix(start): v for k, v in weights.items() if k.startswith(start)})
+            network.load_state_dict({k.removeprefix(start): v for k, v in arrays.items() if k.startswith(start)})
             self.networks.append(network.eval())
 
 

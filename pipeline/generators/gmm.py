@@ -12,10 +12,11 @@ from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field
-from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from pipeline import weights
 from pipeline.generators import base
+from pipeline.generators._rows import RowByRow
 from pipeline.samples import CHUNK, Samples
 
 FEWEST = 10  # distinct rows that each Gaussian of a class must have on average
@@ -33,7 +34,7 @@ class Options(base.Options):
     shrink: Annotated[float, Field(gt=0)]  # pseudo-rows that pull a covariance to the one pooled within all Gaussians
 
 
-class Model(base.Generator):
+class Model(RowByRow):
     """Per class `y` (G,): how many `rows` (G,) a Gaussian has, its `centres` (G, D) and a `factors` F F' (G, D, D)."""
 
     options: Options
@@ -53,10 +54,6 @@ class Model(base.Generator):
         }
         return []
 
-    def _sample(self, labels: np.ndarray, seeds: np.ndarray) -> np.ndarray:
-        rows = [self.one(int(c), np.random.default_rng(int(s))) for c, s in zip(labels, seeds, strict=True)]
-        return np.stack(rows) if rows else np.empty((0, *self.shape), np.uint8)
-
     def one(self, label: int, rng: np.random.Generator) -> np.ndarray:
         """One image uint8 (H, W, C); row by row, since a product of matrices may round differently with its size."""
         a = self.arrays
@@ -75,11 +72,7 @@ class Model(base.Generator):
         save_file(self.arrays, folder / "weights.safetensors", base.MARK)
 
     def _load(self, folder: Path, state: dict[str, Any], real: Samples) -> None:
-        file = folder / "weights.safetensors"
-        try:
-            self.arrays = load_file(file)
-        except SafetensorError as error:
-            raise ValueError(f"{file} is damaged ({error}); delete it and run `dvc repro`") from None
+        self.arrays = weights.read(folder / "weights.safetensors", load_file)
 
 
 def evenly(rows: int, most: int) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from typing import ClassVar
 
+import numpy as np
+
 from pipeline.generators import base
 from pipeline.generators._rows import RowGenerator
 
@@ -12,3 +14,6 @@ class Options(base.Options):
 
 class Model(RowGenerator):
     makes_rows: ClassVar[bool] = False
+
+    def one(self, label: int, rng: np.random.Generator) -> np.ndarray:
+        raise TypeError("the empty control makes no rows")

@@ -15,11 +15,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from pipeline import devices
+from pipeline import devices, weights
 from pipeline.errors import Diverged
 from pipeline.generators import _dpsgd, base
 from pipeline.generators._blocks import noise
@@ -121,9 +120,5 @@ class Model(base.Generator):
 
     def _load(self, folder: Path, state: dict[str, Any], real: Samples) -> None:
         self.guarantee, self.decoder = state["guarantee"], Decoder(self.shape, self.classes, self.options)
-        file = folder / "weights.safetensors"
-        try:
-            self.decoder.load_state_dict(load_file(file))
-        except SafetensorError as error:
-            raise ValueError(f"{file} is damaged ({error}); delete it and run `dvc repro`") from None
+        self.decoder.load_state_dict(weights.read(folder / "weights.safetensors", load_file))
         self.decoder.eval()

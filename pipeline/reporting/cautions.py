@@ -21,7 +21,7 @@ def warnings(run: "Run") -> list[str]:
     ]
     slowed += [
         f"{name}: training diverged and went on at half the learning rate"
-        for name, once in run.teachers["slowed"].items()
+        for name, once in {**run.teachers["slowed"], "encoder": run.encoder["slowed"]}.items()
         if once
     ]
     cut = [

@@ -85,6 +85,11 @@ def sentences(summaries: Mapping[str, Mapping[str, Any]], chosen: Collection[str
         made, copied = sum(c["generated"] for c in classes), sum(c["dropped"]["copy"] for c in classes)
         if not made:
             continue
+        if not false_alarms:
+            told.append(
+                f"{name}: copies were not looked for (selection.copy_false_alarms: 0); any of {made} rows may be one."
+            )
+            continue
         test = (
             f"by a search among training rows, mirrored, moved and cropped, within {rule['distance']:.3f} of one or "
             f"{rule['ratio']:.2f} times as far as from the next ones (false alarms: about {100 * false_alarms:g} % of real rows)"

@@ -190,11 +190,18 @@ def curves(frame: pd.DataFrame, arms: Sequence[str], chosen: Sequence[str]) -> b
 
 
 def losses(generators: Mapping[str, Sequence[Mapping[str, Any]]], shade: Mapping[str, str]) -> bytes:
-    """The loss of each trained generator by step, each on its own scale; `shade` is by generator."""
+    """The loss of each trained generator by step, each on its own scale, and dotted what else its family watches.
+
+    `shade` is by generator.
+    """
     figure, all_axes = subplots(1, len(generators), 3.3 * len(generators), 2.4)
     for axes, (name, curve) in zip(all_axes[0], generators.items(), strict=True):
         axes.plot([p["step"] for p in curve], [p["loss"] for p in curve], color=shade.get(name, INK), lw=1.3)
         axes.set(xlabel="step", title=name)
+        for watched in sorted({k for p in curve for k in p} - {"step", "loss"}):
+            other = axes.twinx()
+            other.plot([p["step"] for p in curve], [p[watched] for p in curve], color=INK, lw=1, ls=":")
+            other.set_ylabel(watched, fontsize=8)
     return png(figure)
 
 

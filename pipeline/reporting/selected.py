@@ -29,11 +29,14 @@ def selection_table(summaries: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
 
 def rules_table(block: Selection, summaries: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     """Every rule: its threshold, how it was set, and how many rows of these generators it dropped."""
-    rule = next((s["copy_rule"] for s in summaries.values()), None)
+    asked = block.copy_false_alarms > 0
+    rule = next((s["copy_rule"] for s in summaries.values() if asked), None)
     said = {
         "copy": (
             f"distance {rule['distance']:.3f}, ratio {rule['ratio']:.2f}" if rule else "",
-            f"by real rows of other groups, of which {100 * block.copy_false_alarms:g} % would be dropped (copy_false_alarms)",
+            f"by real rows of other groups, of which {100 * block.copy_false_alarms:g} % would be dropped (copy_false_alarms)"
+            if asked
+            else "copies are not looked for (copy_false_alarms: 0)",
         ),
         "unlike": (
             f"distance {block.unlike:g}",

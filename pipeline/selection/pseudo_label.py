@@ -1,12 +1,11 @@
-"""What the teachers say of a row, by their mean probability, and which classes are neighbours in their eyes."""
+"""What probabilities say of a row, and which classes are neighbours in the eyes of the teachers."""
 
 import numpy as np
 
 
 def judge(probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Class index int (N,) and confidence float (N,) from the teachers' probabilities (T, N, K), averaged."""
-    mean = probabilities.mean(axis=0)
-    return mean.argmax(axis=1), mean.max(axis=1) if mean.shape[0] else np.zeros(0)
+    """Class index int (N,) and confidence float (N,) from probabilities (N, K)."""
+    return probabilities.argmax(axis=1), probabilities.max(axis=1)
 
 
 def neighbouring(held: np.ndarray, y: np.ndarray, count: int) -> np.ndarray:

@@ -10,9 +10,10 @@ from imblearn.over_sampling import SMOTE
 
 from pipeline import generators, params
 from pipeline.generators import _edm, cgan
-from pipeline.generators._blocks import best, moments
+from pipeline.generators._blocks import ALIKE, best, moments
 from pipeline.generators.base import Generator
 from pipeline.samples import Facts, Samples, table, to_network
+from pipeline.seeds import derive
 
 NEURAL = ("cvae", "cgan", "diffusion", "autoregressive")
 
@@ -620,6 +621,22 @@ def test_the_spread_of_samples_is_compared_with_that_of_real_rows(build, toy, mo
     assert model.variety(single, 0) == 1.0, "one real row says nothing of a spread"
 
 
+def test_a_posterior_that_collapses_shows_in_the_curve_and_in_rows_that_are_all_alike(build, toy):
+    real, kl, varied = toy((12, 7, 3), size=12), [], []
+    for weight in (1.0, 1e4):
+        model = build("cvae", epochs=120, batch=8, kl_weight=weight, kl_warmup=0.0, ema=[0.0], snapshots=1)
+        kl.append(model.fit(real, 0)[-1]["KL, nats"])
+        varied.append(model.variety(real, 0))
+    assert kl[0] > 1.0 > 0.05 > kl[1] >= 0.0
+    assert varied[0] > ALIKE > varied[1]
+
+
+def test_how_often_a_critic_is_right_stands_in_the_curve(build, toy):
+    curve = build("cgan", epochs=4, batch=8).fit(toy((12, 7, 3)), 0)
+    assert all(0.0 <= point["critic right"] <= 1.0 for point in curve) and len({p["critic right"] for p in curve}) > 1
+    assert set(curve[-1]) == {"step", "loss", "critic right"}
+
+
 @pytest.mark.parametrize(("spreads", "restarts"), [([0.5], 0), ([0.1, 0.5], 1), ([0.1, 0.1], 1)])
 def test_a_collapsed_generator_is_fitted_once_more_with_another_seed(
     build, toy, tmp_path, monkeypatch, spreads, restarts
@@ -629,7 +646,7 @@ def test_a_collapsed_generator_is_fitted_once_more_with_another_seed(
     seen, train = [], model.train
     monkeypatch.setattr(model, "train", lambda real, seed, report: seen.append(seed) or train(real, seed, report))
     model.fit(real, 6, lambda count, note="": told.append(note), judge=lambda images, y: np.zeros((2, 3)))
-    assert seen == [6, 7][: 1 + restarts] and model.restarts == restarts
+    assert seen == [6, derive(6, "restart")][: 1 + restarts] and model.restarts == restarts
     assert any("once more" in note for note in told) == bool(restarts)
     model.save(tmp_path)
     assert build("cgan", epochs=1, batch=8, snapshots=1).load(tmp_path, real).restarts == restarts

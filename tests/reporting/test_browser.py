@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from pipeline.reporting import figures, html
+from pipeline.reporting import figures, html, pictures
 from pipeline.reporting import run as runs
 from tests.reporting.test_html import facts
 from tests.reporting.test_run import SHARES, finished
@@ -93,7 +93,7 @@ def test_the_first_screen_of_each_verdict_says_what_to_do(shipped, tmp_path, wor
     assert run.verdict["verdict"] == word
     told = runs.facts(run)
     file, shot = tmp_path / "report.html", tmp_path / "shot.png"
-    file.write_text(html.page(told | runs.pictures(run, told["metrics"])).replace("</body>", FIRST))
+    file.write_text(html.page(told | pictures.pictures(run, told["metrics"])).replace("</body>", FIRST))
     low, colour = re.search(
         r"<title>([\d.]+) rgb\((.*?)\)</title>", browse(file, "--window-size=900,700", "--dump-dom")
     ).groups()

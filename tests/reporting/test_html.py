@@ -84,6 +84,7 @@ def facts(name="cat", **change):
         "copy_rule": {"distance": 0.05, "ratio": 0.4},
         "false_alarms": 0.01,
         "show_real": True,
+        "some_made": True,
         "copies_said": [f"{name}: no copy found."],
         "promises": [f"{name}: fitted with differential privacy."],
         "fidelity_by_class": {name: frame},
@@ -148,6 +149,7 @@ EMPTY = {
     "contact": "",
     "near": "",
     "show_real": False,
+    "some_made": False,
 }
 
 
@@ -326,6 +328,8 @@ def test_curves_have_the_colours_of_their_arms_and_generators():
     assert rgb(shade["cvae"]) in drawn and not {rgb(shade[a]) for a in ("real", "cvae_half")} & drawn
     curve = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}]
     drawn = pixels_of(figures.losses({"cvae": curve}, {"cvae": shade["cvae"]}))
+    watched = [{**point, "KL, nats": 1.0 + i} for i, point in enumerate(curve)]
+    assert figures.losses({"cvae": watched}, {}) != figures.losses({"cvae": curve}, {}), "what else is watched is drawn"
     assert rgb(shade["cvae"]) in drawn and rgb(shade["real"]) not in drawn
     assert rgb(figures.INK) in pixels_of(figures.losses({"unused": curve}, {})), "no arm, no colour"
 

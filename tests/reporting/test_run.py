@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.evaluation import scores, verdict
 from pipeline.params import Arm
-from pipeline.reporting import html
+from pipeline.reporting import html, pictures
 from pipeline.reporting import run as runs
 from pipeline.samples import Samples
 from pipeline.selection.rules import REASONS
@@ -192,6 +192,7 @@ def finished(shipped, shares=SHARES, rows=60, **change) -> runs.Run:
         "selections": {g: summary(made[g]) for g in ("nothing", "cvae")},
         "copies": audited(),
         "opinions": seen(made["cvae"]),
+        "encoder": {"curve": [], "slowed": False},
         "teachers": {
             **{"held_out_accuracy": 0.8, "held_out_ece": 0.1, "reliability": [(0.5, 0.4, 0.5), (0.9, 1.0, 0.5)]},
             "slowed": {"baseline": False, "teacher0": False},
@@ -216,7 +217,7 @@ def test_rows_set_aside_go_through_an_arm_into_the_reports(run):
     rate = run.verdict["exchange"]
     assert rate["arms"] == ["oversample", "some_real", "more_real"] and 6 < rate["real_rows"] < 20
     facts = runs.facts(run)
-    page = html.page(facts | runs.pictures(run, facts["metrics"]))
+    page = html.page(facts | pictures.pictures(run, facts["metrics"]))
     words = f"the 27 synthetic rows of cvae are worth {rate['real_rows']:.0f} more real rows"
     assert words in page and words in html.digest(facts)
     points = runs.plots(run, facts["metrics"])["doses"]
@@ -283,6 +284,11 @@ def test_a_teacher_that_was_trained_at_half_the_rate_is_told(run):
     assert told == ["teacher0: training diverged and went on at half the learning rate"]
 
 
+def test_an_encoder_that_was_trained_at_half_the_rate_is_told(run):
+    told = runs.facts(replace(run, encoder={"curve": [], "slowed": True}))["warnings"]
+    assert [w for w in told if "half the" in w] == ["encoder: training diverged and went on at half the learning rate"]
+
+
 def test_an_arm_and_a_generator_that_were_trained_in_pieces_are_told(run):
     records = run.records | {"cvae": run.records["cvae"] | {"micro_batches": [1, 4, 2] + [1] * (SEEDS - 3)}}
     about = run.generators | {"cvae": run.generators["cvae"] | {"micro_batches": 8}}
@@ -317,17 +323,32 @@ def test_rows_on_which_two_networks_disagree_are_shown(run, monkeypatch):
     (line,) = facts["opinions"].to_dict("records")
     assert line["generator"] == "cvae" and line["rows"] == n and line["near for both"] == f"{100 * 2 / n:.0f} %"
     assert line["near for baseline alone"] == f"{100 * 3 / n:.0f} %" and line["near for encoder alone"] == "0 %"
-    monkeypatch.setattr(runs.figures, "grid", lambda images, rows, names, most: drawn.append((rows, names)) or b"")
-    assert runs.disputed(run, "cvae", run.synthetic["cvae"])
+    monkeypatch.setattr(pictures.figures, "grid", lambda images, rows, names, most: drawn.append((rows, names)) or b"")
+    assert pictures.disputed(run, "cvae", run.synthetic["cvae"])
     ((rows, names),) = drawn
     assert names == ("near for baseline alone",) and sorted(rows[0]) == [2, 3, 4]
     agreed = run.opinions.assign(encoder=run.opinions["baseline"])
-    assert not runs.disputed(replace(run, opinions=agreed), "cvae", run.synthetic["cvae"])
+    assert not pictures.disputed(replace(run, opinions=agreed), "cvae", run.synthetic["cvae"])
 
 
 def test_copies_among_the_disputed_rows_are_hidden_with_real_rows(run):
     rows = run.synthetic["cvae"]
     rows = rows.with_columns(reason=np.where(np.arange(len(rows)) == 3, "copy", rows.table["reason"]))
     hidden = run.params.model_copy(update={"report": run.params.report.model_copy(update={"show_real_images": False})})
-    shown, without = (runs.disputed(replace(run, params=p), "cvae", rows) for p in (run.params, hidden))
+    shown, without = (pictures.disputed(replace(run, params=p), "cvae", rows) for p in (run.params, hidden))
     assert shown and without and len(without) != len(shown)
+
+
+def test_where_no_copy_is_looked_for_none_is_denied_and_hidden_real_rows_hide_all_rows(run):
+    """A page once said that no copy was found, at a distance of -1."""
+    blind = run.params.selection.model_copy(update={"copy_false_alarms": 0.0})
+    hidden = run.params.report.model_copy(update={"show_real_images": False})
+    for report, shown in ((run.params.report, True), (hidden, False)):
+        one = replace(run, params=run.params.model_copy(update={"selection": blind, "report": report}))
+        told = runs.facts(one)
+        drawn = pictures.pictures(one, told["metrics"])
+        page = html.page(told | drawn)
+        assert bool(drawn["samples"]) is bool(drawn["pairs"]) is shown and drawn["some_made"]
+        assert ("None is shown" in page) is not shown and "No generator made any rows" not in page
+        assert "cvae: copies were not looked for" in page and "no copy found" not in page and "-1.0" not in page
+        assert "copies are not looked for" in page and "A row within" not in page

@@ -1,0 +1,54 @@
+"""Classifiers trained to be asked and not to be kept: so `search` and `label_pool` learn what validation gains by something."""
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.data.loaders import Rows
+from pipeline.errors import Diverged
+from pipeline.params import Params, Recipe
+from pipeline.samples import Samples
+from stages.retrain import Real, learn
+
+if TYPE_CHECKING:
+    from pipeline.classifier.model import Settings
+
+log = logging.getLogger("stages")
+
+
+def answers(
+    what: str,
+    params: Params,
+    settings: "Settings",
+    recipe: Recipe,
+    seed: int,
+    made: Rows | None,
+    source: Real,
+    images: np.ndarray,
+    report: Callable,
+    kept: Path | None,
+) -> np.ndarray:
+    """Probabilities (N, K) of images (N, H, W, C) by a classifier that learnt from these rows; `what` names the trial.
+
+    At the temperature that suits the validation rows best, so that more or less caution is no gain. All classes alike if
+    it diverged.
+    """
+    from pipeline import devices
+    from pipeline.classifier import predict
+
+    held, where = Samples.load(source.val), devices.device(params.compute)
+    try:
+        network = learn(params, settings, recipe, seed, made, source, report, kept)[0]
+    except Diverged as error:
+        log.warning("warning: a trial of %s counts as one that knows nothing: %s", what, error)
+        return np.full((len(images), settings.classes), 1 / settings.classes)
+    temperature = predict.fit_temperature(predict.run(network, held.images, where)[0], held.y)
+    return predict.probabilities(predict.run(network, images, where)[0], temperature)
+
+
+def by_trial(said: Sequence[np.ndarray], seeds: int) -> list[np.ndarray]:
+    """What the classifiers of each trial say, float (seeds, N, K), from one after the other, (N, K) each."""
+    return [np.stack(said[i : i + seeds]) for i in range(0, len(said), seeds)]
