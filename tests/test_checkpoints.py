@@ -215,8 +215,9 @@ def test_a_training_whose_state_is_damaged_goes_on_from_the_one_before_or_else_b
         for name in damaged:
             whole = (folder / name).read_bytes()
             (folder / name).write_bytes(whole[: len(whole) * tenths // 10])
-        told = []
-        assert same(classifier(folder / "state", report=lambda count, note="": told.append(note)), classifier())
+        told: list[str] = []
+        again = classifier(folder / "state", report=lambda count, note="", told=told: told.append(note))
+        assert same(again, classifier())
         assert [note for note in told if "on from" in note] == onwards
 
 
