@@ -69,7 +69,7 @@ def duplicates(real: Samples, _: Samples) -> Callable[[], object]:
     from pipeline.data import duplicates
     from pipeline.data.intake import Thumbs
 
-    processes.spread = lambda function, jobs, *_: [function(*job, report=lambda count, note: None) for job in jobs]
+    processes.parallel = lambda function, jobs, *_: [function(*job, report=lambda count, note: None) for job in jobs]
     folder = tempfile.mkdtemp(dir=ROOT / ".work" / "bench")
     file, n, area = Path(folder) / "thumbs.bin", len(real), SIDE * SIDE
     real.images.tofile(file)
@@ -129,7 +129,7 @@ def selection(real: Samples, made: Samples) -> Callable[[], object]:
     said = rng.dirichlet(np.ones(CLASSES), (TEACHERS, len(made)))
 
     def run() -> None:
-        judged, confidence = pseudo_label.judge(said)
+        judged, confidence = pseudo_label.likeliest(said.mean(axis=0))
         distance = spectra.distance(made.images, real.images, real.table["group"].to_numpy())
         near = pseudo_label.neighbouring(held, real.y, block.neighbours)
         spreads, copied = spread(made.images, made.y, real), np.zeros(len(made), bool)

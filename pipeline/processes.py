@@ -70,7 +70,7 @@ def warm(*modules: str) -> None:
     forkserver.ensure_running()
 
 
-def spread(
+def parallel(
     function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], most: int, title: str, steps: int
 ) -> list[Any]:
     """[function(*job, report=...) for job in jobs], in at most `most` processes; results in the order of jobs.

@@ -36,7 +36,7 @@ def build(where: torch.device, exact: Any, callbacks: list[pl.Callback], val_eve
     warnings.filterwarnings("ignore", "(?s).*Grad strides do not match bucket view strides")
     return pl.Trainer(
         accelerator=where.type,
-        **spread(where),
+        **strategy(where),
         precision=exact,
         max_epochs=1,
         logger=False,
@@ -50,7 +50,7 @@ def build(where: torch.device, exact: Any, callbacks: list[pl.Callback], val_eve
     )
 
 
-def spread(where: torch.device) -> dict[str, Any]:
+def strategy(where: torch.device) -> dict[str, Any]:
     """On which devices Lightning trains, and how."""
     here = ranks.here()
     if here.world == 1:

@@ -34,7 +34,7 @@ def main(
 
     names = [name for name in params.generators if len(Samples.load(selected / name))]
     jobs = [(params, name, (train, pool), val, selected / name, models, baseline, encoder) for name in names]
-    told = processes.spread(audit, jobs, devices.workers(params.compute), "audit copies", len(jobs)) if jobs else []
+    told = processes.parallel(audit, jobs, devices.workers(params.compute), "audit copies", len(jobs)) if jobs else []
     csvs.write(pd.DataFrame([line for lines in told for line in lines], columns=COLUMNS), out)
 
 

@@ -41,7 +41,7 @@ def main(params: Params, test: Path, models: Path, repeats: Path, openings: Path
     rows = Samples.load(test)
     note(openings, rows.fingerprint(), settings)  # before a figure is known: a look that failed counts too
     jobs = [(params, test, models / name) for name in arms]
-    done = processes.spread(
+    done = processes.parallel(
         score_arm, jobs, devices.workers(params.compute), "evaluate", len(arms) * params.retraining.seeds
     )
     found = [(name, *row) for name, (*_, scored) in zip(arms, done, strict=True) for row in scored]

@@ -79,7 +79,7 @@ def draw(
             return generator.load(model, with_pool(*fitted_on)).sample(y, seeds, progress.step)
     size = math.ceil(len(y) / parts)
     jobs = [(params, name, fitted_on, model, y[i : i + size], seeds[i : i + size]) for i in range(0, len(y), size)]
-    return np.concatenate(processes.spread(draw_part, jobs, parts, f"generate {name}", len(y)))
+    return np.concatenate(processes.parallel(draw_part, jobs, parts, f"generate {name}", len(y)))
 
 
 def workers(params: Params) -> int:

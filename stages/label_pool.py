@@ -143,7 +143,7 @@ class Trials:
         """What classifiers of each folder's rows say of the validation rows, float (seeds, N, K) each."""
         numbers = range(self.params.pool.seeds)
         every = np.arange(len(self.held))
-        said = self.spread(
+        said = self.ask(
             [(self.source.val, every, f, derive(self.params.seed, "pool", n)) for f in folders for n in numbers]
         )
         return by_trial(said, len(numbers))
@@ -159,11 +159,11 @@ class Trials:
             asked = np.flatnonzero(fold == k)
             jobs.append((self.unlabelled, asked, folder, derive(self.params.seed, "pool", "refine", int(k))))
         probabilities = np.empty((len(self.pool), len(self.real.classes)))
-        for k, said in zip(np.unique(fold), self.spread(jobs), strict=True):
+        for k, said in zip(np.unique(fold), self.ask(jobs), strict=True):
             probabilities[fold == k] = said
         return Labels(*pseudo_labels(probabilities, least))
 
-    def spread(self, jobs: Sequence[tuple[Path, np.ndarray, Path, int]]) -> list[np.ndarray]:
+    def ask(self, jobs: Sequence[tuple[Path, np.ndarray, Path, int]]) -> list[np.ndarray]:
         from pipeline import devices
 
         given = [
@@ -179,7 +179,7 @@ class Trials:
             for asked, rows, folder, seed in jobs
         ]
         workers, steps = devices.workers(self.params.compute), len(jobs) * self.settings.steps
-        return processes.spread(train_one, given, workers, "label_pool", steps)
+        return processes.parallel(train_one, given, workers, "label_pool", steps)
 
 
 def train_one(

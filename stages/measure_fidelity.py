@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline import csvs
-from pipeline.evaluation.fidelity import compare, spread, transfer
+from pipeline.evaluation.fidelity import compare, deviation, transfer
 from pipeline.params import Params
 from pipeline.samples import Samples
 from pipeline.seeds import derive
@@ -49,8 +49,8 @@ def main(
             said[name][space] = spectra.relative(reference if name == "real" else features, own, groups)
             for label, mine, theirs in parts(samples, held):
                 given = (reference[theirs], features[mine], params.fidelity.neighbours, params.fidelity.min_rows)
-                deviation = spread(*given, derive(params.seed, "fidelity", name, label))
-                lines += [(name, label, space, m, v, deviation[m]) for m, v in compare(*given).items()]
+                strays = deviation(*given, derive(params.seed, "fidelity", name, label))
+                lines += [(name, label, space, m, v, strays[m]) for m, v in compare(*given).items()]
             if len(fitted.scarce) and np.isin(fitted.scarce, samples.y).all():
                 learnt = taught(features, samples, own, fitted)
                 lines.append((name, "", space, "transfer", *transfer(*learnt, reference, held.y)))

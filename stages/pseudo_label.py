@@ -63,7 +63,7 @@ def judge(
     Copies, and what they are like, are looked for among all rows that the generator was fitted on.
     """
     probabilities, (near, place) = look(params, fitted_on, made, baseline)
-    judged, confidence = pseudo_label.judge(probabilities.mean(axis=0))
+    judged, confidence = pseudo_label.likeliest(probabilities.mean(axis=0))
     held = np.load(baseline / "held.npy", allow_pickle=False)
     neighbours = pseudo_label.neighbouring(held, real.y, params.selection.neighbours)
     distance = spectra.distance(made.images, fitted_on.images, fitted_on.table["group"].to_numpy())

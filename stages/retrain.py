@@ -91,7 +91,7 @@ def learnt(
         for number in seeds
     ]
     workers, steps = devices.workers(params.compute), len(seeds) * settings.steps
-    done = processes.spread(train_seed, jobs, workers, f"retrain {name}", steps)
+    done = processes.parallel(train_seed, jobs, workers, f"retrain {name}", steps)
     write_results(name, done, Samples.load(source.val), out)
     return {
         "settings": settings.model_dump(mode="json"),

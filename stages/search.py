@@ -177,7 +177,7 @@ class Trials:
         ]
         self.left -= len(jobs)
         workers, steps = devices.workers(self.params.compute), len(jobs) * settings.steps
-        said = processes.spread(train_one, jobs, workers, f"search {name}", steps)
+        said = processes.parallel(train_one, jobs, workers, f"search {name}", steps)
         return by_trial(said, len(numbers))
 
     def judged(self, name: str, found: Found) -> Path:

@@ -32,7 +32,7 @@ def main(params: Params, train: Path, val: Path, views: Path, out: Output, unfin
         (f"teacher{k}", fold != k) for k in range(params.teachers.folds)
     ]
     jobs = [(params, settings, name, mask, train, val, views, out, within(unfinished, name)) for name, mask in members]
-    done = processes.spread(
+    done = processes.parallel(
         train_one,
         jobs,
         devices.workers(params.compute),
@@ -41,7 +41,7 @@ def main(params: Params, train: Path, val: Path, views: Path, out: Output, unfin
     )
     learnt = {name: one for (name, _), one in zip(members, done, strict=True)}
     (out / "curves.json").write_text(json.dumps({name: one["curve"] for name, one in learnt.items()}))
-    said = judge(params, rows, Samples.load(val), fold, out)
+    said = held_out(params, rows, Samples.load(val), fold, out)
     said["slowed"] = {name: one["slowed"] for name, one in learnt.items()}
     (out / "teachers.json").write_text(json.dumps(said, indent=1))
 
@@ -88,7 +88,7 @@ def train_one(
     return {"curve": curve, "slowed": network.slowed}
 
 
-def judge(params: Params, rows: Samples, val: Samples, fold: np.ndarray, out: Path) -> dict[str, Any]:
+def held_out(params: Params, rows: Samples, val: Samples, fold: np.ndarray, out: Path) -> dict[str, Any]:
     """How sure the teachers are, at temperatures fitted on validation, of rows that they never saw, and how often right.
 
     Writes each real row's probabilities from the teacher that never saw it.

@@ -71,9 +71,9 @@ def main(params, act: str, source: Path, out: Output):
         Path("ready0").touch()
         time.sleep(60)
     if act == "spread":
-        processes.spread(work, [(0,), (1,)], 2, "toy", 2)
+        processes.parallel(work, [(0,), (1,)], 2, "toy", 2)
     if act == "killed":
-        processes.spread(die, [(0,), (1,)], 2, "toy", 2)
+        processes.parallel(die, [(0,), (1,)], 2, "toy", 2)
     (out / "whole").write_text(act)
 
 def work(number, report):

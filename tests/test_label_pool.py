@@ -133,7 +133,9 @@ def test_an_arm_learns_from_the_pool_as_from_real_rows(small, places, tmp_path, 
     (tmp_path / "search.json").write_text("{}")
     seen, mix = [], retrain.mix
     monkeypatch.setattr(retrain, "mix", lambda recipe, real, *rest: seen.append(real) or mix(recipe, real, *rest))
-    monkeypatch.setattr(retrain.processes, "spread", lambda f, jobs, *_: [f(*j, report=lambda *_: None) for j in jobs])
+    monkeypatch.setattr(
+        retrain.processes, "parallel", lambda f, jobs, *_: [f(*j, report=lambda *_: None) for j in jobs]
+    )
     nothing = train.take(np.empty(0, int))
     nothing.save(tmp_path / "nothing")
     write_banks(tmp_path / "nothing" / "views", nothing, small)

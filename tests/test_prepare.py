@@ -34,7 +34,7 @@ from stages.prepare import main, written
 
 ROOT = Path(__file__).parents[1]
 
-REAL_SPREAD = processes.spread
+REAL_SPREAD = processes.parallel
 OUTPUTS = ("train", "val", "test", "heldback", "unlabelled", "quarantine.csv", "about")
 SPLITS = ("train", "val", "test")
 
@@ -43,7 +43,7 @@ SPLITS = ("train", "val", "test")
 def inline() -> Iterator[None]:
     """Jobs are done in this process, which is faster for so few; one run below uses real processes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(processes, "spread", lambda f, jobs, *_: [f(*job, report=lambda *_: None) for job in jobs])
+        patch.setattr(processes, "parallel", lambda f, jobs, *_: [f(*job, report=lambda *_: None) for job in jobs])
         yield
 
 
@@ -180,7 +180,7 @@ def whole(shipped, tmp_path_factory) -> Whole:
     before = content(folder / "set") | content(pool), [f.stat().st_mtime_ns for f in sorted(folder.rglob("*/*.png"))]
     one = prepared(shipped, table, folder / "one", **allowed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(processes, "spread", REAL_SPREAD)
+        patch.setattr(processes, "parallel", REAL_SPREAD)
         two = prepared(shipped, table, folder / "two", **allowed)
     after = content(folder / "set") | content(pool), [f.stat().st_mtime_ns for f in sorted(folder.rglob("*/*.png"))]
     return Whole(one, two, {r["path"]: r for r in rows}, before == after)

@@ -30,7 +30,7 @@ def vanish(report: Callable) -> None:
 
 def test_results_come_in_the_order_of_the_jobs_from_other_processes():
     jobs = [(x, 0.2 - 0.05 * x) for x in range(4)]  # the first takes longest
-    results = processes.spread(late_square, jobs, 2, "squares", 16)
+    results = processes.parallel(late_square, jobs, 2, "squares", 16)
     assert [square for square, _ in results] == [0, 1, 4, 9]
     pids = {pid for _, pid in results}
     assert os.getpid() not in pids and len(pids) <= 2
@@ -39,18 +39,18 @@ def test_results_come_in_the_order_of_the_jobs_from_other_processes():
 def test_every_step_that_jobs_report_is_counted(monkeypatch):
     seen = []
     monkeypatch.setattr(processes.Progress, "step", lambda self, count, note="": seen.append((count, note)))
-    processes.spread(late_square, [(x, 0.0) for x in range(3)], 2, "squares", 12)
+    processes.parallel(late_square, [(x, 0.0) for x in range(3)], 2, "squares", 12)
     assert sorted(seen) == [(1, f"job {x}") for x in range(3) for _ in range(4)]
 
 
 def test_the_exception_of_a_job_is_raised_here():
     with pytest.raises(ArithmeticError, match="job 2 failed"):
-        processes.spread(fail_on_two, [(x,) for x in range(5)], 2, "failing", 5)
+        processes.parallel(fail_on_two, [(x,) for x in range(5)], 2, "failing", 5)
 
 
 def test_a_job_that_dies_is_an_error_and_not_a_wait_without_end():
     with pytest.raises(MemoryError, match="vanishing: the system ended a worker"):
-        processes.spread(vanish, [(), ()], 2, "vanishing", 2)
+        processes.parallel(vanish, [(), ()], 2, "vanishing", 2)
 
 
 def test_progress_away_from_a_terminal_is_logged_at_most_every_ten_seconds(monkeypatch, caplog):
@@ -87,6 +87,6 @@ def number(seconds: float, report: Callable) -> tuple[int, int]:
 
 
 def test_workers_are_numbered():
-    found = processes.spread(number, [(0.3,)] * 5, 3, "numbers", 5)
+    found = processes.parallel(number, [(0.3,)] * 5, 3, "numbers", 5)
     assert processes.worker() == 0 and {n for n, _ in found} <= set(range(3))
     assert len({n for n, _ in found}) == len({pid for _, pid in found}) == len(set(found)) > 1

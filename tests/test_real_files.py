@@ -152,7 +152,7 @@ EXACT: dict[str, tuple[Callable[[Path], Path], Callable[[], dict], bool]] = {  #
 @pytest.fixture
 def inline(monkeypatch) -> None:
     """Jobs are done in this process, which is faster for so few."""
-    monkeypatch.setattr(processes, "spread", lambda f, jobs, *_: [f(*job, report=lambda *_: None) for job in jobs])
+    monkeypatch.setattr(processes, "parallel", lambda f, jobs, *_: [f(*job, report=lambda *_: None) for job in jobs])
 
 
 @pytest.fixture

@@ -277,7 +277,7 @@ def test_teachers_are_trained_by_their_recipe(data, settled, tmp_path, handed, r
 def one_by_one(monkeypatch) -> None:
     """Seeds trained here, one after the other, instead of in processes of their own."""
     monkeypatch.setattr(processes, "warm", lambda *modules: None)
-    monkeypatch.setattr(processes, "spread", lambda train, jobs, *_: [train(*job, report=quiet) for job in jobs])
+    monkeypatch.setattr(processes, "parallel", lambda train, jobs, *_: [train(*job, report=quiet) for job in jobs])
 
 
 def run(data, settled, name: str, rows: str, also: str, out: Path) -> dict:
@@ -321,7 +321,7 @@ def left_out(settled, how: str) -> params.Params:
 @pytest.mark.parametrize("how", ["role", "profile"])
 def test_an_arm_that_is_left_out_has_a_record_and_no_model(data, settled, tmp_path, monkeypatch, how):
     """With the profile `quick` every arm was trained all the same: only the role was looked at."""
-    monkeypatch.setattr(processes, "spread", lambda *_: pytest.fail("it was trained"))
+    monkeypatch.setattr(processes, "parallel", lambda *_: pytest.fail("it was trained"))
     changed = left_out(settled, how)
     record = run(data, changed, "mixture", "first", "second", tmp_path / "out")
     assert record == {"arm": changed.arms["mixture"].model_dump()}
@@ -329,10 +329,10 @@ def test_an_arm_that_is_left_out_has_a_record_and_no_model(data, settled, tmp_pa
 
 
 def test_an_arm_whose_training_diverges_says_so_and_leaves_nothing_else(data, settled, tmp_path, monkeypatch):
-    def spread(*_):
+    def parallel(*_):
         raise Diverged("the loss of Training is nan by step 2")
 
-    monkeypatch.setattr(processes, "spread", spread)
+    monkeypatch.setattr(processes, "parallel", parallel)
     record = run(data, settled, "mixture", "first", "second", tmp_path / "out")
     assert record["status"] == "failed" and record["reason"] == "the loss of Training is nan by step 2"
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["record.json"]

@@ -67,7 +67,7 @@ def test_the_loop_by_hand_trains_the_same_network_as_a_stage(precision):
 @pytest.mark.parametrize("name", growth.CALLS)
 def test_growth_is_measured_of_every_call(name, tmp_path, monkeypatch):
     monkeypatch.setattr(growth, "ROOT", tmp_path)
-    monkeypatch.setattr(growth.processes, "spread", growth.processes.spread)
+    monkeypatch.setattr(growth.processes, "parallel", growth.processes.parallel)
     (tmp_path / ".work" / "bench").mkdir(parents=True)
     (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
     seconds, memory = growth.cost(name, 300)

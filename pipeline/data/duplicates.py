@@ -64,7 +64,7 @@ def find(thumbs: Thumbs, longest: np.ndarray, y: np.ndarray, apart: np.ndarray, 
     both = np.stack(np.divmod(both, n), axis=1)
     jobs = [(thumbs, length, both[rows]) for rows in _parts(len(both))]
     score = np.concatenate(
-        processes.spread(registration.register, jobs, processes.cores(), "compare pictures", len(both))
+        processes.parallel(registration.register, jobs, processes.cores(), "compare pictures", len(both))
     )[place]
     bound, typical = threshold(score[: len(unrelated)])
     score = score[len(unrelated) :]
@@ -120,7 +120,7 @@ def described(thumbs: Thumbs, length: np.ndarray, folder: Path) -> list[np.ndarr
     for file, width in zip(files, (576, 512), strict=True):
         room(file, np.float16, (len(length), width)).flush()
     jobs = [(thumbs.take(rows), length[rows], files, rows[0]) for rows in _parts(len(length))]
-    processes.spread(describe, jobs, processes.cores(), "describe pictures", len(length))
+    processes.parallel(describe, jobs, processes.cores(), "describe pictures", len(length))
     return [np.load(file, mmap_mode="r", allow_pickle=False) for file in files]
 
 

@@ -79,7 +79,7 @@ def look(source: Source, scratch: Path) -> Seen:
     chunks = [range(start, min(start + CHUNK, n)) for start in range(0, max(n, 1), CHUNK)]
     files = [scratch / f"{k}.bin" for k in range(len(chunks))]
     jobs = [(source.load, [source.refs[i] for i in rows], file) for rows, file in zip(chunks, files, strict=True)]
-    parts = processes.spread(look_at, jobs, processes.cores(), "look at pictures", n)
+    parts = processes.parallel(look_at, jobs, processes.cores(), "look at pictures", n)
     where = np.concatenate([np.insert(w, 0, k, axis=1) for k, (_, w, _) in enumerate(parts)])
     table = pd.concat([t for t, _, _ in parts], ignore_index=True)
     sampled = [rows.start + place for rows, (_, _, s) in zip(chunks, parts, strict=True) for place in s]
@@ -188,7 +188,7 @@ def write(source: Source, rows: np.ndarray, file: Path, form: Form) -> np.ndarra
         for start in range(0, len(rows), CHUNK)
     ]
     if jobs:
-        processes.spread(write_chunk, jobs, processes.cores(), "write squares", len(rows))
+        processes.parallel(write_chunk, jobs, processes.cores(), "write squares", len(rows))
     return np.load(file, mmap_mode="r", allow_pickle=False)
 
 

@@ -57,7 +57,7 @@ def compare(real: np.ndarray, fake: np.ndarray, k: int, least: int, most: int = 
     return values | {"diversity": diversity(real, fake)}
 
 
-def spread(
+def deviation(
     real: np.ndarray, fake: np.ndarray, k: int, least: int, seed: int, draws: int = 20, most: int = 1000
 ) -> Mapping[str, float]:
     """The standard deviation of each value of `compare` over other samples of rows.

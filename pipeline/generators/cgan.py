@@ -82,19 +82,19 @@ class Critic(nn.Module):
         h = self.stem(x)
         for one, two, skip in self.down:
             h = F.avg_pool2d(skip(h) + two(F.leaky_relu(one(F.leaky_relu(h, 0.2)), 0.2)), 2)
-        seen = torch.cat([F.leaky_relu(h, 0.2), spread(h)], dim=1)
+        seen = torch.cat([F.leaky_relu(h, 0.2), deviation(h)], dim=1)
         phi = F.leaky_relu(h + self.last(seen), 0.2).sum(dim=(2, 3))
         return self.psi(phi)[:, 0] + strength * (self.embed(y) * phi).sum(dim=1)
 
 
-def spread(h: torch.Tensor, group: int = 4) -> torch.Tensor:
+def deviation(h: torch.Tensor, group: int = 4) -> torch.Tensor:
     """One more channel (N, 1, H, W): how much the features differ within groups of neighbours (Karras et al., 2018)."""
     n, _, height, width = h.shape
     group = group if n % group == 0 else n
     grouped = h.view(n // group, group, *h.shape[1:])
     variance = (grouped - grouped.mean(dim=1, keepdim=True)).square().mean(dim=1)
-    deviation = (variance + 1e-8).sqrt().mean(dim=(1, 2, 3))
-    return deviation.repeat_interleave(group).view(n, 1, 1, 1).expand(n, 1, height, width)
+    each = (variance + 1e-8).sqrt().mean(dim=(1, 2, 3))
+    return each.repeat_interleave(group).view(n, 1, 1, 1).expand(n, 1, height, width)
 
 
 def sameness(fake: torch.Tensor, real: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -169,7 +169,7 @@ class Model(NetworkGenerator):
     betas: ClassVar[tuple[float, float]] = (0.0, 0.99)
 
     def auto_steps(self, rows: int, side: int) -> int:
-        return min(60_000, 1500 + rows)
+        return min(60_000, round(1500 * max(1, min(side, 32) / 8)) + rows)
 
     def build(self) -> Maker:
         return Maker(self.side, self.shape[2], self.classes, self.options)

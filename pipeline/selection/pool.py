@@ -6,7 +6,7 @@ how often the teachers are right, at that confidence, about training rows that t
 
 import numpy as np
 
-from pipeline.selection.pseudo_label import judge
+from pipeline.selection.pseudo_label import likeliest
 
 
 def thresholds(held: np.ndarray, y: np.ndarray, precision: float, least: float) -> np.ndarray:
@@ -15,7 +15,7 @@ def thresholds(held: np.ndarray, y: np.ndarray, precision: float, least: float) 
     `held` (N, K) are out-of-fold probabilities of rows with labels y (N,). Of the rows judged to be of the class at
     least so surely, and never less surely than `least`, the share `precision` is right; the lowest such confidence counts.
     """
-    judged, confidence = judge(held)
+    judged, confidence = likeliest(held)
     found = np.full(held.shape[1], np.inf)
     for c in range(held.shape[1]):
         own = np.flatnonzero((judged == c) & (confidence >= least))
@@ -30,5 +30,5 @@ def thresholds(held: np.ndarray, y: np.ndarray, precision: float, least: float) 
 
 def pseudo_labels(probabilities: np.ndarray, threshold: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Class index int (N,), confidence float (N,) and whether it reaches the class's threshold, bool (N,)."""
-    judged, confidence = judge(probabilities)
+    judged, confidence = likeliest(probabilities)
     return judged, confidence, confidence >= threshold[judged]

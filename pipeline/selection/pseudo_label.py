@@ -3,7 +3,7 @@
 import numpy as np
 
 
-def judge(probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def likeliest(probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Class index int (N,) and confidence float (N,) from probabilities (N, K)."""
     return probabilities.argmax(axis=1), probabilities.max(axis=1)
 

@@ -30,7 +30,7 @@ from pipeline.data.registration import correlate, register
 def inline() -> Iterator[None]:
     """Jobs are done in this process, which is faster for so few."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(processes, "spread", lambda f, jobs, *_: [f(*job, report=lambda *_: None) for job in jobs])
+        patch.setattr(processes, "parallel", lambda f, jobs, *_: [f(*job, report=lambda *_: None) for job in jobs])
         yield
 
 
@@ -433,14 +433,14 @@ def test_pictures_that_are_compared_grow_like_their_number(tmp_path, monkeypatch
     def compared(n: int) -> int:
         pairs: list[int] = []
 
-        def spread(function: Callable, jobs: list, *_: object) -> list:
+        def parallel(function: Callable, jobs: list, *_: object) -> list:
             pairs.extend(len(job[2]) for job in jobs if function is registration.register)
             zeros = function is registration.register
             return [np.zeros(len(j[2])) if zeros else function(*j, report=lambda *_: None) for j in jobs]
 
         rng = np.random.default_rng(0)
         with monkeypatch.context() as patch:
-            patch.setattr(processes, "spread", spread)
+            patch.setattr(processes, "parallel", parallel)
             patch.setattr(duplicates, "ALIKE", -1)  # nothing is left out for being unlike
             patch.setattr(duplicates, "random_pairs", lambda y, count, rng: np.empty((0, 2), np.int64))
             patch.setattr(duplicates, "threshold", lambda unrelated: (0.5, 0.0))

@@ -19,13 +19,13 @@ def inline(monkeypatch) -> list[tuple[int, int]]:
     """Jobs are done in this process; holds how many steps each call announced and how many it reported."""
     calls: list[tuple[int, int]] = []
 
-    def spread(function, jobs, most, title, steps, preload=()):
+    def parallel(function, jobs, most, title, steps, preload=()):
         done = []
         results = [function(*job, report=lambda count, note: done.append(count)) for job in jobs]
         calls.append((steps, sum(done)))
         return results
 
-    monkeypatch.setattr(processes, "spread", spread)
+    monkeypatch.setattr(processes, "parallel", parallel)
     return calls
 
 
@@ -95,7 +95,7 @@ def test_processes_chunks_and_order_change_nothing(files, tmp_path, monkeypatch)
         spread_out = everything(files, tmp_path / "one")
     order = np.random.default_rng(0).permutation(len(files.refs))
     turned = Source(files.classes, files.rows.iloc[order], [files.refs[i] for i in order], files.load)
-    monkeypatch.setattr(processes, "spread", lambda f, jobs, *_: [f(*job, report=lambda *_: None) for job in jobs])
+    monkeypatch.setattr(processes, "parallel", lambda f, jobs, *_: [f(*job, report=lambda *_: None) for job in jobs])
     plain, other = everything(files, tmp_path / "two"), everything(turned, tmp_path / "three")
     assert len(plain) == 21 and sum(big is not None for *_, big in plain.values()) == 19
     assert spread_out == plain == other

@@ -7,12 +7,12 @@ from scipy.spatial.distance import cdist
 
 from pipeline.evaluation.fidelity import (
     compare,
+    deviation,
     distances,
     diversity,
     frechet,
     kernel_distance,
     manifold,
-    spread,
     transfer,
 )
 
@@ -136,7 +136,7 @@ def test_of_large_sets_that_are_sorted_by_class_all_classes_are_compared():
     found, alike = compare(real, fake, 3, 10), compare(real[::3], fake[::3], 3, 10, most=10_000)
     assert found["coverage"] > 0.9 and found["diversity"] == pytest.approx(1, abs=0.05)
     assert found["frechet"] == pytest.approx(alike["frechet"], abs=0.5)
-    assert spread(real, fake, 3, 10, 0)["diversity"] < 0.05
+    assert deviation(real, fake, 3, 10, 0)["diversity"] < 0.05
 
 
 def test_distances_by_class_are_pulled_to_their_mean_by_pseudo_rows():
@@ -170,7 +170,7 @@ def test_diversity_is_the_ratio_of_mean_distances_of_pairs():
 def test_the_spread_is_that_of_other_rows():
     """Beside the standard deviation of the values of 60 fresh pairs of sets."""
     fresh = [compare(cloud_of(s), cloud_of(1000 + s, shift=0.5), 3, 10) for s in range(60)]
-    told = [spread(cloud_of(s), cloud_of(1000 + s, shift=0.5), 3, 10, 0) for s in range(5)]
+    told = [deviation(cloud_of(s), cloud_of(1000 + s, shift=0.5), 3, 10, 0) for s in range(5)]
     for name in ("frechet", "precision", "coverage", "diversity"):
         true, said = np.std([one[name] for one in fresh], ddof=1), np.mean([one[name] for one in told])
         assert 0.4 < said / true < 2.5, name
@@ -181,8 +181,8 @@ def cloud_of(seed, shift=0.0):
 
 
 def test_without_enough_rows_there_is_no_spread_and_equal_seeds_give_equal_ones():
-    assert np.isnan(list(spread(cloud(19), cloud(30), 3, 10, 0).values())).all()
-    one, two, other = (spread(cloud(40), cloud(30, seed=1), 3, 10, seed) for seed in (4, 4, 5))
+    assert np.isnan(list(deviation(cloud(19), cloud(30), 3, 10, 0).values())).all()
+    one, two, other = (deviation(cloud(40), cloud(30, seed=1), 3, 10, seed) for seed in (4, 4, 5))
     assert one == two != other
 
 

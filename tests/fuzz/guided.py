@@ -97,7 +97,7 @@ def main(name: str, options: list[str]) -> None:
     with atheris.instrument_imports(include=["pipeline", "PIL"]):
         from pipeline import processes
 
-        processes.spread = lambda f, jobs, *_: [f(*job, report=lambda *_: None) for job in jobs]
+        processes.parallel = lambda f, jobs, *_: [f(*job, report=lambda *_: None) for job in jobs]
         one, seeds = TARGETS[name](home)
     for i, content in enumerate(seeds):
         (found / f"seed{i}").write_bytes(content)

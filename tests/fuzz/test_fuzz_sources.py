@@ -24,7 +24,7 @@ NAMES = ("data.", "set", "images cannot be used", "idx")  # a key, or what the s
 @pytest.fixture(scope="module", autouse=True)
 def inline() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(processes, "spread", lambda f, jobs, *_: [f(*job, report=lambda *_: None) for job in jobs])
+        patch.setattr(processes, "parallel", lambda f, jobs, *_: [f(*job, report=lambda *_: None) for job in jobs])
         yield
 
 

@@ -11,7 +11,7 @@ from tests.fuzz import guided
 @pytest.fixture(autouse=True)
 def inline() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(processes, "spread", lambda f, jobs, *_: [f(*job, report=lambda *_: None) for job in jobs])
+        patch.setattr(processes, "parallel", lambda f, jobs, *_: [f(*job, report=lambda *_: None) for job in jobs])
         yield
 
 

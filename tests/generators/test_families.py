@@ -405,7 +405,7 @@ def test_sameness_compares_neighbours_of_one_class_only():
 def test_the_critic_sees_the_spread_within_groups():
     h = torch.randn(8, 3, 2, 2)
     h[:4] = h[0]
-    channel = cgan.spread(h)
+    channel = cgan.deviation(h)
     assert channel.shape == (8, 1, 2, 2)
     assert torch.allclose(channel[:4], torch.tensor(1e-4), atol=1e-6)
     assert torch.allclose(channel[4:], h[4:].std(dim=0, unbiased=False).mean(), atol=1e-3)

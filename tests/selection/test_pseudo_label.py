@@ -3,17 +3,17 @@
 import numpy as np
 import pytest
 
-from pipeline.selection.pseudo_label import judge, neighbouring
+from pipeline.selection.pseudo_label import likeliest, neighbouring
 
 
-def test_judge_takes_the_likeliest_class():
-    label, confidence = judge(np.array([[0.45, 0.35, 0.2], [0.2, 0.2, 0.6], [0.5, 0.5, 0.0]]))
+def test_likeliest_takes_the_likeliest_class():
+    label, confidence = likeliest(np.array([[0.45, 0.35, 0.2], [0.2, 0.2, 0.6], [0.5, 0.5, 0.0]]))
     assert label.tolist() == [0, 2, 0], "the first of equal ones"
     assert confidence == pytest.approx([0.45, 0.6, 0.5])
 
 
-def test_judge_of_no_rows():
-    label, confidence = judge(np.empty((0, 4)))
+def test_likeliest_of_no_rows():
+    label, confidence = likeliest(np.empty((0, 4)))
     assert len(label) == len(confidence) == 0
 
 
