@@ -31,6 +31,8 @@ from pipeline.reporting import portable
 from pipeline.samples import Facts, Samples, table
 from stages import export
 from stages.prepare import main, written
+from tests.data.sources.test_dicom import dataset as dicom
+from tests.data.sources.test_dicom import stored as dicom_file
 
 ROOT = Path(__file__).parents[1]
 
@@ -133,6 +135,21 @@ def prepare(shipped, tmp_path) -> Callable[..., Result]:
 
 def content(folder: Path) -> dict[str, bytes]:
     return {str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()}
+
+
+def test_who_is_named_in_dicom_tags_stands_in_no_output(prepare):
+    told = {"PatientBirthDate": "19380123", "InstitutionName": "Ward Seven", "StudyDescription": "Zebulon Quill again"}
+    files = [dicom_file(dicom(picture(i), **told)) for i in range(24)]
+    files[5] = files[5][:-200]  # what is refused is told of in the quarantine
+    found = prepare(
+        [row(str(i), "ab"[i % 2], f) | {"path": f"{i}.dcm"} for i, f in enumerate(files)], max_quarantined=0.1
+    )
+    assert len(found.rows) == 23 and found.codes == {"5.dcm": "broken"}
+    outputs = content(found.folder) | {"tables": found.rows.to_csv().encode()}  # Parquet may pack text
+    assert b"5.dcm" in outputs["quarantine.csv"]
+    for name, written_there in outputs.items():
+        for secret in (*told.values(), "Secret", "secret-number"):
+            assert secret.encode() not in written_there, (name, secret)
 
 
 # One run over a set with a little of everything, and a pool
