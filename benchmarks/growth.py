@@ -147,7 +147,7 @@ def fidelity(real: Samples, made: Samples) -> Callable[[], object]:
 
     def run() -> None:
         fidelity.compare(a, b, 3, 10)
-        fidelity.spread(a, b, 3, 10, 0)
+        fidelity.deviation(a, b, 3, 10, 0)
         fidelity.transfer(b, made.y, a, real.y)
 
     return run

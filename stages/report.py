@@ -14,7 +14,7 @@ import pandas as pd
 from pipeline import csvs
 from pipeline.evaluation.openings import opened, settings_hash
 from pipeline.params import POOL, Params
-from pipeline.reporting import cautions, html
+from pipeline.reporting import cautions, html, pictures
 from pipeline.reporting import run as runs
 from pipeline.samples import Samples, with_pool
 from stages import Output, trained
@@ -66,9 +66,9 @@ def main(
     plots.mkdir(parents=True)
     for name, frame in runs.plots(run, facts["metrics"]).items():
         csvs.write(frame, plots / f"{name}.csv")
-    figure.write_bytes(runs.forest(run))
+    figure.write_bytes(pictures.forest(run))
     markdown.write_text(html.digest(facts), encoding="utf-8")
-    page.write_text(html.page(facts | runs.pictures(run, facts["metrics"])), encoding="utf-8")
+    page.write_text(html.page(facts | pictures.pictures(run, facts["metrics"])), encoding="utf-8")
     data.write_text(json.dumps(run.about, indent=1))
     test_opened.write_text(json.dumps(run.openings, indent=1))
     log.info("%s", facts["sentence"])

@@ -74,7 +74,7 @@ def whole(*words: str) -> dict[str, bytes]:
 
 def states() -> dict[Path, int]:
     """The steps of all states that are kept."""
-    found = {f: checkpoints.read(f) for f in Path(".work/unfinished").glob("*/*/*") if f.suffix != ".draft"}
+    found = {f: checkpoints.read(f) for f in Path(".work/unfinished").glob("*/*/*") if not f.suffix}
     return {f: state["step"] for f, state in found.items() if state is not None}
 
 

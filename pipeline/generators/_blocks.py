@@ -19,7 +19,6 @@ from pipeline.data.loaders import Batches, Rows
 from pipeline.generators import base
 from pipeline.params.fields import Share
 from pipeline.samples import Samples, spread, to_pixels
-from pipeline.seeds import derive
 
 if TYPE_CHECKING:
     from pipeline import training
@@ -96,7 +95,7 @@ class NetworkGenerator(base.Generator):
         alike = bool(self.judge) and self.variety(real, seed) < ALIKE
         if ranks.told(alike):  # the first rank alone has a judge
             report(0, "its rows are all alike: once more from the start")
-            self.restarts, curve = 1, self.train(real, derive(seed, "restart"), report)
+            self.restarts, curve = 1, self.train(real, seed ^ 1, report)
         return curve
 
     def train(self, real: Samples, seed: int, report: Callable[[int, str], None]) -> list[dict[str, Any]]:

@@ -79,6 +79,6 @@ def test_the_stage_is_repeatable_learns_and_never_sees_a_label(written):
     other = rows.with_columns(label=rows.table["label"].to_numpy()[::-1])
     other.save(folder / "relabelled")
     assert np.array_equal(one, run("three", train="relabelled"))
-    curve = json.loads((folder / "one" / "curve.json").read_text())
-    assert curve[-1]["step"] == 12, "half of the classifier's steps"
+    told = json.loads((folder / "one" / "training.json").read_text())
+    assert told["curve"][-1]["step"] == 12 and told["slowed"] is False, "half of the classifier's steps"
     assert not np.array_equal(one, run("four", pool="pool")), "rows of the pool are learnt from too"
