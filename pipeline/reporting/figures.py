@@ -1,6 +1,7 @@
 """Figures as PNG bytes: equal inputs give equal bytes. One colour per arm throughout a report."""
 
 import io
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -190,18 +191,21 @@ def curves(frame: pd.DataFrame, arms: Sequence[str], chosen: Sequence[str]) -> b
 
 
 def losses(generators: Mapping[str, Sequence[Mapping[str, Any]]], shade: Mapping[str, str]) -> bytes:
-    """The loss of each trained generator by step, each on its own scale, and dotted what else its family watches.
+    """The loss of each trained generator by step, each on its own scale, and below it what else its family watches.
 
     `shade` is by generator.
     """
-    figure, all_axes = subplots(1, len(generators), 3.3 * len(generators), 2.4)
-    for axes, (name, curve) in zip(all_axes[0], generators.items(), strict=True):
-        axes.plot([p["step"] for p in curve], [p["loss"] for p in curve], color=shade.get(name, INK), lw=1.3)
-        axes.set(xlabel="step", title=name)
-        for watched in sorted({k for p in curve for k in p} - {"step", "loss"}):
-            other = axes.twinx()
-            other.plot([p["step"] for p in curve], [p[watched] for p in curve], color=INK, lw=1, ls=":")
-            other.set_ylabel(watched, fontsize=8)
+    watched = {name: sorted({k for p in curve for k in p} - {"step", "loss"}) for name, curve in generators.items()}
+    lines = 1 + max(map(len, watched.values()))
+    figure, all_axes = subplots(lines, len(generators), 3.3 * len(generators), 0.6 + 1.9 * lines)
+    for column, (name, curve) in zip(all_axes.T, generators.items(), strict=True):
+        for axes, what in itertools.zip_longest(column, ["loss", *watched[name]]):
+            if what is None:
+                axes.axis("off")
+                continue
+            axes.plot([p["step"] for p in curve], [p[what] for p in curve], color=shade.get(name, INK), lw=1.3)
+            axes.set(xlabel="step", title=name if what == "loss" else "", ylabel=what)
+    figure.tight_layout()
     return png(figure)
 
 
