@@ -1,1 +1,4 @@
-"""The library: no paths, no command line, no printing, and nothing happens at import."""
+"""The library: no paths, no command line, no printing, and nothing happens at import.
+
+But that checkpoints.py reads one key of the environment.
+"""

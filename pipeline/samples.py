@@ -214,7 +214,7 @@ def _variance(images: np.ndarray) -> float:
 
 
 def to_network(images: np.ndarray) -> "torch.Tensor":
-    """uint8 (N, H, W, C) -> float32 (N, C, H, W) in [-1, 1]; the only way pixels become floats."""
+    """uint8 (N, H, W, C) -> float32 (N, C, H, W) in [-1, 1]; the only way pixels reach a network."""
     import torch
 
     pixels = torch.from_numpy(np.require(images, requirements=("C", "W"))).permute(0, 3, 1, 2)  # W: copies a memory map

@@ -268,11 +268,10 @@ class _Slices:
 def _play(player: pl.Trainer, module: Module, batches: Batches | Pairs, val: Iterable[Any] | None, begin: int) -> None:
     """All steps from `begin` on."""
     where, exact = player.strategy.root_device.type, player.precision
-    order = by_channel if (where, exact) == ("cpu", "bf16-mixed") else None
     sampler = _Rest(len(batches), begin)
     if begin:
         checkpoints.start_at(player, begin)
     own: Any = batches if ranks.here().world == 1 else _Slices(batches, ranks.here())
-    gather: Any = order
+    gather: Any = by_channel if (where, exact) == ("cpu", "bf16-mixed") else None
     loader: DataLoader[Any] = DataLoader(own, None, sampler=sampler, pin_memory=where == "cuda", collate_fn=gather)
     player.fit(module, loader, val)

@@ -25,6 +25,7 @@ from pipeline.processes import cores
 from pipeline.selection.rules import wanted
 from stages import check
 from stages.augment import KINDS
+from stages.prepare import asked
 
 if TYPE_CHECKING:
     from pipeline.classifier.model import Settings
@@ -93,11 +94,11 @@ def look_at_source(params: Params, about: Path, faults: list[str]) -> Known | No
 
 
 def known(params: Params, record: Path) -> Known | None:
-    """From the audit of an earlier `prepare` of this source, else from a list of it, where one costs little to make."""
+    """From the audit of an earlier `prepare` with these params, else from a list of it, where one costs little to make."""
     path, data = Path(params.data.source), params.data
     if record.exists():
         told = json.loads(record.read_text())
-        if told["source"] == (path.stem if path.suffix == ".yaml" else path.name):
+        if told["asked"] == asked(params):
             rows = sum(sum(counts.values()) for counts in told["counts"].values())
             return Known(told["counts"]["train"], rows, told["image_size"], told["channels"], "as prepare found it")
     kind = next(kind for kind in sources.FORMATS if kind.accepts(path))

@@ -87,6 +87,8 @@ def score_arm(
     rows, said, tempered, found = Samples.load(test), [], [], []
     with np.load(folder / "validation.npz", allow_pickle=False) as file:
         held, y = file["probabilities"], file["y"]
+    learnt = json.loads((folder / "record.json").read_text())["real_rows"]
+    scarcer = min(range(len(rows.classes)), key=lambda c: (learnt[rows.classes[c]], -c))
     for seed in range(params.retraining.seeds):
         network = predict.load(folder / f"seed{seed}")
         said.append(predict.probabilities(predict.run(network, rows.images, devices.device(params.compute))[0]))
@@ -94,15 +96,19 @@ def score_arm(
         tempered.append(predict.probabilities(np.log(np.maximum(said[-1], 1e-12)), warmth))
         found += [(seed, *row) for row in scores(said[-1], rows.y, rows.classes)]
         found.append((seed, "", "tempered_ece", ece(tempered[-1], rows.y)))
-        found += [(seed, "", name, value) for name, value in beside(said[-1], rows, held[seed], y, params.evaluation)]
+        others = beside(said[-1], rows, held[seed], y, params.evaluation, scarcer)
+        found += [(seed, "", name, value) for name, value in others]
         report(1, folder.name)
     return np.stack(said), np.stack(tempered), found
 
 
 def beside(
-    probabilities: np.ndarray, rows: Samples, held: np.ndarray, y: np.ndarray, block: Evaluation
+    probabilities: np.ndarray, rows: Samples, held: np.ndarray, y: np.ndarray, block: Evaluation, scarcer: int
 ) -> list[tuple[str, float]]:
-    """The primary metric with thresholds tuned on validation, and of two classes the sensitivity at a fixed specificity."""
+    """The primary metric with thresholds tuned on validation, and of two classes the sensitivity at a fixed specificity.
+
+    For the class `scarcer` (of equal ones the second), which has fewer training rows.
+    """
     guess = thresholds.shifted(probabilities, thresholds.tune(held, y, block.primary_metric))
     tuned = {
         name: value
@@ -111,7 +117,6 @@ def beside(
     }
     found = [(f"tuned_{block.primary_metric}", tuned[block.primary_metric])]
     if len(rows.classes) == 2:
-        positive = int(rows.scarce[0]) if len(rows.scarce) == 1 else 1
-        hit = thresholds.sensitivity(probabilities[:, positive], rows.y == positive, block.specificity)
+        hit = thresholds.sensitivity(probabilities[:, scarcer], rows.y == scarcer, block.specificity)
         found.append(("sensitivity", hit))
     return found

@@ -145,7 +145,8 @@ def write_set(
 ) -> None:
     """An image folder with a manifest and DATASET_CARD.md; `kept` are rows the arm learnt from and selection kept."""
     folders = portable.folders(kept[0][1].classes)
-    hashes = {g: weights_hash(generators / g) for g, _ in kept}
+    lent = {g: generators / run.params.generators[g].model for g, _ in kept}
+    hashes = {g: weights_hash(folder) for g, folder in lent.items()}
     out.mkdir()
     with Progress("write pictures", sum(len(made) for _, made in kept)) as progress:
         lines = [write_rows(made, folders, hashes[g], run.version, out, progress) for g, made in kept]
@@ -158,7 +159,7 @@ def write_set(
             "weights": hashes[g],
             "rows": len(made),
             "summary": read(selected / g / "summary.json"),
-            "promise": copies.promise(read(generators / g / "generator.json")),
+            "promise": copies.promise(read(lent[g] / "generator.json")),
         }
         for g, made in kept
     ]

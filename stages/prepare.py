@@ -1,5 +1,6 @@
 """prepare: the source becomes data/real/{train,val,test,heldback,unlabelled}, with a quarantine list and an audit."""
 
+import hashlib
 import json
 import logging
 import tempfile
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline.data import audit, augment, duplicates, intake, sources, splits
+from pipeline.data import audit, augment, grouping, intake, sources, splits
 from pipeline.data.sources import pool
 from pipeline.data.sources.base import Problem, Source, listed, refusal
 from pipeline.params import EMBEDDED, Data, Params, stands_for
@@ -43,10 +44,10 @@ def main(
         seen_extra = intake.look(extra, scratch / "pool")
         spare, broken = readable(extra, seen_extra)
         thumbs = seen.thumbs.take(rows["place"].to_numpy()) + seen_extra.thumbs.take(spare["place"].to_numpy())
-        near = find_near(rows, spare, thumbs, data, derive(params.seed, "duplicates"))
+        near = grouping.find_near(rows, spare, thumbs, data, derive(params.seed, "duplicates"))
         among = near.pairs[(near.pairs < len(rows)).all(axis=1)]
-        rows, paths = rows.assign(named=rows["group"], group=grouped(rows, among, data)), rows["path"].tolist()
-        joined = join_pool(rows, spare, near.pairs)
+        rows, paths = rows.assign(named=rows["group"], group=grouping.grouped(rows, among, data)), rows["path"].tolist()
+        joined = grouping.join_pool(rows, spare, near.pairs)
         rows, spare = rows.assign(joined=joined[: len(rows)]), spare.assign(group=joined[len(rows) :])
         rows, scarce, leaked = split(rows, source.classes, data, derive(params.seed, "splits", *other))
         form = chosen_form(rows, seen, data)
@@ -54,22 +55,28 @@ def main(
         outs = {"train": train, "val": val, "test": test, "heldback": heldback}
         for name, out in outs.items():
             samples.save(out, rows["split"].to_numpy() == name)
-        spare, held = left_over(spare, rows)
+        spare, held = grouping.left_over(spare, rows)
         images = intake.write(extra, spare["place"].to_numpy(), scratch / "pool.npy", form)
         Samples(as_table(pd.concat([rows, spare])).iloc[len(rows) :], images, samples.facts).save(unlabelled)
         lost += leaked + broken + held
         about.mkdir(parents=True)
         record = describe(samples, rows, source, data) | {"near_pairs": len(among), "unlabelled": len(spare)}
         record["fingerprints"] = {name: Samples.load(out).fingerprint() for name, out in outs.items()}
-        record["heldback"] = int((rows["split"] == "heldback").sum())
+        record |= {"window": form.window, "asked": asked(params), "heldback": int((rows["split"] == "heldback").sum())}
         record["near_bound"] = None if data.near_duplicates == "ignore" else near.bound
-        record["near_examples"] = examples(near, paths, samples)
+        record["near_examples"] = grouping.examples(near, paths, samples)
         misnamed = paths_with_wrong_ending(rows, spare)
         record["warnings"] += warnings(rows, spare, form, len(among), len(misnamed), data)
     quarantine.write_text(audit.quarantine(lost), encoding="utf-8")
     record |= {"quarantined": len(lost), "quarantine": pd.Series([p.code for p in lost]).value_counts().to_dict()}
     (about / "audit.json").write_text(json.dumps(record, indent=1))
     say(record, lost, misnamed)
+
+
+def asked(params: Params) -> str:
+    """A hash of the params that say what is prepared, by which others know whether an audit is of theirs."""
+    said = [params.data.model_dump(mode="json"), params.sources.model_dump(mode="json"), params.seed]
+    return hashlib.blake2b(json.dumps(said).encode(), digest_size=16).hexdigest()
 
 
 def check_repeats(source: Source, params: Params) -> None:
@@ -109,44 +116,6 @@ def usable(source: Source, seen: intake.Seen, data: Data) -> tuple[pd.DataFrame,
         lost, rows = lost + problems, rows[~torn].reset_index(drop=True)
     audit.check_losses(len(source.refs), source.classes, rows["label"], lost, data.max_quarantined)
     return rows, lost
-
-
-def find_near(
-    rows: pd.DataFrame, spare: pd.DataFrame, thumbs: intake.Thumbs, data: Data, seed: int
-) -> duplicates.Found:
-    """Near duplicates among the rows of both tables, the second's counted on from the first's; thumbs in that order.
-
-    A given test split and the pool sway nothing that is found among the others.
-    """
-    if data.near_duplicates == "ignore":
-        return duplicates.NOTHING
-    both = pd.concat([rows.assign(apart=rows["split"] == "test"), spare.assign(apart=True)], ignore_index=True)
-    one = both.sort_values("apart", kind="stable")
-    one = one[~one["hash"].duplicated()]  # equal pictures would crowd all others out of a picture's neighbours
-    longest, y = one[["height", "width"]].max(axis=1).to_numpy(), pd.Categorical(one["label"]).codes.astype(np.int64)
-    found = duplicates.find(thumbs.take(one.index.to_numpy()), longest, y, one["apart"].to_numpy(), seed)
-    log.info("%d pairs of near duplicates, correlation above %.2f (typical: %.2f)", len(found.pairs), *found[2:])
-    return found._replace(pairs=one.index.to_numpy()[found.pairs])
-
-
-def grouped(rows: pd.DataFrame, near: np.ndarray, data: Data) -> list[str]:
-    """A group name for each row, of rows that belong together, are equal, or show the same: pairs int (P, 2)."""
-    names = rows["group"].where(rows["group"] != "", rows["hash"]).tolist()
-    same = equal(rows["hash"])
-    every = np.concatenate([same, near])
-    if data.near_duplicates == "error" and len(every):
-        raise refusal(
-            f"{len(every)} pairs of images are equal or near duplicates (data.near_duplicates: error):",
-            (f"{rows['path'][i]!r} = {rows['path'][j]!r}" for i, j in every),
-        )
-    return duplicates.groups(names, every if data.near_duplicates == "group" else same)
-
-
-def equal(hashes: pd.Series) -> np.ndarray:
-    """Pairs int (P, 2) that join all rows of equal hash."""
-    order = np.argsort(hashes.to_numpy(), kind="stable")
-    same = hashes.to_numpy()[order[1:]] == hashes.to_numpy()[order[:-1]]
-    return np.stack([order[:-1][same], order[1:][same]], axis=1)
 
 
 def split(
@@ -205,31 +174,6 @@ def as_table(rows: pd.DataFrame) -> pd.DataFrame:
     ids = rows["hash"].where(again == 0, rows["hash"] + "-" + (again + 1).astype(str))
     columns = {c: rows[c].tolist() for c in ("group", "label", "split", "weight")}
     return table(id=ids.tolist(), origin=["real"] * len(rows), source_path=rows["path"].tolist(), **columns)
-
-
-def examples(near: duplicates.Found, paths: list[str], samples: Samples, most: int = 8) -> list[tuple[str, str, float]]:
-    """Some pairs of near duplicates that both are in train, from the least alike on: two ids and their correlation."""
-    train = samples.table[samples.table["split"] == "train"]
-    ids = dict(zip(train["source_path"], train["id"], strict=True))
-    names = [[ids.get(paths[i], "") if i < len(paths) else "" for i in pair] for pair in near.pairs]
-    found = sorted((float(s), *pair) for s, pair in zip(near.score, names, strict=True) if all(pair))
-    return [
-        (a, b, s) for s, a, b in (found[k] for k in np.linspace(0, len(found) - 1, min(most, len(found))).astype(int))
-    ]
-
-
-def join_pool(rows: pd.DataFrame, spare: pd.DataFrame, near: np.ndarray) -> list[str]:
-    """Groups of the rows of both tables, in this order, by the groups of the first, equal pictures and the pairs (P, 2)."""
-    names = rows["group"].tolist() + spare["hash"].tolist()
-    return duplicates.groups(names, np.concatenate([equal(pd.concat([rows["hash"], spare["hash"]])), near]))
-
-
-def left_over(spare: pd.DataFrame, rows: pd.DataFrame) -> tuple[pd.DataFrame, list[Problem]]:
-    """The rows of the pool that show nothing of validation, test and the rows set aside, and the others."""
-    held = spare["group"].isin(rows["joined"][rows["split"] != "train"])
-    out = spare.loc[held, ["path", "row"]].itertuples(index=False)
-    problems = [Problem(*r, "leak", "shows the same as a row of validation or test, or as one set aside") for r in out]
-    return spare[~held].assign(split="unlabelled"), problems
 
 
 def describe(samples: Samples, rows: pd.DataFrame, source: Source, data: Data) -> dict:

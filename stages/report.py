@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -159,7 +160,7 @@ def without_folders(text: str, params: Params) -> str:
     paths = (params.data.source, params.data.unlabelled, params.data.downloads)
     for path in sorted(paths, key=len, reverse=True):
         if path.startswith(("/", "~", "..")):
-            text = text.replace(path, Path(path).name)
+            text = re.sub(rf"(?<![\w./~-]){re.escape(path)}(?![\w./-])", lambda _, path=path: Path(path).name, text)
     return text
 
 

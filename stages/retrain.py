@@ -101,6 +101,7 @@ def learnt(
         "micro_batches": [r["micro_batches"] for r in done],
         "policy": json.loads((source.views / "policy.json").read_text()),
         "recipe": recipe.model_dump(mode="json"),
+        "real_rows": dict(zip(real.classes, real.counts.tolist(), strict=True)),
         "synthetic_rows": by_class(real.classes, parts),
         "pool_rows": len(Samples.load(source.pool)) if source.pool else 0,
         "machine": devices.describe(params.compute, settings.size),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from pipeline import csvs, processes
+from pipeline import csvs, generators, processes
 from pipeline.evaluation.utility import gain, likelihood
 from pipeline.generators.base import failure
 from pipeline.params import GUIDING, HELDBACK, Arm, Params, borrowing, guided
@@ -112,10 +112,10 @@ def step(trials: "Trials", one: Climb, key: str, values: list) -> None:
 
 
 def space(params: Params, name: str) -> dict[str, list]:
-    """What is tried for a generator, by key: of its own options those that it has."""
-    block = borrowing(params.generators, name)
+    """What is tried for a generator, by key: of its own options those that say how it draws from a fitted model."""
+    drawn = generators.build(borrowing(params.generators, name), params.compute, name).drawn
     every = params.search.space.model_dump(mode="json")
-    return {key: values for key, values in every.items() if key not in GUIDING or key in block.options}
+    return {key: values for key, values in every.items() if key not in GUIDING or key in drawn}
 
 
 def spelt_out(params: Params, key: str, value: Any) -> Found:

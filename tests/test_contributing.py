@@ -110,7 +110,6 @@ def test_files_and_names_that_the_page_tells_of_exist():
         "per_class": "pipeline/evaluation/scores.py",
         "def from_confusion": "pipeline/evaluation/scores.py",
         "primary_metric": "pipeline/params/sections.py",
-        "MEASURED": "pipeline/reporting/run.py",
         "TITLES": "pipeline/reporting/tables.py",
         "GUIDING": "pipeline/params/__init__.py",
         "drawn": "pipeline/generators/base.py",

@@ -221,4 +221,7 @@ def test_what_prepare_found_is_taken_before_a_count_and_only_for_its_source(made
         counted = doctor.known(shipped, made / "nothing.json")
         other = shipped.data.model_copy(update={"source": "sets/fashion_mnist.yaml"})
         assert doctor.known(shipped.model_copy(update={"data": other}), record) is None, "it would have to be fetched"
+        for change in ({"image_size": 16}, {"heldback": 0.2}):
+            changed = shipped.model_copy(update={"data": shipped.data.model_copy(update=change)})
+            assert doctor.known(changed, record).told == "counted, no picture opened", "of other params than these"
     assert counted[:4] == doctor.known(shipped, record)[:4] and counted.told == "counted, no picture opened"

@@ -140,6 +140,7 @@ def judge(folder: Path, word: str, arms: list[str]) -> None:
     verdict |= {"test": {"rows": 40, "fingerprint": "0123abcd"}}
     counts = {"train": dict(zip(WORST, (12, 10, 4, 2), strict=True)), "test": dict.fromkeys(WORST, 10) | {"NA": 0}}
     about = {"source": "made up", "classes": WORST, "counts": counts, "leaking_groups": 0, "scarce": WORST[2:]}
+    about["window"] = [12.5, 3071.0]
     choices = {"best_seed": {a: int(i > 0) for i, a in enumerate(arms)}, "validation_rows": 12}
     write(folder / "results/evaluation/verdict.json", verdict)
     write(folder / "results/evaluation/choices.json", choices)
@@ -298,6 +299,28 @@ def test_an_arm_of_two_generators_hands_on_rows_of_both(tmp_path: Path, quick: N
     manifest = pd.read_csv(out / "synthetic/manifest.csv", keep_default_na=False)
     assert manifest["generator"].value_counts().to_dict() == {"cvae": 8, "cgan": 8}
     assert set(manifest.loc[manifest["generator"] == "cgan", "generator_weights_sha256"]) == {""}
+
+
+def test_rows_drawn_from_the_model_of_another_generator_carry_the_hash_of_its_weights(
+    tmp_path: Path, quick: None
+) -> None:
+    finish(tmp_path, arms={"real": ARMS["real"], "cgan": ("cgan", "nothing", "synthetic")})
+    yaml, file = YAML(typ="safe"), tmp_path / "params.yaml"
+    text = yaml.load(file)
+    text["generators"]["cgan"]["model"] = "cvae"
+    with file.open("w") as stream:
+        yaml.dump(text, stream)
+    out = hand_on(tmp_path, tmp_path / "export")
+    own = hashlib.sha256((tmp_path / "models/generators/cvae/weights.safetensors").read_bytes()).hexdigest()
+    manifest = pd.read_csv(out / "synthetic/manifest.csv", keep_default_na=False)
+    assert set(manifest["generator"]) == {"cgan"} and set(manifest["generator_weights_sha256"]) == {own}
+    assert (
+        f"cgan (family cgan): {len(manifest)} rows, weights `{own}`" in (out / "synthetic/DATASET_CARD.md").read_text()
+    )
+
+
+def test_the_model_says_which_range_of_deep_pixels_it_was_given(exported: Path) -> None:
+    assert json.loads((exported / "model.json").read_text())["input"]["preparation"]["deep_range"] == [12.5, 3071.0]
 
 
 def test_the_card_tells_an_epsilon_and_what_it_does_not_cover(tmp_path: Path, quick: None) -> None:

@@ -393,3 +393,17 @@ def test_only_generators_that_arms_ask_for_are_made_and_those_whose_models_they_
     asked = {f"arms.{name}.role": "skip" for name, arm in quick.arms.items() if "diffusion" in (arm.rows, arm.also)}
     made = params.load(changed(tmp_path, {"profile": "full", **asked})).made
     assert {"translate", "diffusion"} <= set(made), "translate draws from it"
+
+
+@pytest.mark.parametrize("name", ["heldback", "pool", "real"])
+def test_names_that_stand_for_real_rows_are_no_generators(tmp_path, name):
+    """One called `real` took the place of the training rows where fidelity is measured."""
+    message = refusal(tmp_path, {f"generators.{name}": {"family": "smote", "model": name, "neighbours": 5}})
+    assert f"generators.{name}: this name stands for the rows" in message
+
+
+def test_a_key_that_is_no_text_is_named(tmp_path):
+    file = changed(tmp_path, {})
+    file.write_text(": 3\n" + file.read_text())
+    with pytest.raises(ValueError, match="a key, None, is no text; expected the name of a key"):
+        params.load(file)

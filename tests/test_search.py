@@ -180,6 +180,21 @@ def test_a_search_writes_what_it_tried_and_found_and_leaves_nothing_else(small, 
         assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes()
 
 
+def test_a_generator_is_tried_with_those_options_alone_that_say_how_it_draws():
+    """`classic` has a strength too, but of its views, and one number: the search ended with an error."""
+    every = SHIPPED.search.space.model_dump(mode="json")
+    tried = {name: set(search.space(SHIPPED, name)) for name in ("classic", "cvae", "diffusion", "translate")}
+    of_use = set(every) - set(params.GUIDING)
+    assert tried["classic"] == tried["cvae"] == of_use and "strength" not in tried["diffusion"]
+    assert tried["translate"] == of_use | {"guidance", "interval", "churn", "strength"}
+
+
+def test_a_generator_that_makes_no_rows_is_not_searched_for():
+    arm = SHIPPED.arms["pool_diffusion"].model_copy(update={"rows": "nothing"})
+    asked = SHIPPED.model_copy(update={"profile": "full", "arms": {**SHIPPED.arms, "pool_alone": arm}})
+    assert "nothing" in asked.made and "nothing" not in asked.searched and "diffusion" in asked.searched
+
+
 def test_the_plainest_arm_of_a_generator_stands_for_it_wherever_it_is_named(shipped):
     """With diffusion_sqrt first, every trial of a dose was the same one."""
     arms = {name: shipped.arms[name] for name in ("mixture", "diffusion_sqrt", "real", "cvae", "diffusion")}

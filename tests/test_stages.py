@@ -109,6 +109,10 @@ def test_paths_above_the_data_do_not_reach_the_report(shipped):
     text = "source: /home/jo/scans\nunlabelled: ../jo/more\ndownloads: d\nimage_size: auto"
     cut = without_folders(text, shipped.model_copy(update={"data": data}))
     assert cut == "source: scans\nunlabelled: more\ndownloads: d\nimage_size: auto"
+    data = data.model_copy(update={"source": "../", "unlabelled": "../pool/x"})
+    text = "source: ../  # a folder\nunlabelled: ../pool/x\n"
+    cut = without_folders(text, shipped.model_copy(update={"data": data}))
+    assert cut == "source: ..  # a folder\nunlabelled: x\n"
 
 
 @pytest.fixture

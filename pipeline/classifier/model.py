@@ -36,20 +36,8 @@ def settings(block: Classifier, shape: tuple[int, int, int], classes: int, rows:
     batch = (32 if rows <= 5000 else 64 if rows <= 20_000 else 128) if block.batch == "auto" else block.batch
     fold = (2 if size >= 24 else 1) if block.fold == "auto" else block.fold
     steps = min(20_000, 75 * size + rows // 4) if block.steps == "auto" else block.steps
-    return Settings(
-        size=size,
-        channels=channels,
-        classes=classes,
-        widths=tuple(widths),
-        depth=block.depth,
-        fold=fold,
-        batch=batch,
-        steps=steps,
-        lr=block.lr,
-        weight_decay=block.weight_decay,
-        dropout=block.dropout,
-        label_smoothing=block.label_smoothing,
-    )
+    chosen = {"widths": tuple(widths), "fold": fold, "batch": batch, "steps": steps}
+    return Settings(size=size, channels=channels, classes=classes, **(block.model_dump() | chosen))
 
 
 class Block(nn.Module):

@@ -41,12 +41,14 @@ class Training(training.Module):
     def loss(self, logits: torch.Tensor, y: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         return (recipes.losses(logits, y, self.recipe, self.share, self.settings.label_smoothing) * weight).mean()
 
+    def on_validation_epoch_start(self) -> None:
+        self.seen.clear()  # of an epoch that ran out of memory
+
     def validation_step(self, batch: tuple[torch.Tensor, ...], _: int) -> None:
         self.seen.append((in_pieces(self.network, batch[0], self.micro_batches).float(), batch[1]))
 
     def on_validation_epoch_end(self) -> None:
         logits, y = (torch.cat(part) for part in zip(*self.seen, strict=True))
-        self.seen.clear()
         hit = (logits.argmax(1) == y).float()
         recall = [hit[y == c].mean() for c in y.unique()]
         self.curve.append(

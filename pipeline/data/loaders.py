@@ -51,7 +51,8 @@ class Batches:
     gives class c the share n_c^b of all rows, real and synthetic; a pair (b, e) goes evenly from the shares of b to
     those of e (progressively balanced sampling, Kang et al., 2020). `share` bounds the synthetic part of a class and of
     a batch; the last `real_only` of the steps draw no synthetic rows. Loss weights say how much a synthetic row counts
-    beside a real row of its class: a class as a whole weighs as much in the loss as without synthetic rows.
+    beside a real row of its class: a class as a whole weighs as much in the loss as without synthetic rows, but for what
+    the bound on a batch cuts off.
     """
 
     real: Rows
@@ -107,7 +108,10 @@ class Batches:
 
     @cached_property
     def scale(self) -> np.ndarray:
-        """What loss weights are multiplied by while synthetic rows are drawn, float (K,): keeps each class's expected sum."""
+        """What loss weights are multiplied by while synthetic rows are drawn, float (K,): keeps each class's expected sum.
+
+        But for what the bound on a batch cuts off.
+        """
         if self.synthetic is None:
             return np.ones(self.classes)
         real, made = (_mean_weight(rows, self.classes) for rows in (self.real, self.synthetic))

@@ -20,7 +20,7 @@ from pipeline.generators._edm import AUGMENTS, augment
 
 
 class Options(NetworkOptions):
-    grid: Annotated[int, Field(ge=2, le=16)]  # most cells a side; a cell is 1, 2, 4, ... pixels wide and high
+    grid: Annotated[int, Field(ge=2, le=16)]  # most cells a side; a cell is 2, 4, ... pixels wide and high
     code: Annotated[int, Field(ge=1, le=16)]  # d: numbers in the code of a cell
     levels: Annotated[int, Field(ge=2, le=64)]  # L: values that each of them can take
     settle: Annotated[float, Field(ge=0, le=0.9)]  # share of training after which codes stay and are learnt
@@ -188,7 +188,7 @@ class Model(NetworkGenerator):
 
     @property
     def multiple(self) -> int:
-        """Pixels a side of a cell: the smallest power of two with which the grid is large enough."""
+        """Pixels a side of a cell: the smallest power of two, from 2 on, with which the grid is large enough."""
         return 2 ** max(1, math.ceil(math.log2(max(self.shape[:2]) / self.options.grid)))
 
     def build(self) -> Network:

@@ -22,10 +22,10 @@ def quiet(count: int, note: str = "") -> None:
 Judge = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
-# Stands in the header of every file of weights: whether they hold copies is known only once rows of theirs were audited. One
+# Stands in the header of every file of weights: whether they hold copies is known only once rows of theirs were judged. One
 # key, for safetensors writes several in any order.
 MARK = {
-    "sharing": "fitted on real pictures, which these weights may remember: not to be shared before the copy audit allows it, "
+    "sharing": "fitted on real pictures, which these weights may remember: not to be shared before their rows were judged, "
     "which writes `refused` into the summary.json of this generator's selected rows"
 }
 

@@ -32,6 +32,7 @@ from pipeline.params.sections import (
 )
 
 EMBEDDED = "sets/digits.yaml"  # stands for scikit-learn's digits, which need no file
+NOTHING = "nothing"  # the family that makes no rows
 GUIDING = ("guidance", "interval", "churn", "strength")  # keys of the search that are options of a generator
 NO_POOL = "sets/none.yaml"  # stands for no unlabelled pool
 HELDBACK = "heldback"  # what an arm's rows may name besides a generator
@@ -85,7 +86,8 @@ class Params(Block):
     def names_exist(self) -> "Params":
         if self.teachers.recipe not in self.recipes:
             raise ValueError(f"teachers.recipe is {self.teachers.recipe!r}; recipes has: {', '.join(self.recipes)}")
-        for name, rows in {HELDBACK: "that data.heldback sets aside", POOL: "of data.unlabelled"}.items():
+        taken = {HELDBACK: "that data.heldback sets aside", POOL: "of data.unlabelled", "real": "of the training set"}
+        for name, rows in taken.items():
             if name in self.generators:
                 raise ValueError(f"generators.{name}: this name stands for the rows {rows}")
         if unknown := [name for name in self.search.space.recipe if name not in self.recipes]:
@@ -139,7 +141,8 @@ class Params(Block):
     def searched(self) -> list[str]:
         """The generators whose use is tried on validation: those of tuned candidates, if there is a budget."""
         asked = {arm.rows for arm in self.compared.values() if arm.tuned and arm.role == "candidate"}
-        return [name for name in self.made if name in asked] if self.search.trainings and not self.is_quick else []
+        makers = [name for name, block in self.made.items() if name in asked and block.family != NOTHING]
+        return makers if self.search.trainings and not self.is_quick else []
 
     @property
     def made(self) -> dict[str, Generator]:

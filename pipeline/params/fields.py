@@ -52,12 +52,12 @@ def explain(error: ValidationError, raw: Any, where: str) -> str:
     found: dict[str, list[str]] = {}
     for e in error.errors(include_url=False):
         key = ".".join(_keys(e["loc"], raw, e["type"] == "missing"))
-        came = "" if e["type"] in ("missing", "value_error") else f" (got {e['input']!r})"
-        said = (
-            "unknown key; check the spelling"
-            if e["type"] == "extra_forbidden"
-            else e["msg"].removeprefix("Value error, ")
-        )
+        came = "" if e["type"] in ("missing", "value_error", "invalid_key") else f" (got {e['input']!r})"
+        words = {
+            "extra_forbidden": "unknown key; check the spelling",
+            "invalid_key": f"a key, {e['input']!r}, is no text; expected the name of a key",
+        }
+        said = words.get(e["type"], e["msg"].removeprefix("Value error, "))
         found.setdefault(key, []).append(said + came)
     for key in [k for k in found if found[k][0].startswith("Input should be 'auto'")]:
         inner = [k for k in found if k.startswith(f"{key}.")]  # what is wrong with the other form of the same key

@@ -213,7 +213,7 @@ class Arm(Block):
 
     @property
     def generators(self) -> list[str]:
-        """The generators whose rows it learns from."""
+        """The generators whose rows it learns from, `heldback` among them for rows set aside."""
         return [self.rows] if self.also in ("nothing", POOL) else [self.rows, self.also]
 
 

@@ -136,9 +136,9 @@ def _rows_added(record: Mapping[str, Any]) -> str:
     return " + ".join(([str(synthetic)] if synthetic or not pool else []) + pool)
 
 
-def metrics_table(metrics: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> pd.DataFrame:
-    """One row per arm: each of these metrics that was measured, with its interval over seeds."""
-    names = [m for m in names if all(m in values for values in metrics.values())]
+def metrics_table(metrics: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """One row per arm: each metric that was measured, with its interval over seeds."""
+    names = [m for m in TITLES if all(m in values for values in metrics.values())]
     return pd.DataFrame([{"arm": arm} | {TITLES[m]: _score(v, m) for m in names} for arm, v in metrics.items()])
 
 

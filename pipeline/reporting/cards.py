@@ -43,7 +43,7 @@ def model(run: Run, record: Mapping[str, Any], seed: int, files: Mapping[str, Ma
     return {
         "pipeline_version": run.version,
         "classes": run.about["classes"],
-        "input": model_input(run.params, settings),
+        "input": model_input(run, settings),
         "output": {"name": "logits", "shape": ["batch", settings["classes"]], "class": "classes[argmax]", "probabilities": "softmax"},
         "files": files,
         "network": settings,
@@ -67,7 +67,7 @@ def model(run: Run, record: Mapping[str, Any], seed: int, files: Mapping[str, Ma
     }  # fmt: skip
 
 
-def model_input(params: Params, settings: Mapping[str, Any]) -> dict[str, Any]:
+def model_input(run: Run, settings: Mapping[str, Any]) -> dict[str, Any]:
     size, channels = settings["size"], settings["channels"]
     return {
         "name": "images",
@@ -75,8 +75,8 @@ def model_input(params: Params, settings: Mapping[str, Any]) -> dict[str, Any]:
         "shape": ["batch", channels, size, size],
         "colour": "grey" if channels == 1 else "RGB",
         "pixels": "uint8 / 127.5 - 1, so from -1 to 1",
-        "preparation": params.data.model_dump(mode="json", include={"fit", "background", "deep"})
-        | {"resampling": "bicubic, as Pillow does it"},
+        "preparation": run.params.data.model_dump(mode="json", include={"fit", "background", "deep"})
+        | {"deep_range": run.about["window"], "resampling": "bicubic, as Pillow does it"},
     }
 
 

@@ -13,18 +13,6 @@ from pipeline.reporting import answer, cautions, copies, cost, data, opinions, s
 from pipeline.samples import Samples
 from pipeline.selection.rules import REASONS
 
-MEASURED = (
-    "balanced_accuracy",
-    "macro_f1",
-    "accuracy",
-    "macro_auroc",
-    "macro_auprc",
-    "nll",
-    "ece",
-    "tempered_ece",
-    "sensitivity",
-)
-
 
 @dataclass(frozen=True)
 class Run:
@@ -91,7 +79,7 @@ def facts(run: Run) -> dict[str, Any]:
         "specificity": block.specificity,
         "binary": len(about["classes"]) == 2,
         "arms": answer.arms_table(metrics, run.records, found),
-        "measured": answer.metrics_table(metrics, MEASURED),
+        "measured": answer.metrics_table(metrics),
         "comparisons": answer.comparison_table(found),
         "repeats": answer.repeats_table(found),
         "guardrails": answer.guardrail_table(found),

@@ -113,7 +113,7 @@ def check(path: Path, home: Path, raw: Any = RAW) -> None:
         return settings.load(path)
 
     with watched(home):
-        params = refused(load, *long, *short, "not valid YAML", "expected a mapping")
+        params = refused(load, *long, *short, "not valid YAML", "expected a mapping", "is no text")
         if params is None:
             return
         assert params.compared and isinstance(params.is_quick, bool) and isinstance(params.has_pool, bool)

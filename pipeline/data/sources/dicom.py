@@ -132,8 +132,7 @@ def picture(file: Any, data: Data) -> Picture:
     low, high = sorted(value * slope + intercept for value in stored_range(file))
     shown = deep(raw * slope + intercept, notes, window(file), data, (low, high))
     if kind == "MONOCHROME1":
-        black, white = shown.window or (low, high)
-        turned = (low + high - white, low + high - black) if shown.window else None
+        turned = (low + high - shown.window[1], low + high - shown.window[0]) if shown.window else None
         shown = Picture((low + high - shown.pixels).astype(np.float32), (*notes, "inverted"), turned)
     return shown
 

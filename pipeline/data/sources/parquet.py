@@ -36,7 +36,7 @@ def parts(path: Path) -> list[Path]:
 
 
 def accepts(path: Path) -> bool:
-    """A Parquet file, or a folder of them, with a column of encoded images."""
+    """A Parquet file with a column of encoded images, or a folder with any Parquet file in it or in its data/."""
     files = parts(path)
     return bool(files) and (path.is_dir() or _image_column(_schema(files[0])) is not None)
 
@@ -52,19 +52,20 @@ def read(path: Path, data: Data, scratch: Path) -> Source:
                 raise ValueError(
                     f"data.source: {file.name} is a link out of the source's folder; copy the file instead"
                 )
-            image, label, known[file.name] = _columns(file, data)
+            inner = file.relative_to(path if path.is_dir() else path.parent)
+            image, label, known[inner] = _columns(file, data)
             group = _group_column(file, data)
             split = SPLITS.get(file.stem.split("-")[0].lower(), "")
             for row, (picture, value, owner) in enumerate(_rows(file, image, label, group or label)):
                 content = _bytes(picture, file.name, row)
-                name = f"{file.stem}/{row}"
+                name = f"{inner.with_suffix('')}/{row}"
                 refs.append((out.tell(), len(content), name))
                 out.write(content)
                 if out.tell() > most:
                     raise ValueError(
                         f"data.source: {file.name} unpacks to more than {most:,} bytes, {MOST_RATIO} times what {path.name} has"
                     )
-                labels.append(_label(value, known[file.name], file.name, row))
+                labels.append(_label(value, known[inner], file.name, row))
                 splits.append(split)
                 groups.append(_owner(owner, file.name, row) if group else "")
                 names.append(name)
@@ -74,12 +75,10 @@ def read(path: Path, data: Data, scratch: Path) -> Source:
         raise ValueError(
             f"data.source: some files of {path.name} are named after a split and some are not: {[f.name for f in files]}"
         )
-    classes = known[files[0].name]
-    for name in known:
-        if known[name] != classes:
-            raise ValueError(
-                f"data.source: {files[0].name} and {name} name their classes differently: {classes} and {known[name]}"
-            )
+    first, classes = next(iter(known.items()))
+    for inner, others in known.items():
+        if others != classes:
+            raise ValueError(f"data.source: {first} and {inner} name their classes differently: {classes} and {others}")
     classes = classes or sorted(set(labels), key=lambda c: (len(c), c) if c.isdigit() else (0, c))
     if "" in groups and set(groups) != {""}:
         raise ValueError(

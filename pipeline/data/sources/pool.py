@@ -1,5 +1,6 @@
 """An unlabelled pool: a folder of images, in whatever folders below it, or a table with a path column."""
 
+import os
 from pathlib import Path
 
 from pipeline.data.sources import manifest
@@ -21,8 +22,9 @@ def read(path: Path, data: Data) -> Source:
             amiss = "has several columns called" if data.manifest.path in frame else "lacks the column"
             raise ValueError(f"data.unlabelled: {path.name} {amiss} {data.manifest.path!r}; it has [{listed(frame)}]")
         manifest.check_paths(frame[data.manifest.path], path, "data.unlabelled")
-        once = frame[~frame[data.manifest.path].duplicated()]
-        paths = dict(zip(once[data.manifest.path], once.index.astype(str), strict=True))
+        paths = {}
+        for name, row in zip(frame[data.manifest.path], frame.index.astype(str), strict=True):
+            paths.setdefault(os.path.normpath(name), row)
     else:
         raise ValueError(
             f"data.unlabelled: {path} is no folder and no table; expected a folder of images, a .csv, .tsv or .parquet "

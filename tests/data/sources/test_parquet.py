@@ -163,12 +163,22 @@ def test_file_names_of_a_folder_give_the_splits(tmp_path, read, below):
         stored(tmp_path / "set" / below / f"{name}.parquet", [encoded(2 * i), encoded(2 * i + 1)], ["a", "b"])
     assert parquet.accepts(tmp_path / "set")
     source = read(tmp_path / "set")
-    found = [(path.split("/")[0], split) for path, split in zip(source.rows["path"], source.rows["split"], strict=True)]
+    assert all(path.startswith(below) for path in source.rows["path"])
+    found = [
+        (path.split("/")[-2], split) for path, split in zip(source.rows["path"], source.rows["split"], strict=True)
+    ]
     assert sorted(set(found)) == sorted(names.items()) and len(found) == 8
     order = sorted(names)
     for path, seen in zip(source.rows["path"], shown(source), strict=True):
-        name, row = path.split("/")
+        name, row = path.split("/")[-2:]
         assert np.array_equal(seen, pixels(2 * list(names).index(name) + int(row))) and name in order
+
+
+def test_files_of_one_name_in_both_folders_are_told_apart(tmp_path, read):
+    for i, below in enumerate(("", "data")):
+        stored(tmp_path / "set" / below / "part-0.parquet", [encoded(2 * i), encoded(2 * i + 1)], ["a", "b"])
+    paths = read(tmp_path / "set").rows["path"].tolist()
+    assert sorted(paths) == ["data/part-0/0", "data/part-0/1", "part-0/0", "part-0/1"]
 
 
 def test_file_names_without_a_split_leave_it_open(tmp_path, read):

@@ -85,6 +85,12 @@ def test_the_column_of_paths_may_have_another_name(tmp_path, read, refused):
     assert "data.unlabelled: set.csv lacks the column 'path'; it has ['file', 'note']" in said
 
 
+def test_two_spellings_of_a_path_are_one_row(tmp_path, read):
+    pictures(tmp_path / "set", "x.png", "deep/y.png")
+    (tmp_path / "set" / "rows.csv").write_text("path\nx.png\n./x.png\ndeep//y.png\n")
+    assert read(tmp_path / "set" / "rows.csv").rows["path"].tolist() == ["x.png", "deep/y.png"]
+
+
 @pytest.mark.parametrize("name", ["folder", "set.csv", "set.parquet"])
 def test_a_pool_without_pictures_is_refused(tmp_path, refused, name):
     path = tmp_path / name

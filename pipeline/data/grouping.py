@@ -1,0 +1,76 @@
+"""Which rows show the same thing, the unlabelled pool's among them, and so stand in one split: groups of a table of rows."""
+
+import logging
+
+import numpy as np
+import pandas as pd
+
+from pipeline.data import duplicates, intake
+from pipeline.data.sources.base import Problem, refusal
+from pipeline.params import Data
+from pipeline.samples import Samples
+
+log = logging.getLogger(__name__)
+
+
+def find_near(
+    rows: pd.DataFrame, spare: pd.DataFrame, thumbs: intake.Thumbs, data: Data, seed: int
+) -> duplicates.Found:
+    """Near duplicates among the rows of both tables, the second's counted on from the first's; thumbs in that order.
+
+    A given test split and the pool sway nothing that is found among the others.
+    """
+    if data.near_duplicates == "ignore":
+        return duplicates.NOTHING
+    both = pd.concat([rows.assign(apart=rows["split"] == "test"), spare.assign(apart=True)], ignore_index=True)
+    one = both.sort_values("apart", kind="stable")
+    one = one[~one["hash"].duplicated()]  # equal pictures would crowd all others out of a picture's neighbours
+    longest, y = one[["height", "width"]].max(axis=1).to_numpy(), pd.Categorical(one["label"]).codes.astype(np.int64)
+    found = duplicates.find(thumbs.take(one.index.to_numpy()), longest, y, one["apart"].to_numpy(), seed)
+    log.info("%d pairs of near duplicates, correlation above %.2f (typical: %.2f)", len(found.pairs), *found[2:])
+    return found._replace(pairs=one.index.to_numpy()[found.pairs])
+
+
+def grouped(rows: pd.DataFrame, near: np.ndarray, data: Data) -> list[str]:
+    """A group name for each row, of rows that belong together, are equal, or show the same: pairs int (P, 2)."""
+    names = rows["group"].where(rows["group"] != "", rows["hash"]).tolist()
+    same = equal(rows["hash"])
+    every = np.concatenate([same, near])
+    if data.near_duplicates == "error" and len(every):
+        raise refusal(
+            f"{len(every)} pairs of images are equal or near duplicates (data.near_duplicates: error):",
+            (f"{rows['path'][i]!r} = {rows['path'][j]!r}" for i, j in every),
+        )
+    return duplicates.groups(names, every if data.near_duplicates == "group" else same)
+
+
+def equal(hashes: pd.Series) -> np.ndarray:
+    """Pairs int (P, 2) that join all rows of equal hash."""
+    order = np.argsort(hashes.to_numpy(), kind="stable")
+    same = hashes.to_numpy()[order[1:]] == hashes.to_numpy()[order[:-1]]
+    return np.stack([order[:-1][same], order[1:][same]], axis=1)
+
+
+def join_pool(rows: pd.DataFrame, spare: pd.DataFrame, near: np.ndarray) -> list[str]:
+    """Groups of the rows of both tables, in this order, by the groups of the first, equal pictures and the pairs (P, 2)."""
+    names = rows["group"].tolist() + spare["hash"].tolist()
+    return duplicates.groups(names, np.concatenate([equal(pd.concat([rows["hash"], spare["hash"]])), near]))
+
+
+def left_over(spare: pd.DataFrame, rows: pd.DataFrame) -> tuple[pd.DataFrame, list[Problem]]:
+    """The rows of the pool that show nothing of validation, test and the rows set aside, and the others."""
+    held = spare["group"].isin(rows["joined"][rows["split"] != "train"])
+    why = "shows the same as a row of validation or test, or as one set aside"
+    problems = [Problem(path, row, "leak", why) for path, row in spare.loc[held, ["path", "row"]].to_numpy().tolist()]
+    return spare[~held].assign(split="unlabelled"), problems
+
+
+def examples(near: duplicates.Found, paths: list[str], samples: Samples, most: int = 8) -> list[tuple[str, str, float]]:
+    """Some pairs of near duplicates that both are in train, from the least alike on: two ids and their correlation."""
+    train = samples.table[samples.table["split"] == "train"]
+    ids = dict(zip(train["source_path"], train["id"], strict=True))
+    names = [[ids.get(paths[i], "") if i < len(paths) else "" for i in pair] for pair in near.pairs]
+    found = sorted((float(s), *pair) for s, pair in zip(near.score, names, strict=True) if all(pair))
+    return [
+        (a, b, s) for s, a, b in (found[k] for k in np.linspace(0, len(found) - 1, min(most, len(found))).astype(int))
+    ]
