@@ -169,6 +169,7 @@ def train_seed(
     report: Callable,
 ) -> dict:
     """Train and save one seed; initial weights and batch order depend on the seed's number alone, so arms are paired."""
+    from pipeline import devices
     from pipeline.classifier import predict
     from pipeline.evaluation.scores import scores
 
@@ -178,7 +179,8 @@ def train_seed(
     if made is not None and order is not None:
         made = made.relabelled(mixed_up(made.y, len(held.classes), np.random.default_rng(order)))
     told = partial(_told, report, f"seed {number}")
-    network, curve, probabilities, initial = learn(params, settings, recipe, seed, made, source, told, kept)
+    network, curve, initial = learn(params, settings, recipe, seed, made, source, told, kept)
+    probabilities = predict.probabilities(predict.run(network, held.images, devices.device(params.compute))[0])
     predict.save(network, settings, out / f"seed{number}")
     return {
         "scores": scores(probabilities, held.y, held.classes),
@@ -203,10 +205,9 @@ def learn(
     source: Real,
     report: Callable,
     kept: Path | None = None,
-) -> tuple["Network", list[dict], np.ndarray, str]:
-    """A classifier of real and synthetic rows: the network, its curve, what it says of validation, its first weights' hash."""
+) -> tuple["Network", list[dict], str]:
+    """A classifier of real and synthetic rows: the network, its curve, and a hash of its first weights."""
     from pipeline import devices
-    from pipeline.classifier import predict
     from pipeline.classifier.model import Network
     from pipeline.classifier.train import train as fit
 
@@ -219,8 +220,7 @@ def learn(
     devices.seed_everything(seed)
     initial = b"".join(v.numpy().tobytes() for v in Network(settings).state_dict().values())
     network, curve = fit(batches, held, settings, recipe, seed, params.compute, report, kept)
-    probabilities = predict.probabilities(predict.run(network, held.images, devices.device(params.compute))[0])
-    return network, curve, probabilities, hashlib.blake2b(initial, digest_size=8).hexdigest()
+    return network, curve, hashlib.blake2b(initial, digest_size=8).hexdigest()
 
 
 def mixed_up(y: np.ndarray, classes: int, rng: np.random.Generator) -> np.ndarray:
