@@ -14,12 +14,8 @@ Statistic = Callable[[np.ndarray], np.ndarray]  # weights of the rows (R, N) -> 
 
 def mean_interval(values: np.ndarray, confidence: float) -> tuple[float, float, float]:
     """Mean of values (S,) and Student's t interval over seeds; with one value the ends are NaN."""
-    values = np.asarray(values, float)
-    values = values[np.isfinite(values)]
-    if len(values) < 2:
-        return (float(values[0]) if len(values) else float("nan")), float("nan"), float("nan")
-    half = stats.t.ppf((1 + confidence) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    return float(values.mean()), float(values.mean() - half), float(values.mean() + half)
+    known = np.asarray(values, float)[np.isfinite(values)]
+    return resampled_interval(known, 0.0, confidence) if len(known) else (float("nan"),) * 3
 
 
 def resampled_interval(values: np.ndarray, ratio: float, confidence: float) -> tuple[float, float, float]:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.params import POOL, Arm
-from pipeline.reporting.tables import POINTS, TITLES, chance, change, interval, number, points, share
+from pipeline.reporting.tables import POINTS, TITLES, chance, change, number, points, share
 
 RAILS = {"macro F1": "macro_f1", "AUPRC": "macro_auprc", "ECE": "tempered_ece"}  # the scores that guardrails compare
 ENDS = ("", "_ci_low", "_ci_high")
@@ -143,11 +143,7 @@ def metrics_table(metrics: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def _score(values: Mapping[str, Any], metric: str) -> str:
-    """Mean and interval; Student's interval of a share may leave [0, 1], where it is cut off."""
-    ends = [values[f"{metric}{end}"] for end in ENDS]
-    if metric != "nll":
-        return share(*ends, metric=metric)
-    return interval(*(np.nan if v is None else v for v in ends), metric=metric)
+    return share(*(values[f"{metric}{end}"] for end in ENDS), metric=metric)
 
 
 def _word(found: Mapping[str, Any]) -> str:

@@ -121,10 +121,14 @@ def model_page(run: Run, card: Mapping[str, Any]) -> str:
     shown = [m for m in tables.TITLES if m in measured]
     scores = pd.DataFrame(
         [
-            {"metric": tables.TITLES[m], "mean of the arm": score(measured[m], m), "this model": tables.number(alone.get(m), m)}
+            {
+                "metric": tables.TITLES[m],
+                "mean of the arm": tables.share(*measured[m].values(), metric=m),
+                "this model": tables.number(alone.get(m), m),
+            }
             for m in shown
         ]
-    )  # fmt: skip
+    )
     classes = pd.DataFrame(
         [
             {
@@ -132,7 +136,7 @@ def model_page(run: Run, card: Mapping[str, Any]) -> str:
                 "class": c,
                 "training rows": card["training_rows"][c],
                 "synthetic rows": card["synthetic_rows"]["by_class"][c],
-                "recall, mean of the arm": score(measured[f"recall_{c}"], "accuracy"),
+                "recall, mean of the arm": tables.share(*measured[f"recall_{c}"].values(), metric="accuracy"),
                 "recall, this model": tables.number(alone[f"recall_{c}"], "accuracy"),
             }
             for i, c in enumerate(card["classes"])
@@ -141,12 +145,6 @@ def model_page(run: Run, card: Mapping[str, Any]) -> str:
     facts = {"card": card, "scores": scores, "classes": classes, "sentence": run.verdict["sentence"]}
     facts |= {"advice": answer.advice(run.verdict), "limits": card["limits"], "source": run.about["source"]}
     return html.in_markdown("model_card.md.jinja", facts) + "\n"
-
-
-def score(found: Mapping[str, Any], metric: str) -> str:
-    """Mean and interval; where shares end, the interval is cut off."""
-    mean, low, high = (float("nan") if found[k] is None else found[k] for k in ("mean", "ci_low", "ci_high"))
-    return tables.interval(mean, max(low, 0), high if metric == "nll" else min(high, 1), metric=metric)
 
 
 def dataset_page(

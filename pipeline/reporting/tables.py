@@ -39,9 +39,9 @@ def interval(mean: float, low: float, high: float, *, metric: str = "") -> str:
 
 
 def share(mean: float | None, low: float | None, high: float | None, *, metric: str) -> str:
-    """Mean and interval of what lies between 0 and 1, where the interval is cut off; an end that is not known is None."""
+    """Mean and interval, cut off at 0 and 1, where all metrics but `nll` end; what is not known is None."""
     mean, low, high = (np.nan if v is None else v for v in (mean, low, high))
-    return interval(mean, max(low, 0), min(high, 1), metric=metric)
+    return interval(mean, max(low, 0), high if metric == "nll" else min(high, 1), metric=metric)
 
 
 def change(found: Mapping[str, Any]) -> str:
