@@ -98,7 +98,7 @@ def known(params: Params, record: Path) -> Known | None:
     path, data = Path(params.data.source), params.data
     if record.exists():
         told = json.loads(record.read_text())
-        if told["asked"] == asked(params):
+        if told.get("asked") == asked(params):  # an earlier version did not say
             rows = sum(sum(counts.values()) for counts in told["counts"].values())
             return Known(told["counts"]["train"], rows, told["image_size"], told["channels"], "as prepare found it")
     kind = next(kind for kind in sources.FORMATS if kind.accepts(path))

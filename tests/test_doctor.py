@@ -1,5 +1,6 @@
 """What doctor says before a run, by its words and its exit code. Run: python -m pytest tests/test_doctor.py"""
 
+import json
 import os
 import shutil
 import subprocess
@@ -221,6 +222,11 @@ def test_what_prepare_found_is_taken_before_a_count_and_only_for_its_source(made
         counted = doctor.known(shipped, made / "nothing.json")
         other = shipped.data.model_copy(update={"source": "sets/fashion_mnist.yaml"})
         assert doctor.known(shipped.model_copy(update={"data": other}), record) is None, "it would have to be fetched"
+        old = made / "old.json"
+        old.write_text(json.dumps({k: v for k, v in json.loads(record.read_text()).items() if k != "asked"}))
+        assert doctor.known(shipped, old).told == "counted, no picture opened", (
+            "of a version that did not say what was asked"
+        )
         for change in ({"image_size": 16}, {"heldback": 0.2}):
             changed = shipped.model_copy(update={"data": shipped.data.model_copy(update=change)})
             assert doctor.known(changed, record).told == "counted, no picture opened", "of other params than these"
