@@ -27,14 +27,14 @@ def answers(
     seed: int,
     made: Rows | None,
     source: Real,
-    images: np.ndarray,
+    images: np.ndarray | None,
     report: Callable,
     kept: Path | None,
 ) -> np.ndarray:
     """Probabilities (N, K) of images (N, H, W, C) by a classifier that learnt from these rows; `what` names the trial.
 
-    At the temperature that suits the validation rows best, so that more or less caution is no gain. All classes alike if
-    it diverged.
+    Without images, of the validation rows. At the temperature that suits the validation rows best, so that more or less
+    caution is no gain. All classes alike if it diverged.
     """
     from pipeline import devices
     from pipeline.classifier import predict
@@ -44,9 +44,10 @@ def answers(
         network = learn(params, settings, recipe, seed, made, source, report, kept)[0]
     except Diverged as error:
         log.warning("warning: a trial of %s counts as one that knows nothing: %s", what, error)
-        return np.full((len(images), settings.classes), 1 / settings.classes)
-    temperature = predict.fit_temperature(predict.run(network, held.images, where)[0], held.y)
-    return predict.probabilities(predict.run(network, images, where)[0], temperature)
+        return np.full((len(held if images is None else images), settings.classes), 1 / settings.classes)
+    logits = predict.run(network, held.images, where)[0]
+    asked = logits if images is None else predict.run(network, images, where)[0]
+    return predict.probabilities(asked, predict.fit_temperature(logits, held.y))
 
 
 def by_trial(said: Sequence[np.ndarray], seeds: int) -> list[np.ndarray]:

@@ -220,5 +220,4 @@ def train_one(
     arm, recipe = settle(params, stand_in(params, name), found)
     chosen = added_rows(params, arm, recipe, Samples.load(source.train), [Samples.load(rows)])
     made, seed = synthetic_rows(recipe, [(rows, chosen[0])]), derive(params.seed, "search", number)
-    images = Samples.load(source.val).images
-    return answers(name, params, settings, recipe, seed, made, source, images, report, kept)
+    return answers(name, params, settings, recipe, seed, made, source, None, report, kept)

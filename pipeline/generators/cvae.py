@@ -76,9 +76,7 @@ class Network(nn.Module):
         pixels = x[0].numel()
         log_sigma = 0.5 * (x_hat - x).square().mean().clamp_min(1e-5).log()  # eq. 4 of sigma-VAE: the optimal variance
         kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).sum(dim=1).mean()
-        self.monitors = {
-            "KL, nats": kl.detach()
-        }  # near 0: the code says nothing of a row, and the decoder draws one of each class
+        self.monitors = {"KL, nats": kl.detach()}  # near 0: the code says nothing, and rows of a class are all alike
         warm = min(1.0, progress / self.o.kl_warmup) if self.o.kl_warmup else 1.0
         yield "vae", log_sigma + self.o.kl_weight * warm * kl / pixels
 
