@@ -87,7 +87,7 @@ def by_hand(s: Setting, validate: bool) -> Network:
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, s.settings.lr, total_steps=s.settings.steps + 1, pct_start=rise
     )
-    held, every = list(train.val_loader(s.val)), max(1, len(s.tensors) // 12)
+    held, every = train.in_batches(s.val), max(1, len(s.tensors) // 12)
     for step, (x, y, weight) in enumerate(s.tensors, 1):
         with torch.autocast("cpu", torch.bfloat16, enabled=s.bf16):
             each = F.cross_entropy(network(x), y, reduction="none", label_smoothing=s.settings.label_smoothing)

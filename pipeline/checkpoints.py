@@ -8,14 +8,16 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import monotonic
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import lightning.pytorch as pl
 import numpy as np
 import torch
 from safetensors.torch import load, save
 
 from pipeline import ranks
+
+if TYPE_CHECKING:
+    import lightning.pytorch as pl
 
 State = dict[str, Any]  # tensors and plain values, in dicts, lists and tuples
 POINTS, STRIDE = 100, 10  # at so many points of a training its state is taken, and at most before each tenth step
@@ -41,7 +43,7 @@ class Part(Protocol):
     def restore(self, state: State) -> None: ...
 
 
-class Checkpoints(pl.Callback):
+class Checkpoints:
     """Takes the state before some steps of a training, and puts one back before the first step of what goes on from it.
 
     `good` is the last state whose weights are all finite. It is taken at steps that do not depend on time, and what is
@@ -83,29 +85,30 @@ class Checkpoints(pl.Callback):
         self.start, self.step, self.micro_batches = self.good, self.good["step"], min(2 * self.micro_batches, rows)
         return True
 
-    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, step: int) -> None:
+    def before(self, module: "pl.LightningModule", step: int) -> None:
+        """To be called before each step."""
         if self.start is not None:
-            restore(trainer, module, self.start, self.parts)
+            restore(module, self.start, self.parts)
             if self.slowed and not self.start["slowed"]:
-                halve(trainer.optimizers)
+                halve(module.trainer.optimizers)
             self.start = None
         if step % self.every == 0 and finite(module):
-            self.good = self.taken(module, step) | during(trainer)
+            self.good = self.taken(module, step) | during(module.trainer)
             if self.file is not None and ranks.first() and monotonic() - self.written >= self.pause:
                 begun = monotonic()
                 write(self.file, self.good)
                 self.written = monotonic()
                 self.pause = max(SECONDS, 100 * (self.written - begun))  # at most a hundredth of the time goes into it
 
-    def finish(self, module: pl.LightningModule) -> None:
+    def finish(self, module: "pl.LightningModule") -> None:
         """All steps have been taken: keep what came of them, unless it is had again as soon as it is read."""
         self.step = self.steps
         if self.file is not None and ranks.first() and monotonic() - self.begun >= SECONDS / 10:
             write(self.file, self.taken(module, self.steps))
 
-    def taken(self, module: pl.LightningModule, step: int) -> State:
+    def taken(self, module: "pl.LightningModule", step: int) -> State:
         """All that is left of a training once it is over."""
-        own = {"module": module.state_dict(), "curve": getattr(module, "curve", [])}
+        own: State = {"module": module.state_dict(), "curve": module.curve}
         own |= {"slowed": self.slowed, "micro_batches": self.micro_batches}
         parts = {name: part.state() for name, part in self.parts.items()}
         return {"about": self.about, "step": step, "parts": parts} | copied(own)
@@ -115,7 +118,7 @@ def finite(module: torch.nn.Module) -> bool:
     return all(bool(torch.isfinite(p).all()) for p in module.parameters())
 
 
-def during(trainer: pl.Trainer) -> State:
+def during(trainer: "pl.Trainer") -> State:
     """What a training needs besides to go on: optimisers, schedules, and the streams of random numbers."""
     where = trainer.strategy.root_device
     return copied(
@@ -128,17 +131,17 @@ def during(trainer: pl.Trainer) -> State:
     )
 
 
-def resume(module: pl.LightningModule, state: State, parts: Mapping[str, Part]) -> None:
+def resume(module: "pl.LightningModule", state: State, parts: Mapping[str, Part]) -> None:
     """Puts back what `Checkpoints.taken` holds."""
     module.load_state_dict(state["module"])
-    curve: list[dict[str, Any]] = getattr(module, "curve", [])
-    curve[:] = copied(state["curve"])
+    module.curve = copied(state["curve"])
     for name, part in parts.items():
         part.restore(state["parts"][name])
 
 
-def restore(trainer: pl.Trainer, module: pl.LightningModule, state: State, parts: Mapping[str, Part]) -> None:
+def restore(module: "pl.LightningModule", state: State, parts: Mapping[str, Part]) -> None:
     resume(module, state, parts)
+    trainer = module.trainer
     for optimiser, known in zip(trainer.optimizers, state["optimisers"], strict=True):
         optimiser.load_state_dict(copied(known))
     for config, known in zip(trainer.lr_scheduler_configs, state["schedules"], strict=True):
@@ -155,17 +158,6 @@ def halve(optimisers: Sequence[torch.optim.Optimizer]) -> None:
     """The learning rate now and that of all steps to come, which schedules read from the same place."""
     for group in (group for optimiser in optimisers for group in optimiser.param_groups):
         group.update({key: group[key] / 2 for key in ("lr", "initial_lr", "max_lr", "min_lr") if key in group})
-
-
-def start_at(trainer: pl.Trainer, step: int) -> None:
-    """Puts the counters of Lightning where they stand between two steps, as reading one of its own checkpoints does."""
-    loop = trainer.fit_loop
-    for progress, values in ((loop.epoch_progress, (1, 1, 0, 0)), (loop.epoch_loop.batch_progress, [step] * 4)):
-        for part in (progress.total, progress.current):
-            for name, value in zip(("ready", "started", "processed", "completed"), values, strict=True):
-                setattr(part, name, value)
-    loop.epoch_loop.automatic_optimization.optim_progress.optimizer.step.total.completed = step
-    loop.restarting = True
 
 
 def copied(value: Any) -> Any:

@@ -29,7 +29,7 @@ class Signals(pl.Callback):
             signal.signal(signal.SIGTERM, self.before)
 
 
-def build(where: torch.device, exact: Any, callbacks: list[pl.Callback], val_every: int | None) -> pl.Trainer:
+def build(where: torch.device, exact: Any) -> pl.Trainer:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)  # its advice on loaders and devices does not apply here
     warnings.filterwarnings("ignore", module="lightning")
@@ -40,12 +40,10 @@ def build(where: torch.device, exact: Any, callbacks: list[pl.Callback], val_eve
         precision=exact,
         max_epochs=1,
         logger=False,
-        callbacks=callbacks,
+        callbacks=[Signals()],
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        num_sanity_val_steps=0,
-        val_check_interval=val_every,
         use_distributed_sampler=False,
     )
 

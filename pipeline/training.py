@@ -1,17 +1,17 @@
-"""Every network is trained here: weight averaging, divergence, curves, progress (around lightning.Trainer)."""
+"""Every network is trained here: the steps of a training, its curve, progress, divergence, devices (by lightning.Trainer)."""
 
 import gc
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from torch.utils.data import DataLoader, Sampler
 
 from pipeline import checkpoints, pieces, ranks, trainer
+from pipeline.averages import Averages
 from pipeline.checkpoints import Checkpoints, State
 from pipeline.data.loaders import Batches, Pairs
 from pipeline.devices import device, precision, seed_everything, set_threads
@@ -22,12 +22,39 @@ from pipeline.processes import Report
 log = logging.getLogger(__name__)
 
 
+Batch = tuple[torch.Tensor, ...]
+
+
 class Module(pl.LightningModule):
-    """A network and how it is trained, as `fit` takes it."""
+    """A network and how it is trained, as `fit` takes it.
+
+    To Lightning the whole training is a single batch, for what it does around each takes about a millisecond.
+    """
 
     network: Any  # what it has in `monitors`, numbers of its last batch by name, stands in the curve too
     micro_batches = 1  # pieces in which each batch is learnt from; losses are of the whole batch
     slowed = False  # whether training diverged, and went on at half the learning rate
+    all_steps: Callable[[], None]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.curve: list[dict[str, Any]] = []  # points of its own
+
+    def learn(self, batch: Batch, step: int) -> torch.Tensor:
+        """Take one step; the loss, without a graph, the same on all ranks."""
+        raise NotImplementedError
+
+    def validate(self, batches: Sequence[Batch], steps: int) -> None:
+        """Ask the network, which is in its mode for that, after so many steps."""
+        raise NotImplementedError
+
+    def exactly(self) -> torch.autocast:
+        """For gradients and what is done with them: torch advises against half precision there, and is faster without."""
+        return torch.autocast(self.device.type, enabled=False)
+
+    def training_step(self, batch: Any, index: int) -> None:
+        self.all_steps()
 
 
 class Adversaries(Module):
@@ -42,7 +69,6 @@ class Adversaries(Module):
         self, network: torch.nn.Module, steps: int, lr: float, betas: tuple[float, float], clip: float
     ) -> None:
         super().__init__()
-        self.automatic_optimization = False
         self.network, self.steps, self.lr, self.betas, self.clip = network, steps, lr, betas, clip
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
@@ -53,7 +79,7 @@ class Adversaries(Module):
             for own in players.values()
         ]
 
-    def training_step(self, batch: tuple[torch.Tensor, ...], step: int) -> torch.Tensor:
+    def learn(self, batch: Batch, step: int) -> torch.Tensor:
         every: Any = self.optimizers()
         optimisers = dict(zip(self.names, every if isinstance(every, list) else [every], strict=True))
         progress = step / self.steps
@@ -65,14 +91,16 @@ class Adversaries(Module):
                 group["lr"] = group["max_lr"] * min(1.0, (step + 1) / (0.05 * self.steps), (1 - progress) / 0.3)
             optimiser.zero_grad()
             for loss in losses:
-                self.manual_backward(loss)
+                with self.exactly():
+                    self.manual_backward(loss)
                 total = total + loss.detach()
-            torch.nn.utils.clip_grad_norm_([p for g in optimiser.param_groups for p in g["params"]], self.clip)
-            optimiser.step()
+            with self.exactly():
+                torch.nn.utils.clip_grad_norm_([p for g in optimiser.param_groups for p in g["params"]], self.clip)
+                optimiser.step()
         return ranks.mean(total)  # so that all ranks see it alike when it is no number
 
 
-class _Watch(pl.Callback):
+class _Watch:
     """Keeps the loss curve, stops at a loss that is no number, and reports progress.
 
     Losses on another device than the CPU are only looked at where the curve has a point: each look waits for the device.
@@ -84,10 +112,7 @@ class _Watch(pl.Callback):
         self.since, self.told = 0, 0
         self.curve: list[dict[str, Any]] = []
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, step: int
-    ) -> None:
-        loss = (outputs["loss"] if isinstance(outputs, dict) else outputs).detach()
+    def after(self, module: Module, step: int, loss: torch.Tensor) -> None:
         self.sum, self.since = self.sum + loss, self.since + 1
         point = self.since == self.every or step + 1 == self.steps
         if (point or loss.is_cpu) and not torch.isfinite(self.sum):
@@ -109,72 +134,10 @@ class _Watch(pl.Callback):
         self.sum, self.since, self.told, self.curve = state["sum"], state["since"], state["told"], [*state["curve"]]
 
 
-@dataclass(frozen=True)
-class Snapshot:
-    """Weights after so many steps, averaged with this decay; on the CPU."""
-
-    step: int
-    decay: float
-    weights: dict[str, torch.Tensor]
-
-
-class Averages(pl.Callback):
-    """Exponential moving averages of a network's weights, one per decay (0: the weights themselves), kept at some steps.
-
-    An average is short at first: after n steps its decay is (1 + n) / (10 + n) or, once that is larger, its own.
-    """
-
-    def __init__(self, decays: Sequence[float], at: Sequence[int]) -> None:
-        self.decays, self.at = list(decays), set(at)
-        self.kept: list[Snapshot] = []
-        self.means: list[list[torch.Tensor]] = []
-
-    def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        network: Any = module.network
-        state = network.state_dict()  # shares memory with the weights that are trained
-        self.live = {k: t for k, t in state.items() if t.is_floating_point()}
-        self.counts = {k: t for k, t in state.items() if not t.is_floating_point()}
-        self.means = [[t.clone() for t in self.live.values()] for _ in self.decays]
-
-    @torch.no_grad()
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, step: int
-    ) -> None:
-        for decay, mean in zip(self.decays, self.means, strict=True):
-            torch._foreach_lerp_(mean, list(self.live.values()), 1 - min(decay, (1 + step) / (10 + step)))
-            if step + 1 in self.at:
-                weights = dict(zip(self.live, mean, strict=True)) | self.counts
-                self.kept.append(Snapshot(step + 1, decay, {k: t.to("cpu", copy=True) for k, t in weights.items()}))
-
-    def state(self) -> State:
-        kept = [(s.step, s.decay, s.weights) for s in self.kept]  # nobody changes these any more
-        return {"means": checkpoints.copied(self.means), "kept": kept}
-
-    @torch.no_grad()
-    def restore(self, state: State) -> None:
-        self.kept = [Snapshot(*parts) for parts in state["kept"]]
-        if self.means:  # there are none where all steps were taken before
-            for mean, known in zip(self.means, state["means"], strict=True):
-                torch._foreach_copy_(mean, known)
-
-
-def by_channel(batch: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+def by_channel(batch: Batch) -> Batch:
     """The batch with its images in memory channel by channel: bf16 convolutions of a CPU are then almost twice as fast."""
     images = batch[0].clone(memory_format=torch.contiguous_format)  # of one channel, contiguous() copies none
     return (images, *batch[1:])
-
-
-class _Rest(Sampler[int]):
-    """The steps from `begin` on; as long as all of them, for Lightning counts those before too."""
-
-    def __init__(self, steps: int, begin: int) -> None:
-        self.steps, self.begin = steps, begin
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(range(self.begin, self.steps))
-
-    def __len__(self) -> int:
-        return self.steps
 
 
 def fit(
@@ -184,7 +147,7 @@ def fit(
     seed: int,
     report: Report,
     averages: Averages | None = None,
-    val: Iterable[Any] | None = None,
+    val: Sequence[Batch] | None = None,
     val_points: int = 12,
     kept: Path | None = None,
 ) -> list[dict[str, Any]]:
@@ -205,21 +168,65 @@ def fit(
     if state.step == steps and state.start is not None:
         checkpoints.resume(module, state.start, parts)
     while state.step < steps:
-        every = max(1, steps // val_points) if val is not None else None
-        player = trainer.build(where, exact, [*parts.values(), state, trainer.Signals()], every)
         if state.micro_batches > module.micro_batches:
             gc.collect()  # what the failed step has left behind
             torch.cuda.empty_cache()
         module.micro_batches = state.micro_batches
+        loop = _Loop(module, batches, val, max(1, steps // val_points), watch, averages, state)
+        module.all_steps = loop.play
         try:
-            _play(player, module, batches, val, state.step)
+            trainer.build(where, exact).fit(module, [0])
             state.finish(module)
         except (Diverged, torch.OutOfMemoryError) as error:
             if not _goes_on(state, error, batches):
                 raise
     module.eval()
     module.slowed, module.micro_batches = state.slowed, state.micro_batches
-    return watch.curve + getattr(module, "curve", [])
+    return watch.curve + module.curve
+
+
+@dataclass(frozen=True)
+class _Loop:
+    """All steps of a training from that of `state` on."""
+
+    module: Module
+    batches: Batches | Pairs
+    val: Sequence[Batch] | None
+    val_every: int
+    watch: _Watch
+    averages: Averages | None
+    state: Checkpoints
+
+    def play(self) -> None:
+        module, where, here = self.module, self.module.device, ranks.here()
+        regroup = where.type == "cpu" and module.trainer.precision == "bf16-mixed"
+        val = [_on(where, batch) for batch in self.val or ()]
+        if self.averages is not None:
+            self.averages.begin(module.network)
+        for step in range(self.state.step, len(self.batches)):
+            batch = _share(self.batches[step], here)
+            self.state.before(module, step)
+            loss = module.learn(_on(where, by_channel(batch) if regroup else batch), step)
+            self.watch.after(module, step, loss)
+            if self.averages is not None:
+                self.averages.after(step)
+            if val and (step + 1) % self.val_every == 0:
+                module.eval()
+                with torch.inference_mode():
+                    module.validate(val, step + 1)
+                module.train()
+
+
+def _on(where: torch.device, batch: Batch) -> Batch:
+    if where.type != "cuda":
+        return tuple(part.to(where) for part in batch)
+    return tuple(part.pin_memory().to(where, non_blocking=True) for part in batch)
+
+
+def _share(batch: Batch, here: ranks.Place) -> Batch:
+    """This rank's rows of a batch, as `pieces.turns` expects them."""
+    assert len(batch[0]) % here.world == 0, (len(batch[0]), here)
+    return batch if here.world == 1 else tuple(part[here.rank :: here.world] for part in batch)
 
 
 def _about(module: Module, seed: int, steps: int, where: torch.device, exact: str) -> State:
@@ -247,31 +254,3 @@ def _goes_on(state: Checkpoints, error: Exception, batches: Batches | Pairs) -> 
     if able:
         log.warning("warning: %s; %s", error, how)
     return able
-
-
-@dataclass(frozen=True)
-class _Slices:
-    """This rank's rows of each batch, as `pieces.turns` expects them."""
-
-    batches: Batches | Pairs
-    here: ranks.Place
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __getitem__(self, step: int) -> tuple[torch.Tensor, ...]:
-        batch, here = self.batches[step], self.here
-        assert len(batch[0]) % here.world == 0, (len(batch[0]), here)
-        return tuple(part[here.rank :: here.world] for part in batch)
-
-
-def _play(player: pl.Trainer, module: Module, batches: Batches | Pairs, val: Iterable[Any] | None, begin: int) -> None:
-    """All steps from `begin` on."""
-    where, exact = player.strategy.root_device.type, player.precision
-    sampler = _Rest(len(batches), begin)
-    if begin:
-        checkpoints.start_at(player, begin)
-    own: Any = batches if ranks.here().world == 1 else _Slices(batches, ranks.here())
-    gather: Any = by_channel if (where, exact) == ("cpu", "bf16-mixed") else None
-    loader: DataLoader[Any] = DataLoader(own, None, sampler=sampler, pin_memory=where == "cuda", collate_fn=gather)
-    player.fit(module, loader, val)

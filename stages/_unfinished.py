@@ -3,30 +3,35 @@
 import hashlib
 import json
 import platform
+import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import reduce
 from importlib.metadata import version
+from operator import getitem
 from pathlib import Path
+from typing import Any
 
+from pipeline.imports import reached
 from pipeline.params import Params
+from pipeline.params.fields import read
 
 ROOT = Path(__file__).parents[1]
 NEEDED = ("torch", "lightning", "numpy", "safetensors")  # what computes the numbers
-LATER = {"evaluation": True, "gate": True, "report": True, "compute": {"processes"}}  # no network depends on these
 
 
 def folder(
     home: Path, stage: str, params: Params, values: dict[str, Path | str], outputs: Iterable[str], clear: bool = True
 ) -> Path:
-    """The folder in `home` for these params, this code, these versions and the content of these inputs; not made yet.
+    """The folder in `home` for what this stage is asked for, by its code, these versions and these inputs; not made yet.
 
     What lies in `home` for others is removed, if `clear`: they are not what this stage is asked for now.
     """
     inputs = {name: value for name, value in values.items() if name not in outputs}
     facts = {
         "stage": stage,
-        "params": params.model_dump(mode="json", exclude=LATER),
-        "code": {part: content(ROOT / part, "*.py") for part in ("pipeline", "stages")},
+        "params": asked(stage, params, inputs.get("name")),
+        "code": code(stage),
         "inputs": {name: content(v) if isinstance(v, Path) else v for name, v in inputs.items()},
         "versions": [platform.python_version(), *map(version, NEEDED)],
     }
@@ -37,10 +42,37 @@ def folder(
     return mine
 
 
-def content(path: Path, pattern: str = "*") -> list[tuple[str, str]] | str:
+def asked(stage: str, params: Params, name: Path | str | None) -> dict[str, Any]:
+    """The params that dvc.yaml says a stage depends on, by key; `name` is the block that the stage is for, if there is one.
+
+    But for the number of processes, which changes no result, and is lowered by who runs out of memory.
+    """
+    raw = params.model_dump(mode="json", exclude={"compute": {"processes"}})
+    block = read(ROOT / "dvc.yaml")["stages"][stage]
+    known = raw
+    if "foreach" in block:
+        known = raw | {"key": name, "item": value(raw, block["foreach"][2:-1])[name]}
+        block = block["do"]
+    keys = [re.sub(r"\$\{(.+?)\}", lambda found: value(known, found[1]), key) for key in block.get("params", raw)]
+    return {key: value(raw, key) for key in keys}
+
+
+def value(blocks: Mapping[str, Any], key: str) -> Any:
+    return reduce(getitem, key.split("."), blocks)
+
+
+def code(stage: str) -> dict[str, str]:
+    """Hashes of the files that the stage may run."""
+    begin = [Path("stages", f"{part}.py") for part in (stage, "__init__", "__main__")]
+    families = Path("pipeline", "generators")
+    by_name = {families / "__init__.py": [f.relative_to(ROOT) for f in sorted((ROOT / families).glob("*.py"))]}
+    return {file.as_posix(): digest(ROOT / file) for file in sorted(reached(begin, by_name, ROOT))}
+
+
+def content(path: Path) -> list[tuple[str, str]] | str:
     """Names and hashes of all files in a folder, or the hash of a file; empty if there is nothing."""
     if path.is_dir():
-        files = sorted(f for f in path.rglob(pattern) if f.is_file())
+        files = sorted(f for f in path.rglob("*") if f.is_file())
         return [(f.relative_to(path).as_posix(), digest(f)) for f in files]
     return digest(path) if path.exists() else ""
 

@@ -107,7 +107,8 @@ def test_the_floors_are_those_that_are_checked():
     lines = text.splitlines()
     assert lines[0].startswith("stages/")
     assert [set(line.split()) for line in reversed(lines[1:])] == list(FLOORS)
-    assert {("training", "data")} == SAME_FLOOR and "but for `training`, which uses `data`" in PAGE
+    assert {("training", "data"), ("training", "averages")} == SAME_FLOOR
+    assert "but for `training`, which uses `data` and `averages`" in PAGE
 
 
 def test_what_is_to_be_read_first_is_there_and_as_long_as_the_page_says():

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from pipeline import checkpoints, params, training
+from pipeline.averages import Averages
 from pipeline.classifier import predict
 from pipeline.classifier.model import Network, Settings
 from pipeline.classifier.train import train
@@ -78,7 +79,7 @@ def line(toy, compute) -> Callable:
     def fit(file=None):
         rows, network, rates = toy(), Line(), []
         module = training.Adversaries(network, STEPS, 0.1, (0.9, 0.99), clip=1.0)
-        averages = training.Averages([0.5], [STEPS])
+        averages = Averages([0.5], [STEPS])
         step = torch.optim.AdamW.step
 
         def noted(self, *args, **kwargs):
@@ -225,9 +226,9 @@ def test_other_arms_and_the_report_come_out_when_a_generator_and_a_control_fail(
     edit(tmp_path, lambda p: p["arms"]["duplicate"].update(recipe="mixup"))
     with (tmp_path / "pipeline" / "classifier" / "train.py").open("a") as file:
         file.write(
-            "\n\nwhole = Training.loss\n\n\ndef spoilt(self, logits, y, weight):\n"
+            "\n\nwhole = Training.mean\n\n\ndef spoilt(self, logits, y, weight):\n"
             "    return whole(self, logits, y, weight) * (float('nan') if self.recipe.mix == 'mixup' else 1)\n\n\n"
-            "Training.loss = spoilt\n"
+            "Training.mean = spoilt\n"
         )
     with (tmp_path / "pipeline" / "generators" / "cvae.py").open("a") as file:
         file.write(

@@ -20,11 +20,14 @@ CODE = ("pipeline", "stages", "tests", "benchmarks")
 FLOORS = (
     {"params", "seeds", "processes", "ranks", "imports", "errors", "csvs", "weights"},
     {"samples", "devices", "checkpoints", "pieces", "trainer"},
-    {"data", "training"},
+    {"data", "training", "averages"},
     {"classifier", "generators", "selection", "evaluation"},
     {"reporting"},
 )
-SAME_FLOOR = {("training", "data")}  # how rows become batches is part of how networks are trained
+SAME_FLOOR = {
+    ("training", "data"),
+    ("training", "averages"),
+}  # how rows become batches is part of how networks are trained
 SETTINGS = "pipeline/params/__init__.py"
 CODE_READERS = ("plan", "repeat")  # the one hashes all code for the others, the other runs all of it again
 TEST = "data/real/test"

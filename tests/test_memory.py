@@ -144,7 +144,8 @@ def test_a_generator_is_finite_and_says_in_how_many_pieces(family, shipped, comp
     whole, expected = fit(8)
     assert whole.micro_batches == 1
     if family in ("diffusion", "autoregressive"):  # whose losses are means over rows
-        np.testing.assert_allclose(losses, expected, atol=1e-3)
+        np.testing.assert_allclose(losses[:5], expected[:5], atol=1e-4)
+        np.testing.assert_allclose(losses, expected, atol=1e-2, err_msg="a code on an edge may go either way")
         assert near(whole.networks[0], model.networks[0], 0.02), "AdamW makes steps of what rounding leaves of zeros"
 
 

@@ -268,7 +268,7 @@ def test_a_training_of_one_process_does_not_ask_slurm(monkeypatch):
 
     monkeypatch.setenv("SLURM_JOB_NAME", "batch")
     monkeypatch.setenv("SLURM_NTASKS", "4")
-    player = trainer.build(torch.device("cpu"), "32-true", [], None)
+    player = trainer.build(torch.device("cpu"), "32-true")
     assert isinstance(player._accelerator_connector.cluster_environment, LightningEnvironment)
 
 

@@ -166,7 +166,27 @@ def test_the_folder_is_the_same_for_the_same_work(place):
     assert name(place) == name(place) == name(place, train=place / "again", out=place / "elsewhere")
 
 
-@pytest.mark.parametrize("what", ["a pixel", "a file more", "the name", "seed", "a version", "the code"])
+def changed(place: Path, *keys: str, value: object) -> None:
+    raw = yaml.safe_load((place / "params.yaml").read_text())
+    block = raw
+    for key in keys[:-1]:
+        block = block[key]
+    assert block[keys[-1]] != value
+    block[keys[-1]] = value
+    (place / "params.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
+
+
+def copied(place: Path, monkeypatch, file: str) -> None:
+    """The code, with a line more in this file."""
+    for part in ("pipeline", "stages"):
+        shutil.copytree(ROOT / part, place / part)
+    shutil.copy(ROOT / "dvc.yaml", place)
+    with (place / file).open("a") as handle:
+        handle.write("\nMORE = 1\n")
+    monkeypatch.setattr(_unfinished, "ROOT", place)
+
+
+@pytest.mark.parametrize("what", ["a pixel", "a file more", "the name", "a version"])
 def test_the_folder_is_another_one_for_other_work(place, monkeypatch, what):
     before, given = name(place), {}
     if what == "a pixel":
@@ -178,18 +198,52 @@ def test_the_folder_is_another_one_for_other_work(place, monkeypatch, what):
         (place / "train" / "more").touch()
     if what == "the name":
         given = {"name": "cgan"}
-    if what == "seed":
-        text = (place / "params.yaml").read_text()
-        (place / "params.yaml").write_text(text.replace("seed: 0", "seed: 1", 1))
-        assert params.load(place / "params.yaml").seed == 1
     if what == "a version":
         monkeypatch.setattr(_unfinished, "version", lambda package: "0.0")
-    if what == "the code":
-        shutil.copytree(ROOT / "pipeline", place / "pipeline")
-        (place / "pipeline" / "seeds.py").write_text("other")
-        shutil.copytree(ROOT / "stages", place / "stages")
-        monkeypatch.setattr(_unfinished, "ROOT", place)
     assert name(place, **given) != before
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "other"),
+    [
+        (("seed",), 1, True),
+        (("generators", "cvae", "lr"), 0.5, True),
+        (("selection", "copy_false_alarms"), 0.5, True),
+        (("generators", "cgan", "lr"), 0.5, False),
+        (("selection", "unlike"), 9.0, False),
+        (("retraining", "seeds"), 7, False),
+        (("search", "trainings"), 3, False),
+    ],
+)
+def test_only_params_that_a_stage_depends_on_make_its_work_another(place, keys, value, other):
+    """Whoever ends a run, asks for fewer seeds and goes on, had to fit half a generator again."""
+    before = name(place)
+    changed(place, *keys, value=value)
+    assert (name(place) != before) == other
+
+
+def test_what_a_block_names_counts_too(place):
+    """translate draws from the model of diffusion."""
+    before = name(place, name="translate")
+    changed(place, "generators", "diffusion", "lr", value=0.5)
+    assert name(place, name="translate") != before
+
+
+@pytest.mark.parametrize(
+    ("file", "other"),
+    [
+        ("pipeline/seeds.py", True),
+        ("pipeline/generators/cvae.py", True),
+        ("stages/fit_generator.py", True),
+        ("pipeline/reporting/tables.py", False),
+        ("stages/report.py", False),
+        ("pipeline/evaluation/verdict.py", False),
+    ],
+)
+def test_only_code_that_a_stage_may_run_makes_its_work_another(place, monkeypatch, file, other):
+    before = name(place)
+    copied(place, monkeypatch, file)
+    assert (name(place) != before) == other
 
 
 def test_how_many_processes_share_the_work_is_nothing_to_it(place):

@@ -13,17 +13,15 @@ from torch import nn
 
 from pipeline import devices, training
 from pipeline.classifier.model import Network, Settings
-from pipeline.classifier.train import Training
+from pipeline.classifier.train import OneCycle
 from pipeline.data.loaders import Pairs
 from pipeline.params import Compute
 from pipeline.pieces import in_pieces
 from pipeline.processes import Report
 
 
-class Contrast(training.Module):
+class Contrast(OneCycle):
     """Trains a network to tell pictures apart by the projections of their features."""
-
-    configure_optimizers = Training.configure_optimizers
 
     def __init__(self, network: Network, settings: Settings, temperature: float) -> None:
         super().__init__()
@@ -31,7 +29,7 @@ class Contrast(training.Module):
         self.network, self.settings, self.temperature = network, settings, temperature
         self.project = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
 
-    def training_step(self, batch: tuple[torch.Tensor], step: int) -> torch.Tensor:
+    def loss(self, batch: training.Batch, step: int) -> torch.Tensor:
         features = in_pieces(self.network.features, batch[0], self.micro_batches)
         return contrast(self.project(features).float(), self.temperature)
 

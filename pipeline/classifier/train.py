@@ -1,13 +1,12 @@
 """Trains one classifier: AdamW, one-cycle learning rate, a recipe's loss; a fixed number of steps, last weights."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch.utils.data import DataLoader
 
 from pipeline import devices, training
 from pipeline.classifier import recipes
@@ -18,46 +17,24 @@ from pipeline.pieces import in_pieces
 from pipeline.samples import Samples, to_network
 
 
-class Training(training.Module):
-    def __init__(self, network: Network, settings: Settings, recipe: Recipe, batches: Batches) -> None:
-        super().__init__()
-        self.network, self.settings, self.recipe = network, settings, recipe
-        self.seed, self.share = batches.seed, batches.mean_share
-        self.curve: list[dict[str, Any]] = []
-        self.seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+class OneCycle(training.Module):
+    """Trains one network by AdamW, without decay of biases and norms, whose learning rate rises once and falls again."""
 
-    def training_step(self, batch: tuple[torch.Tensor, ...], step: int) -> torch.Tensor:
-        x, y, weight = batch
-        rng, how = np.random.default_rng([self.seed, step, 1]), self.recipe.mix
-        if how in ("mixup", "cutmix"):
-            x, other, left = recipes.mixed(x, self.recipe, rng)
-            logits = self.network.classify(in_pieces(self.network.features, x, self.micro_batches))
-            return left * self.loss(logits, y, weight) + (1 - left) * self.loss(logits, y[other], weight[other])
-        features = in_pieces(self.network.features, x, self.micro_batches)
-        if how == "smote":
-            features = recipes.between(features, y, rng)
-        return self.loss(self.network.classify(features), y, weight)
+    settings: Settings
 
-    def loss(self, logits: torch.Tensor, y: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        return (recipes.losses(logits, y, self.recipe, self.share, self.settings.label_smoothing) * weight).mean()
+    def loss(self, batch: training.Batch, step: int) -> torch.Tensor:
+        raise NotImplementedError
 
-    def on_validation_epoch_start(self) -> None:
-        self.seen.clear()  # of an epoch that ran out of memory
-
-    def validation_step(self, batch: tuple[torch.Tensor, ...], _: int) -> None:
-        self.seen.append((in_pieces(self.network, batch[0], self.micro_batches).float(), batch[1]))
-
-    def on_validation_epoch_end(self) -> None:
-        logits, y = (torch.cat(part) for part in zip(*self.seen, strict=True))
-        hit = (logits.argmax(1) == y).float()
-        recall = [hit[y == c].mean() for c in y.unique()]
-        self.curve.append(
-            {
-                "step": self.trainer.global_step,
-                "val_loss": float(F.cross_entropy(logits, y)),
-                "val_balanced_accuracy": float(torch.stack(recall).mean()),
-            }
-        )
+    def learn(self, batch: training.Batch, step: int) -> torch.Tensor:
+        optimiser: Any = self.optimizers()
+        schedule: Any = self.lr_schedulers()
+        loss = self.loss(batch, step)
+        with self.exactly():
+            optimiser.zero_grad()
+            self.manual_backward(loss)
+            optimiser.step()
+            schedule.step()
+        return loss.detach()
 
     def configure_optimizers(self) -> Any:  # as Lightning describes it
         s = self.settings
@@ -70,7 +47,39 @@ class Training(training.Module):
         )
         rise = max(0.2, 2 / (s.steps + 1))  # at least one step: of four steps, a fifth has none, which divides by zero
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, s.lr, total_steps=s.steps + 1, pct_start=rise)
-        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return [optimiser], [schedule]
+
+
+class Training(OneCycle):
+    """Trains a classifier by the loss of a recipe."""
+
+    def __init__(self, network: Network, settings: Settings, recipe: Recipe, batches: Batches) -> None:
+        super().__init__()
+        self.network, self.settings, self.recipe = network, settings, recipe
+        self.seed, self.share = batches.seed, batches.mean_share
+
+    def loss(self, batch: training.Batch, step: int) -> torch.Tensor:
+        x, y, weight = batch
+        rng, how = np.random.default_rng([self.seed, step, 1]), self.recipe.mix
+        if how in ("mixup", "cutmix"):
+            x, other, left = recipes.mixed(x, self.recipe, rng)
+            logits = self.network.classify(in_pieces(self.network.features, x, self.micro_batches))
+            return left * self.mean(logits, y, weight) + (1 - left) * self.mean(logits, y[other], weight[other])
+        features = in_pieces(self.network.features, x, self.micro_batches)
+        if how == "smote":
+            features = recipes.between(features, y, rng)
+        return self.mean(self.network.classify(features), y, weight)
+
+    def mean(self, logits: torch.Tensor, y: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return (recipes.losses(logits, y, self.recipe, self.share, self.settings.label_smoothing) * weight).mean()
+
+    def validate(self, batches: Sequence[training.Batch], steps: int) -> None:
+        logits = torch.cat([in_pieces(self.network, batch[0], self.micro_batches).float() for batch in batches])
+        y = torch.cat([batch[1] for batch in batches])
+        hit = (logits.argmax(1) == y).float()
+        recall = torch.stack([hit[y == c].mean() for c in y.unique()])
+        point = {"val_loss": float(F.cross_entropy(logits, y)), "val_balanced_accuracy": float(recall.mean())}
+        self.curve.append({"step": steps} | point)
 
 
 def train(
@@ -90,19 +99,19 @@ def train(
     devices.set_threads(compute)
     devices.seed_everything(seed)
     module = Training(Network(settings), settings, recipe, batches)
-    curve = training.fit(module, batches, compute, seed, report, val=val_loader(holdout(val)), kept=kept)
+    curve = training.fit(module, batches, compute, seed, report, val=in_batches(holdout(val)), kept=kept)
     network = module.network.cpu()
     network.slowed, network.micro_batches = bool(module.slowed), int(module.micro_batches)
     recipes.adjust(network.head, recipe, batches.mean_share)
     return network, curve
 
 
-def val_loader(val: Samples, batch: int = 256) -> DataLoader[Any]:
-    parts: Any = [
+def in_batches(val: Samples, batch: int = 256) -> list[training.Batch]:
+    """Images float (B, C, H, W) in [-1, 1] and classes int64 (B,)."""
+    return [
         (to_network(val.images[i : i + batch]), torch.from_numpy(val.y[i : i + batch]))
         for i in range(0, len(val), batch)
     ]
-    return DataLoader(parts, batch_size=None)
 
 
 def holdout(val: Samples, most: int = 2000) -> Samples:

@@ -5,7 +5,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -15,14 +15,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from pipeline import devices, ranks, weights
+from pipeline.averages import Averages, Snapshot
 from pipeline.data.loaders import Batches, Rows
 from pipeline.generators import base
 from pipeline.params.fields import Share
 from pipeline.samples import Samples, spread, to_pixels
-
-if TYPE_CHECKING:
-    from pipeline import training
-
 
 ALIKE = 0.2  # of the spread of real rows; with less, samples are one picture, and the fit starts again. As selection.alike is
 # shipped, but apart from it: what is selected must not ask for other fits
@@ -109,7 +106,7 @@ class NetworkGenerator(base.Generator):
         images = real.images if self.side == self.shape[:2] else Padded(real.images, self.side)
         batches = Batches(Rows.plain(images, real.y), self.classes, o.batch, steps, seed, o.balance)
         decays = [max(0.0, 1 - 1 / (share * steps)) if share else 0.0 for share in o.ema]
-        averages = training.Averages(decays, moments(steps, o.snapshots if self.judge else 1))
+        averages = Averages(decays, moments(steps, o.snapshots if self.judge else 1))
         module = training.Adversaries(game, steps, o.lr, self.betas, clip=1.0)
         kept = self.unfinished / str(seed) if self.unfinished is not None else None
         curve = training.fit(module, batches, self.compute, seed, report, averages, kept=kept)
@@ -117,7 +114,7 @@ class NetworkGenerator(base.Generator):
         self.choose(averages.kept, real, seed)
         return curve
 
-    def choose(self, kept: "Sequence[training.Snapshot]", real: Samples, seed: int) -> None:
+    def choose(self, kept: Sequence[Snapshot], real: Samples, seed: int) -> None:
         """Keeps for each class the weights whose samples lie nearest to held-out rows, without too many copies.
 
         Without a judge, and for classes that it cannot judge, the last weights of the longest average.

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -17,11 +17,9 @@ from pydantic import Field
 from torch import nn
 from torch.func import functional_call, grad, vmap
 
+from pipeline import checkpoints
 from pipeline.generators import base
 from pipeline.samples import Samples, to_network
-
-if TYPE_CHECKING:
-    from pipeline import checkpoints
 
 ORDERS = [2.5, 3.5, *map(float, range(2, 64)), 80.0, 128.0, 256.0, 512.0]  # of Rényi: each gives a bound, few are slow
 NUMBERS = 2**24  # of the gradients of single rows that are held at a time
@@ -134,8 +132,6 @@ class Fit:
 
     def run(self, file: Path | None, report: Callable[[int, str], None], where: torch.device) -> None:
         """All steps that are left."""
-        from pipeline import checkpoints  # brings Lightning
-
         self.network.to(where)
         self.optimiser = torch.optim.Adam(self.network.parameters(), self.o.lr)
         self.mean = [p.detach().clone() for p in self.network.parameters()]
@@ -179,14 +175,12 @@ class Fit:
     def about(self) -> dict[str, Any]:
         return {"promise": self.promise, "seed": self.seed, "torch": torch.__version__}
 
-    def state(self) -> "checkpoints.State":
+    def state(self) -> checkpoints.State:
         """Noised numbers only."""
-        from pipeline import checkpoints
-
         now = {"network": self.network.state_dict(), "mean": self.mean, "optimiser": self.optimiser.state_dict()}
         return {"about": self.about(), "step": self.step} | checkpoints.copied(now)
 
-    def restore(self, state: "checkpoints.State | None") -> None:
+    def restore(self, state: checkpoints.State | None) -> None:
         if state is not None and state["about"] == self.about():
             self.network.load_state_dict(state["network"])
             self.optimiser.load_state_dict(state["optimiser"])

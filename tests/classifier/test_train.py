@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from pipeline import training
 from pipeline.classifier import recipes
 from pipeline.classifier.model import Network, Settings
-from pipeline.classifier.train import Training, holdout, train, val_loader
+from pipeline.classifier.train import Training, holdout, in_batches, train
 from pipeline.data.loaders import Batches, Rows
 from pipeline.params import Compute
 from pipeline.samples import to_network
@@ -97,7 +97,7 @@ def test_the_loss_of_a_mixed_batch_is_the_weighted_sum_of_both_losses(toy, shipp
     first, second = (F.cross_entropy(logits, t, reduction="none", label_smoothing=0.05) for t in (y, y[other]))
     expected = left * (first * weight).mean() + (1 - left) * (second * weight[other]).mean()
     assert 0 < left < 1
-    torch.testing.assert_close(module.training_step((x, y, weight), 2), expected)
+    torch.testing.assert_close(module.loss((x, y, weight), 2), expected)
 
 
 @pytest.mark.parametrize("mix", ["mixup", "cutmix"])
@@ -107,7 +107,7 @@ def test_the_loss_of_a_mixed_batch_of_equal_weights_is_that_of_mixed_labels(toy,
     mixed, other, left = recipes.mixed(x, shipped.recipes[mix], np.random.default_rng([5, 2, 1]))
     labels = left * F.one_hot(y, 3) + (1 - left) * F.one_hot(y[other], 3)
     expected = F.cross_entropy(module.network(mixed), labels.float())
-    torch.testing.assert_close(module.training_step((x, y, torch.ones_like(weight)), 2), expected)
+    torch.testing.assert_close(module.loss((x, y, torch.ones_like(weight)), 2), expected)
 
 
 @pytest.mark.parametrize("name", ["plain", "class_weighted", "balanced_softmax"])
@@ -115,14 +115,14 @@ def test_the_loss_of_a_batch_is_the_mean_of_weighted_losses_for_the_shares_drawn
     recipe = shipped.recipes[name]
     module, (x, y, weight) = module_of(toy, recipe)
     rows = recipes.losses(module.network(x), y, recipe, toy().counts / len(toy()), 0.05)
-    torch.testing.assert_close(module.training_step((x, y, weight), 2), (rows * weight).mean())
+    torch.testing.assert_close(module.loss((x, y, weight), 2), (rows * weight).mean())
 
 
 def test_features_are_interpolated_between_the_network_and_its_head(toy, shipped):
     module, (x, y, weight) = module_of(toy, shipped.recipes["feature_smote"])
     features = recipes.between(module.network.features(x), y, np.random.default_rng([5, 2, 1]))
     rows = F.cross_entropy(module.network.head(features), y, reduction="none", label_smoothing=0.05)
-    torch.testing.assert_close(module.training_step((x, y, weight), 2), (rows * weight).mean())
+    torch.testing.assert_close(module.loss((x, y, weight), 2), (rows * weight).mean())
 
 
 def test_initial_weights_depend_on_the_seed_and_not_on_the_rows(fit, toy):
@@ -201,7 +201,7 @@ def test_divergence_in_the_very_last_step_is_seen(fit, steps):
 
 def test_validation_rows_reach_the_network_unchanged_and_in_order(toy):
     val = toy((300, 150, 60))
-    parts = list(val_loader(val, batch=128))
+    parts = list(in_batches(val, batch=128))
     assert [len(x) for x, _ in parts] == [128, 128, 128, 126]
     assert torch.cat([y for _, y in parts]).tolist() == val.y.tolist()
     assert torch.allclose(
