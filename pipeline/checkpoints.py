@@ -114,21 +114,22 @@ class Checkpoints:
         return {"about": self.about, "step": step, "parts": parts} | copied(own)
 
 
+@torch.no_grad()
 def finite(module: torch.nn.Module) -> bool:
-    return all(bool(torch.isfinite(p).all()) for p in module.parameters())
+    return bool(torch.isfinite(torch.nn.utils.get_total_norm(module.parameters())))
 
 
 def during(trainer: "pl.Trainer") -> State:
     """What a training needs besides to go on: optimisers, schedules, and the streams of random numbers."""
     where = trainer.strategy.root_device
-    return copied(
-        {
-            "optimisers": [optimiser.state_dict() for optimiser in trainer.optimizers],
-            "schedules": [config.scheduler.state_dict() for config in trainer.lr_scheduler_configs],
-            "random": [torch.get_rng_state(), *np.random.get_state(), random.getstate()],
-            "cuda": torch.cuda.get_rng_state(where) if where.type == "cuda" else None,
-        }
-    )
+    of_numpy: Any = np.random.get_state()
+    kind, keys, *rest = of_numpy
+    return {
+        "optimisers": copied([optimiser.state_dict() for optimiser in trainer.optimizers]),
+        "schedules": copied([config.scheduler.state_dict() for config in trainer.lr_scheduler_configs]),
+        "random": [torch.get_rng_state(), kind, keys.tolist(), *rest, random.getstate()],
+        "cuda": torch.cuda.get_rng_state(where) if where.type == "cuda" else None,
+    }
 
 
 def resume(module: "pl.LightningModule", state: State, parts: Mapping[str, Part]) -> None:
@@ -164,8 +165,6 @@ def copied(value: Any) -> Any:
     """The same tensors and plain values, apart from those that training changes; on the CPU."""
     if isinstance(value, torch.Tensor):
         return value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-    if isinstance(value, np.ndarray):
-        return value.tolist()
     if isinstance(value, dict):
         return {key: copied(inner) for key, inner in value.items()}
     return type(value)(map(copied, value)) if isinstance(value, (list, tuple)) else value
