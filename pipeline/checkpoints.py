@@ -63,8 +63,9 @@ class Checkpoints:
     def found(self) -> State | None:
         """The state in the file, if it is of this very training."""
         state = None if self.file is None else read(self.file)
-        state = state if state is not None and state["about"] == self.about else None
-        step = state["step"] if state else 0
+        if state is not None and state["about"] != self.about:
+            state = None
+        step = 0 if state is None else state["step"]
         if step != (first := ranks.told(step)):
             raise OSError(
                 f"rank 0 goes on from step {first}, this one from {step}: all ranks need the same working folder"

@@ -167,6 +167,11 @@ def room(file: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> np.memm
     return out
 
 
+def spaced(count: int, most: int) -> np.ndarray:
+    """At most so many of `count` positions, evenly spaced, int64 (M,)."""
+    return np.linspace(0, count - 1, min(most, count)).astype(np.int64)
+
+
 def places(rows: np.ndarray) -> np.ndarray:
     """Positions, int64 (M,), from positions or from a mask."""
     return np.flatnonzero(rows) if np.asarray(rows).dtype == bool else np.asarray(rows, dtype=np.int64)

@@ -10,7 +10,7 @@ import pandas as pd
 from pipeline import csvs, generators, processes
 from pipeline.evaluation import privacy
 from pipeline.params import Params, borrowing
-from pipeline.samples import Samples, with_pool
+from pipeline.samples import Samples, spaced, with_pool
 from pipeline.seeds import derive
 from stages import Output
 
@@ -71,7 +71,7 @@ def audit(
 def some(samples: Samples, most: int) -> Samples:
     """At most so many rows of each scarce class, evenly spaced."""
     rows = [np.flatnonzero(samples.y == c) for c in samples.scarce]
-    chosen = [own[np.linspace(0, len(own) - 1, min(most, len(own))).astype(int)] for own in rows]
+    chosen = [own[spaced(len(own), most)] for own in rows]
     return samples.take(np.concatenate([np.empty(0, np.int64), *chosen]))
 
 

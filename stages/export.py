@@ -11,14 +11,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from pipeline import csvs
 from pipeline.params import Arm, Params, Recipe, pick
 from pipeline.processes import Progress
 from pipeline.reporting import cards, copies, portable
-from pipeline.samples import Samples
+from pipeline.samples import Samples, spaced
 from stages import Output
 from stages.evaluate import read_scores
 from stages.retrain import added_rows, settle
@@ -103,7 +102,7 @@ def write_model(run: cards.Run, arms: Path, search: Path, held: Samples, out: Pa
     weights = there(arms / arm / f"seed{seed}.safetensors")
     network = predict.load(weights.with_suffix(""))
     model = portable.to_onnx(network, held.shape, {"classes": json.dumps(held.classes), "pixels": "uint8 / 127.5 - 1"})
-    rows = np.unique(np.linspace(0, len(held) - 1, portable.CHECKED).astype(int))
+    rows = spaced(len(held), portable.CHECKED)
     difference = portable.largest_difference(model, network, held.images[rows])
     if not difference <= portable.TOLERANCE:  # not a number is refused too
         raise ValueError(

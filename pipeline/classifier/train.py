@@ -14,7 +14,7 @@ from pipeline.classifier.model import Network, Settings
 from pipeline.data.loaders import Batches
 from pipeline.params import Compute, Recipe
 from pipeline.pieces import in_pieces
-from pipeline.samples import Samples, to_network
+from pipeline.samples import Samples, spaced, to_network
 
 
 class OneCycle(training.Module):
@@ -119,4 +119,4 @@ def holdout(val: Samples, most: int = 2000) -> Samples:
     if len(val) <= most:
         return val
     order = np.argsort(val.y, kind="stable")
-    return val.take(np.sort(order[np.linspace(0, len(order) - 1, most).astype(int)]))
+    return val.take(np.sort(order[spaced(len(order), most)]))

@@ -8,7 +8,7 @@ import pandas as pd
 from pipeline.data import duplicates, intake
 from pipeline.data.sources.base import Problem, refusal
 from pipeline.params import Data
-from pipeline.samples import Samples
+from pipeline.samples import Samples, spaced
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +71,4 @@ def examples(near: duplicates.Found, paths: list[str], samples: Samples, most: i
     ids = dict(zip(train["source_path"], train["id"], strict=True))
     names = [[ids.get(paths[i], "") if i < len(paths) else "" for i in pair] for pair in near.pairs]
     found = sorted((float(s), *pair) for s, pair in zip(near.score, names, strict=True) if all(pair))
-    return [
-        (a, b, s) for s, a, b in (found[k] for k in np.linspace(0, len(found) - 1, min(most, len(found))).astype(int))
-    ]
+    return [(a, b, s) for s, a, b in (found[k] for k in spaced(len(found), most))]

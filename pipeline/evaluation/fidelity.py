@@ -9,6 +9,8 @@ from collections.abc import Mapping
 import numpy as np
 from scipy.spatial.distance import cdist, pdist
 
+from pipeline.samples import spaced
+
 
 def frechet(a: np.ndarray, b: np.ndarray) -> float:
     """Squared Fréchet distance of Gaussians fitted to a (N, D) and b (M, D) (Heusel et al., 2017).
@@ -51,7 +53,7 @@ def compare(real: np.ndarray, fake: np.ndarray, k: int, least: int, most: int = 
     names = ("frechet", "kernel", "precision", "recall", "density", "coverage", "diversity")
     if min(len(real), len(fake)) < max(least, k + 1, 2):
         return dict.fromkeys(names, float("nan"))
-    real, fake = (side[np.linspace(0, len(side) - 1, min(most, len(side))).astype(int)] for side in (real, fake))
+    real, fake = (side[spaced(len(side), most)] for side in (real, fake))
     real, fake = real.astype(np.float64), fake.astype(np.float64)
     values = {"frechet": frechet(real, fake), "kernel": kernel_distance(real, fake), **manifold(real, fake, k)}
     return values | {"diversity": diversity(real, fake)}

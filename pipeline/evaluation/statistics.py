@@ -119,17 +119,8 @@ def differences(
     the seeds vary, or only their luck, the interval is Student's; where only the rows do, the bootstrap's, with its
     draws `stretch` times as far from their mean (see `breadth`), as a few rows know little of their spread.
     """
-    found: list[list[np.ndarray]] = [[] for _ in pairs]
-    size = 0
-    for rows in draws:
-        size = rows.shape[1]
-        value = {one: one(rows) for one in dict.fromkeys(one for pair in pairs for one in pair)}
-        for (a, b), parts in zip(pairs, found, strict=True):
-            parts.append(value[a] - value[b])
-    whole, rng = np.ones((1, size)), np.random.default_rng([seed, 1])
-    out, stray = [], None
-    for (a, b), parts in zip(pairs, found, strict=True):
-        drawn, seen = np.concatenate(parts), (a(whole) - b(whole))[0]
+    out = []
+    for seen, drawn in _resampled(pairs, draws):
         mean, count = drawn.mean(axis=1), len(seen)
         center = mean.mean(axis=0)
         if count == 1:
@@ -137,14 +128,36 @@ def differences(
         else:
             luck = (drawn - mean[:, None]).var(axis=0).mean(axis=0) / (count - 1)  # in the mean over seeds
             common = np.sqrt(np.maximum(1 - luck / np.maximum(mean.var(axis=0), 1e-300), 0))
-            if (
-                stray is None
-            ):  # evenly spaced quantiles in random order: the ends of the interval carry no noise of theirs
-                stray = rng.permutation(stats.t.ppf((np.arange(len(drawn)) + 0.5) / len(drawn), count - 1))
             sem = seen.std(axis=0, ddof=1) / np.sqrt(count)
-            mean = mean + (common * stretch - 1) * (mean - center) + np.multiply.outer(stray, sem)
+            stray = np.multiply.outer(_student(len(drawn), count - 1, seed), sem)
+            mean = mean + (common * stretch - 1) * (mean - center) + stray
         out.append(mean.round(12) + 0.0)  # a difference of rounding alone is none
     return out
+
+
+def _resampled(
+    pairs: Sequence[tuple[Statistic, Statistic]], draws: Iterator[np.ndarray]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """For each pair its differences on the rows as they are, (S,) or (S, K), and on the draws of them, (R, S) or (R, S, K)."""
+    every = list(
+        dict.fromkeys(one for pair in pairs for one in pair)
+    )  # each is asked once, whatever it is compared with
+    found: dict[Statistic, list[np.ndarray]] = {one: [] for one in every}
+    size = 0
+    for rows in draws:
+        size = rows.shape[1]
+        for one, values in found.items():
+            values.append(one(rows))
+    whole = np.ones((1, size))
+    drawn = {one: np.concatenate(values) for one, values in found.items()}
+    for a, b in pairs:
+        yield (a(whole) - b(whole))[0], drawn[a] - drawn[b]
+
+
+def _student(count: int, freedom: int, seed: int) -> np.ndarray:
+    """Student's quantiles (R,), evenly spaced, in random order: an interval's ends then carry no noise of theirs."""
+    quantiles = stats.t.ppf((np.arange(count) + 0.5) / count, freedom)
+    return np.random.default_rng([seed, 1]).permutation(quantiles)
 
 
 def by_confusion(predicted: np.ndarray, y: np.ndarray, classes: int, metric: str) -> Statistic:

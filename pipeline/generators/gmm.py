@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 from pipeline import weights
 from pipeline.generators import base
 from pipeline.generators._rows import RowByRow
-from pipeline.samples import CHUNK, Samples
+from pipeline.samples import CHUNK, Samples, spaced
 
 FEWEST = 10  # distinct rows that each Gaussian of a class must have on average
 
@@ -75,16 +75,11 @@ class Model(RowByRow):
         self.arrays = weights.read(folder / "weights.safetensors", load_file)
 
 
-def evenly(rows: int, most: int) -> np.ndarray:
-    """At most so many positions, int64 (M,), spread evenly over as many rows."""
-    return np.linspace(0, rows - 1, min(most, rows)).round().astype(np.int64)
-
-
 def principal(images: np.ndarray, o: Options, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Mean (P,) in grey levels and orthonormal principal components (D, P) of images uint8 (N, H, W, C)."""
     from sklearn.decomposition import PCA
 
-    flat = images[evenly(len(images), o.rows)].reshape(-1, images[0].size).astype(np.float32)
+    flat = images[spaced(len(images), o.rows)].reshape(-1, images[0].size).astype(np.float32)
     if (flat == flat[0]).all():  # nothing varies, and shares of no variance are undefined
         return flat[0].astype(np.float64), np.zeros((1, flat.shape[1]))
     pca = PCA(min(o.components, *flat.shape), random_state=seed % 2**32).fit(flat)
@@ -108,7 +103,7 @@ def clusters(scores: np.ndarray, o: Options, seed: int) -> list[np.ndarray]:
     """
     from sklearn.mixture import GaussianMixture
 
-    some = scores[evenly(len(scores), o.rows)]
+    some = scores[spaced(len(scores), o.rows)]
     most = min(o.mixtures, len(np.unique(some, axis=0)) // FEWEST)
     if most < 2:
         return [scores]

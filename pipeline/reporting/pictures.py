@@ -10,7 +10,7 @@ from markupsafe import Markup
 from pipeline.evaluation.scores import confusion
 from pipeline.params import Params
 from pipeline.reporting import answer, figures, html, opinions, tables
-from pipeline.samples import Samples
+from pipeline.samples import Samples, spaced
 from pipeline.selection.rules import REASONS
 
 if TYPE_CHECKING:
@@ -127,8 +127,8 @@ def contact_sheet(run: "Run") -> Markup:
         return Markup("")
     n = 2 * run.params.report.examples
     lines = [(name, np.flatnonzero(run.train.y == c)) for c, name in enumerate(run.train.classes)]
-    spaced = [(name, own[np.linspace(0, len(own) - 1, min(n, len(own))).astype(int)]) for name, own in lines]
-    return lines_of(run.train, spaced, n, "training rows by class")
+    shown = [(name, own[spaced(len(own), n)]) for name, own in lines]
+    return lines_of(run.train, shown, n, "training rows by class")
 
 
 def near_duplicates(run: "Run") -> Markup:

@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pipeline.samples import spaced
+
 BLOCK = 256  # most rows of either side that are compared at once: so many fit into a processor's cache
 ROWS = 4096  # rows that share one pass over the reference, whose crops take longer to sketch than to compare with a few
 SKETCH = 8  # pixels a side of a sketch
@@ -47,7 +49,7 @@ def rule(images: np.ndarray, groups: np.ndarray, share: float) -> Rule:
     """What tells copies of these rows, so that about this share of real rows, of groups of their own, passes for copies."""
     if not share:
         return Rule(-1.0, -1.0)
-    asked = np.unique(np.linspace(0, len(images) - 1, min(SAMPLE, len(images))).astype(int))
+    asked = spaced(len(images), SAMPLE)
     distance = nearest(images[asked], images, groups, groups[asked])[0]
     known = np.isfinite(distance[:, 0])
     by_distance, by_ratio = (lower(x[known], share / 2) for x in (distance[:, 0], ratios(distance)))

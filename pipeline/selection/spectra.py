@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from pipeline.samples import spaced
 from pipeline.selection import copies
 
 RINGS = 6  # of spatial frequencies up to one wave in two pixels, and one beyond; at most one per two pixels of the side
@@ -54,18 +55,13 @@ def relative(rows: np.ndarray, known: np.ndarray, groups: np.ndarray) -> np.ndar
     some = spaced(len(known), KNOWN)
     known, groups = known[some], groups[some]
     asked = spaced(len(known), SAMPLE)
-    usual = nearest(known[asked], known, groups[asked], groups)
+    usual = closest(known[asked], known, groups, groups[asked])
     closeness = copies.lower(1 / np.maximum(usual[np.isfinite(usual)], 0.01), 1 - USUAL)
-    return nearest(rows, known) * closeness if closeness else np.full(len(rows), np.nan)
+    return closest(rows, known) * closeness if closeness else np.full(len(rows), np.nan)
 
 
-def spaced(count: int, most: int) -> np.ndarray:
-    """At most so many of `count` positions, evenly spaced, int."""
-    return np.linspace(0, count - 1, min(most, count)).astype(int)
-
-
-def nearest(
-    rows: np.ndarray, known: np.ndarray, own: np.ndarray | None = None, groups: np.ndarray | None = None
+def closest(
+    rows: np.ndarray, known: np.ndarray, groups: np.ndarray | None = None, own: np.ndarray | None = None
 ) -> np.ndarray:
     """Euclidean distance float (N,) from rows (N, D) to the nearest of (M, D), but for those of a row's own group; else inf."""
     best = np.full(len(rows), np.inf)

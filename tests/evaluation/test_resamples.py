@@ -162,7 +162,7 @@ def test_weights_of_a_class_are_multinomial():
 def constant(values):
     """A pair of statistics that differ by these values (S,), or (S, K), however the rows are weighed."""
     return (lambda rows: np.broadcast_to(values, (len(rows), *values.shape))), (
-        lambda rows: np.zeros((1, *values.shape))
+        lambda rows: np.zeros((len(rows), *values.shape))
     )
 
 

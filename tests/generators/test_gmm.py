@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 
 from pipeline import generators, params
 from pipeline.generators import gmm
-from pipeline.samples import Facts, Samples, table
+from pipeline.samples import Facts, Samples, spaced, table
 
 
 @pytest.fixture
@@ -71,10 +71,10 @@ def test_the_fewest_components_that_keep_the_share_are_those_of_the_covariance(o
 
 
 def test_components_come_from_evenly_taken_rows(options):
-    assert gmm.evenly(7, 100).tolist() == list(range(7)) and gmm.evenly(9, 3).tolist() == [0, 4, 8]
+    assert spaced(7, 100).tolist() == list(range(7)) and spaced(9, 3).tolist() == [0, 4, 8]
     real = blobs((60, 60))
     mean, _ = gmm.principal(real.images, options(rows=12), 0)
-    assert np.allclose(mean, real.images[gmm.evenly(120, 12)].reshape(12, 16).mean(axis=0), atol=1e-3)
+    assert np.allclose(mean, real.images[spaced(120, 12)].reshape(12, 16).mean(axis=0), atol=1e-3)
 
 
 def test_scores_do_not_depend_on_how_many_rows_become_floats_at_once(options, monkeypatch):

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from pipeline.params import load
+from pipeline.samples import spaced
 from pipeline.selection import spectra
 
 LIMIT = load().selection.unlike
@@ -121,7 +122,7 @@ def test_of_many_real_rows_some_stand_for_all(monkeypatch):
     real, unseen, groups = textures(600, 12, 1, 0), textures(200, 12, 1, 1), np.arange(600)
     monkeypatch.setattr(spectra, "KNOWN", 300)
     distance = spectra.distance(unseen, real, groups)
-    assert np.array_equal(distance, spectra.distance(unseen, real[spectra.spaced(600, 300)], np.arange(300)))
+    assert np.array_equal(distance, spectra.distance(unseen, real[spaced(600, 300)], np.arange(300)))
     assert np.mean(distance <= 1) == pytest.approx(0.95, abs=0.05), "in units of how far as many real rows lie"
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.data.sources.base import Source, table
-from pipeline.data.sources.npz import MOST_RATIO, SMALL, Arrays
+from pipeline.data.sources import npz
+from pipeline.data.sources.base import Source
+from pipeline.data.sources.npz import MOST_RATIO, SMALL
 from pipeline.params import Data
 
 PARTS = {"train": "train", "t10k": "test"}
@@ -57,14 +58,7 @@ def read(path: Path, data: Data, scratch: Path) -> Source:
         count = len(np.load(arrays[s, "images"], mmap_mode="r", allow_pickle=False))
         if count != len(labels[s]):
             raise ValueError(f"data.source: {path.name} has {count} images beside {len(labels[s])} labels in {s}")
-    refs = [(s, i) for s in splits for i in range(len(labels[s]))]
-    frame = table(
-        label=[str(c) for s in splits for c in labels[s]],
-        split=[s for s, _ in refs],
-        path=[f"{s}/{i}" for s, i in refs],
-    )
-    classes = tuple(str(c) for c in np.unique(np.concatenate(list(labels.values()))))
-    return Source(classes, frame, refs, Arrays({s: arrays[s, "images"] for s in splits}, data))
+    return npz.source(labels, {s: arrays[s, "images"] for s in splits}, data)
 
 
 def unpack(file: Path, dimensions: int, out: Path) -> Path:

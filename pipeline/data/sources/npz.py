@@ -56,14 +56,19 @@ def read(path: Path, data: Data, scratch: Path) -> Source:
         ) from None
     splits = check(arrays, path.name)
     labels = {s: np.array(arrays[f"{s}_labels"]).reshape(-1) for s in splits}
-    classes = tuple(str(c) for c in sorted({int(c) for y in labels.values() for c in np.unique(y)}))
-    refs = [(s, i) for s in splits for i in range(len(labels[s]))]
+    return source(labels, {s: files[f"{s}_images"] for s in splits}, data)
+
+
+def source(labels: Mapping[str, np.ndarray], images: Mapping[str, Path], data: Data) -> Source:
+    """Rows from whole numbers (N,) and a .npy file of images for each split; a class is called by its number."""
+    refs = [(s, i) for s, y in labels.items() for i in range(len(y))]
     frame = table(
-        label=[str(c) for s in splits for c in labels[s]],
+        label=[str(c) for y in labels.values() for c in y],
         split=[s for s, _ in refs],
         path=[f"{s}/{i}" for s, i in refs],
     )
-    return Source(classes, frame, refs, Arrays({s: files[f"{s}_images"] for s in splits}, data))
+    classes = sorted({int(c) for y in labels.values() for c in np.unique(y)})
+    return Source(tuple(map(str, classes)), frame, refs, Arrays(images, data))
 
 
 def unpack(path: Path, scratch: Path) -> dict[str, Path]:
