@@ -36,6 +36,7 @@ def prepare(folder: Path) -> Path:
     return folder / "data" / "real"
 
 
-def run(folder: Path, *command: str) -> None:
+def run(folder: Path, *command: str, **more: str) -> None:
+    """A command, in the folder, with this project's packages; `more` stands in its environment."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    subprocess.run(command, cwd=folder, env={**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1"}, check=True)
+    subprocess.run(command, cwd=folder, env={**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1", **more}, check=True)

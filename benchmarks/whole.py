@@ -1,12 +1,14 @@
-"""What of a whole run is spent outside of the stages' own work: from .work/times and dvc, after a finished run."""
+"""What of a whole run is spent in loops, in stages and around them: a run of a copy, from its start to its end."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from benchmarks import project
 from pipeline import imports
 
 TRAINING = ("lightning", "pytorch_lightning")
@@ -50,6 +52,28 @@ def account(folder: Path) -> dict[str, float]:
         "added": sum(e - b for b, e in found),
         "between": clock - busy(found),
     }
+
+
+def fresh(folder: Path) -> float:
+    """A run as `make repro` does it once the packages are there, in a copy of the project; its seconds.
+
+    Below .work are the times of its stages, and in .work/loops those of its loops.
+    """
+    project.copy(folder, lambda params: None)
+    for name in ("Makefile", "requirements.lock", "requirements-torch.txt"):
+        shutil.copy(project.ROOT / name, folder / name)
+    (folder / ".work" / "loops").mkdir(parents=True)
+    more = {"PYTHONPATH": str(Path(__file__).parent / "timed"), "LOOP_SECONDS": str(folder / ".work" / "loops")}
+    begun = time.monotonic()
+    project.run(folder, "make", "--no-print-directory", "side-by-side", **more)
+    project.run(folder, "dvc", "repro", "--quiet", **more)
+    return time.monotonic() - begun
+
+
+def loops(folder: Path) -> dict[str, float]:
+    """Seconds in loops of each kind, added up over all processes."""
+    lines = [json.loads(line) for file in sorted(folder.iterdir()) for line in file.read_text().splitlines()]
+    return {kind: sum(s for k, s in lines if k == kind) for kind in dict.fromkeys(k for k, _ in lines)}
 
 
 def nothing_to_do(root: Path, times: int = 3) -> list[float]:

@@ -1,6 +1,8 @@
 """The measurements of speed run, on tiny sizes and without the peer. Run: python -m pytest tests/test_speed.py"""
 
+import importlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ import torch
 from ruamel.yaml import YAML
 
 from benchmarks import growth, loop, rounds, speed, whole
+from benchmarks.timed import sitecustomize
 
 ROOT = Path(__file__).parents[1]
 
@@ -86,6 +89,23 @@ def test_a_run_is_split_into_stages_and_what_lies_between(tmp_path):
     assert whole.account(tmp_path) == {"stages": 3, "clock": 30, "added": 30, "between": 5}
     with pytest.raises(ValueError, match="holds no times"):
         whole.account(tmp_path / "nothing")
+
+
+def test_loops_are_timed_from_outside_and_are_where_they_are_looked_for(tmp_path):
+    for module, (_, owner, function) in sitecustomize.LOOPS.items():
+        holder = importlib.import_module(module)
+        assert callable(getattr(getattr(holder, owner) if owner else holder, function))
+    program = (
+        "import numpy as np; from pipeline.evaluation.statistics import by_confusion, differences, resamples\n"
+        "y = np.arange(6) % 2; pair = [by_confusion(np.stack([y, 1 - y]), y, 2, 'accuracy') for _ in range(2)]\n"
+        "print(differences([tuple(pair)], resamples(y, np.arange(6), 50, 0), 0)[0].std())"
+    )
+    path = os.pathsep.join([str(ROOT / "benchmarks" / "timed"), str(ROOT)])
+    env = os.environ | {"PYTHONPATH": path, "LOOP_SECONDS": str(tmp_path)}
+    ran = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True)
+    assert float(ran.stdout) == 0 and ran.stderr == ""
+    (found,) = whole.loops(tmp_path).items()
+    assert found[0] == "resampling test rows" and 0 < found[1] < 10
 
 
 @pytest.mark.parametrize("stage", whole.LIGHT)
