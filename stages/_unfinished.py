@@ -43,11 +43,8 @@ def folder(
 
 
 def asked(stage: str, params: Params, name: Path | str | None) -> dict[str, Any]:
-    """The params that dvc.yaml says a stage depends on, by key; `name` is the block that the stage is for, if there is one.
-
-    But for the number of processes, which changes no result, and is lowered by who runs out of memory.
-    """
-    raw = params.model_dump(mode="json", exclude={"compute": {"processes"}})
+    """The params that dvc.yaml says a stage depends on, by key; `name` is the block that the stage is for, if there is one."""
+    raw = params.model_dump(mode="json")
     block = read(ROOT / "dvc.yaml")["stages"][stage]
     known = raw
     if "foreach" in block:

@@ -29,6 +29,10 @@ SAME_FLOOR = {
     ("training", "averages"),
 }  # how rows become batches is part of how networks are trained
 SETTINGS = "pipeline/params/__init__.py"
+DECIDING = {
+    f"compute.{key}" for key in ("accelerator", "precision", "threads")
+}  # processes come to the same bytes, and so do
+# ranks, but where a network is fitted: a run that goes on with fewer of them repeats nothing
 CODE_READERS = ("plan", "repeat")  # the one hashes all code for the others, the other runs all of it again
 TEST = "data/real/test"
 HEAVY = ("torch", "lightning")
@@ -285,6 +289,12 @@ def param_problems(root, name, stage, file):
     if "params.yaml" in stage["deps"]:
         return
     said, used = declared(root, stage), reads(root, file)
+    if "compute" in used:
+        used = (
+            used - {"compute"}
+            | DECIDING
+            | ({"compute.devices", "compute.num_nodes"} if name == "fit_generator" else set())
+        )
     for key in sorted(used):
         if not any(within(key, d, ".") for d in said):
             yield f"{name} reads params.{key}, which its params do not list"

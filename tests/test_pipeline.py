@@ -307,6 +307,7 @@ def test_nothing_runs_again_when_nothing_changed(project: Path) -> None:
         ),
         (lambda p: p["evaluation"].update(margin=0.02), {"evaluate"}),
         (lambda p: p["report"].update(examples=3), set()),
+        (lambda p: p["compute"].update(processes=3), set()),  # what who runs out of memory is told to change
     ],
 )
 def test_a_change_touches_only_its_own_stages(
