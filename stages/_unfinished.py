@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.imports import reached
-from pipeline.params import Params
+from pipeline.params import Params, pick
 from pipeline.params.fields import read
 
 ROOT = Path(__file__).parents[1]
@@ -43,12 +43,16 @@ def folder(
 
 
 def asked(stage: str, params: Params, name: Path | str | None) -> dict[str, Any]:
-    """The params that dvc.yaml says a stage depends on, by key; `name` is the block that the stage is for, if there is one."""
+    """The params that dvc.yaml says a stage depends on, by key; `name` is the block that the stage is for, if there is one.
+
+    Raises ValueError for a block that there is not.
+    """
     raw = params.model_dump(mode="json")
     block = read(ROOT / "dvc.yaml")["stages"][stage]
     known = raw
     if "foreach" in block:
-        known = raw | {"key": name, "item": value(raw, block["foreach"][2:-1])[name]}
+        section = block["foreach"][2:-1]
+        known = raw | {"key": name, "item": pick(raw[section], str(name), section)}
         block = block["do"]
     keys = [re.sub(r"\$\{(.+?)\}", lambda found: value(known, found[1]), key) for key in block.get("params", raw)]
     return {key: value(raw, key) for key in keys}

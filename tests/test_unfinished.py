@@ -222,6 +222,11 @@ def test_only_params_that_a_stage_depends_on_make_its_work_another(place, keys, 
     assert (name(place) != before) == other
 
 
+def test_a_block_that_there_is_not_is_named(place):
+    with pytest.raises(ValueError, match=r"params\.yaml has no generators\.mine; there are: nothing, "):
+        name(place, name="mine")
+
+
 def test_what_a_block_names_counts_too(place):
     """translate draws from the model of diffusion."""
     before = name(place, name="translate")

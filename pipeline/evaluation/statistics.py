@@ -139,10 +139,7 @@ def _resampled(
     pairs: Sequence[tuple[Statistic, Statistic]], draws: Iterator[np.ndarray]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """For each pair its differences on the rows as they are, (S,) or (S, K), and on the draws of them, (R, S) or (R, S, K)."""
-    every = list(
-        dict.fromkeys(one for pair in pairs for one in pair)
-    )  # each is asked once, whatever it is compared with
-    found: dict[Statistic, list[np.ndarray]] = {one: [] for one in every}
+    found: dict[Statistic, list[np.ndarray]] = {one: [] for pair in pairs for one in pair}  # each is asked once
     size = 0
     for rows in draws:
         size = rows.shape[1]
