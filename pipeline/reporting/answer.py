@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.params import POOL, Arm
-from pipeline.reporting.tables import POINTS, TITLES, chance, change, number, points, share
+from pipeline.reporting.tables import POINTS, TITLES, chance, change, ends, number, points, share
 
 RAILS = {"macro F1": "macro_f1", "AUPRC": "macro_auprc", "ECE": "tempered_ece"}  # the scores that guardrails compare
 ENDS = ("", "_ci_low", "_ci_high")
@@ -20,8 +20,7 @@ def sentence(verdict: Mapping[str, Any], scarce: Sequence[str]) -> str:
     if verdict["difference"] is None:
         return "Cannot tell whether generative augmentation helps."
     metric = TITLES[verdict["primary_metric"]]
-    ends = f"[{points(verdict['ci_low'])}, {points(verdict['ci_high'])}]"
-    gain = f"{points(verdict['difference'])} points {ends} of {metric}"
+    gain = f"{points(verdict['difference'])} points {ends(verdict['ci_low'], verdict['ci_high'])} of {metric}"
     doubt = f"{verdict['seeds']} paired seeds, {_p(verdict['p_value'])}"
     against = f"against the best control on validation, {verdict['best_control']} ({doubt})"
     arm = verdict["chosen_arm"]
@@ -174,11 +173,8 @@ def guardrail_table(verdict: Mapping[str, Any]) -> pd.DataFrame:
     rows = []
     for rail in verdict["guardrails"]:
         in_points = rail["name"] not in ("AUPRC", "ECE")
-        ends = [rail[k] for k in ("difference", "ci_low", "ci_high")]
-        mean, low, high = (points(v) if in_points else f"{v:+.3f}" for v in ends)
-        rows.append(
-            {"guardrail": rail["name"], "change": f"{mean} [{low}, {high}]", "holds": "no" if rail["broken"] else "yes"}
-        )
+        told = change(rail) if in_points else "{difference:+.3f} [{ci_low:+.3f}, {ci_high:+.3f}]".format(**rail)
+        rows.append({"guardrail": rail["name"], "change": told, "holds": "no" if rail["broken"] else "yes"})
     return pd.DataFrame(rows, columns=["guardrail", "change", "holds"])
 
 

@@ -48,7 +48,12 @@ def change(found: Mapping[str, Any]) -> str:
     """A difference and its interval, in points."""
     if found["difference"] is None:
         return "n/a"
-    return f"{points(found['difference'])} [{points(found['ci_low'])}, {points(found['ci_high'])}]"
+    return f"{points(found['difference'])} {ends(found['ci_low'], found['ci_high'])}"
+
+
+def ends(low: float | None, high: float | None) -> str:
+    """The interval of a difference, in points; -0.0 is an end that lies below zero, by less than can be shown."""
+    return f"[{', '.join('n/a' if end is None else f'{100 * end + 0.0:+.1f}' for end in (low, high))}]"
 
 
 def points(value: float | None) -> str:

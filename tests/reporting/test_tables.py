@@ -42,6 +42,20 @@ def test_differences_carry_their_sign(value, text):
     assert tables.points(value) == text
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "text"),
+    [
+        (-0.0002, 0.013, "[-0.0, +1.3]"),
+        (0.0, 0.0, "[+0.0, +0.0]"),
+        (-0.0, 0.0004, "[+0.0, +0.0]"),
+        (None, None, "[n/a, n/a]"),
+    ],
+)
+def test_an_end_that_lies_below_zero_is_seen_to(low, high, text):
+    """ "[+0.0, +1.3]" stood beside "too wide to tell a gain from a loss"."""
+    assert tables.ends(low, high) == text
+
+
 def scores(seeds=6):
     rng = np.random.default_rng(0)
     keys = [("", "balanced_accuracy"), ("", "nll"), ("cat", "recall"), ("cat", "f1"), ("NA", "recall")]
