@@ -93,6 +93,7 @@ def tree(tmp_path_factory):
     root = tmp_path_factory.mktemp("tree")
     for folder in ("pipeline", "stages"):
         shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "dvc.yaml", root)
     (root / "stages" / "toy.py").write_text(TOY)
     return root
 

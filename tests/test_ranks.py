@@ -17,6 +17,7 @@ from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from safetensors.numpy import load_file
 
@@ -56,6 +57,7 @@ def place(tmp_path, monkeypatch, toy) -> Iterator[Path]:
     Path("search.json").write_text("{}")
     small = Settings(size=8, channels=1, classes=3, widths=(8,), depth=1, fold=1, batch=4, steps=1, lr=0.1,
                      weight_decay=0.1, dropout=0.1, label_smoothing=0.1)  # fmt: skip
+    torch.manual_seed(0)  # or the baseline, which judges averages that are almost alike, would be another one each time
     for stem in ("baseline/baseline", "baseline/teacher0", "baseline/teacher1"):
         predict.save(Network(small), small, Path(stem))
     logits = predict.run(predict.load(Path("baseline/teacher0")), rows.images, "cpu")[0]
@@ -263,7 +265,6 @@ def test_the_process_that_starts_ranks_is_none_itself(monkeypatch):
 
 def test_a_training_of_one_process_does_not_ask_slurm(monkeypatch):
     """In a batch script of several tasks Lightning refused to train, and elsewhere asked for the job to be queued again."""
-    import torch
     from lightning.fabric.plugins.environments import LightningEnvironment
 
     monkeypatch.setenv("SLURM_JOB_NAME", "batch")
@@ -289,7 +290,6 @@ def test_ranks_share_rows_by_whole_chunks(monkeypatch, rows, world):
 
 
 def test_auto_is_the_number_of_gpus(monkeypatch, compute):
-    import torch
 
     assert _ranks.wanted(compute.model_copy(update={"devices": "auto"})) == 1, "on a CPU"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -348,7 +348,6 @@ def test_every_family_trains_and_diverges_alike_on_all_ranks():
 
 
 def test_each_rank_has_a_gpu_of_its_own_or_it_is_an_error(monkeypatch, compute):
-    import torch
 
     from pipeline.devices import device
 
