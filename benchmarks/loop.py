@@ -68,7 +68,7 @@ def setting(steps: int, precision: str) -> Setting:
 
 
 def stage(s: Setting) -> Network:
-    """As the stages train: loader, curve, validation, Lightning."""
+    """As the stages train: batches, curve, validation, states to go back to, Lightning."""
     return train.train(s.batches, s.val, s.settings, s.recipe, 0, s.compute, lambda count, note: None)[0]
 
 

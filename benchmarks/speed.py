@@ -185,14 +185,15 @@ def growth(sizes: Sequence[int] = (1_000, 3_000, 10_000), calls: Sequence[str] =
 
 def pipeline() -> Found:
     """What of a whole run is spent in loops and what around them, and what a run without changes takes."""
-    wrong = foreign(machine())
+    before = machine()
+    wrong, cores = foreign(before), before["cores"]
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place, "project")
         clock = whole.fresh(folder)
         inside, stages = whole.loops(folder / ".work" / "loops"), whole.account(folder / ".work" / "times")
         idle = whole.nothing_to_do(folder)
     note = " (inconclusive under foreign load)" if wrong else ""
-    cores, noop = os.cpu_count() or 1, Ratio.of(idle, [1.0] * len(idle))
+    noop = Ratio.of(idle, [1.0] * len(idle))
     ratio = clock / (sum(inside.values()) / cores)
     lines = ["| a whole run | seconds | |", "| --- | --- | --- |"]
     lines += [f"| {kind}, added up over processes | {seconds:.0f} | |" for kind, seconds in inside.items()]
