@@ -5,7 +5,7 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 LOCKED := requirements.lock requirements-torch.txt
-LANES ?= $(shell getconf _NPROCESSORS_ONLN)
+LANES ?= $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
 PAIR := $(if $(filter 1,$(LANES)),1,2)
 READY := .venv/ready-$(shell cat $(LOCKED) | cksum | cut -d ' ' -f 1)
 
@@ -32,17 +32,18 @@ row: setup
 
 # dvc runs one stage at a time. A generator is fitted on one core, so there are as many at once as cores, the last named
 # (mostly the longest) first. Of arms there are two at once, each with half of the cores. A line is one call of dvc: stages
-# that the plan asks for anything, and, all in one, those that have nothing to do. LANES=1: everything one by one.
+# that the plan asks for anything, and, all in one, those that have nothing to do. LANES=1: everything one by one. LANE, counted
+# from 0, is the GPU that a stage takes where there are several.
 REPRO := dvc --wait-for-lock repro --single-item
 WITH = sed -n 's/^$(1)@//p' .work/stages | sed '1!G;h;$$!d' | while read -r name; do \
 	grep -q '"wanted": $(2)' data/plan/$(1)/$$name.json && echo $(1)@$$name; done
+BY_LANE = awk '{print "LANE=" NR - 1, "$(REPRO)", $$0}' | xargs -P $(LANES) -L 1 env
 side-by-side:
 	@mkdir -p .work && dvc stage list --name-only > .work/stages
 	@dvc --wait-for-lock repro label_pool
-	@{ $(call WITH,fit_generator,true); echo train_encoder; $(call WITH,fit_generator,false) | xargs; } | xargs -P $(LANES) -L 1 $(REPRO)
+	@{ $(call WITH,fit_generator,true); echo train_encoder; $(call WITH,fit_generator,false) | xargs; } | $(BY_LANE)
 	@$(REPRO) search
-	@{ $(call WITH,generate,true); $(call WITH,generate,false) | xargs; } | sed 's/generate@\([^ ]*\)/& pseudo_label@\1/g' | \
-		xargs -P $(LANES) -L 1 $(REPRO)
+	@{ $(call WITH,generate,true); $(call WITH,generate,false) | xargs; } | sed 's/generate@\([^ ]*\)/& pseudo_label@\1/g' | $(BY_LANE)
 	@{ $(call WITH,retrain,true) | xargs -n 2; $(call WITH,retrain,false) | xargs; echo measure_fidelity; echo audit_copies repeat; } | \
 		SIDE_BY_SIDE=$(PAIR) xargs -P $(PAIR) -L 1 $(REPRO)
 

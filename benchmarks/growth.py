@@ -134,7 +134,7 @@ def selection(real: Samples, made: Samples) -> Callable[[], object]:
         near = pseudo_label.neighbouring(held, real.y, block.neighbours)
         spreads, copied = spread(made.images, made.y, real), np.zeros(len(made), bool)
         why = rules.reasons(made.y, judged, confidence, distance, spreads, copied, near, block)
-        rules.fill(made.y, rules.refuse(why, copied, 0.25), np.full(CLASSES, len(made) // 20))
+        rules.fill(made.y, rules.refuse(why, 0.25), np.full(CLASSES, len(made) // 20))
 
     return run
 

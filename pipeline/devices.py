@@ -8,7 +8,7 @@ import torch
 
 from pipeline import ranks
 from pipeline.params import Compute
-from pipeline.processes import cores, worker
+from pipeline.processes import beside, cores, worker
 
 
 def device(compute: Compute) -> torch.device:
@@ -41,18 +41,23 @@ FEWEST_PIXELS = 16  # a side; below, bf16 on a CPU costs in conversions what it 
 
 
 def precision(compute: Compute, side: int) -> str:
-    """Of training on pictures of so many pixels a side. `auto`: bf16 on CUDA, and from FEWEST_PIXELS on, on a CPU that has
+    """Of training on pictures of so many pixels a side. `auto`: bf16 on a GPU, and from FEWEST_PIXELS on, on a CPU, that has
     instructions for it (it is several times slower on those that have none); else fp32."""
     if compute.precision != "auto":
         return compute.precision
     where = device(compute).type
-    fast = where == "cuda" or (where == "cpu" and side >= FEWEST_PIXELS and has_bf16())
+    fast = (where == "cuda" and cuda_has_bf16()) or (where == "cpu" and side >= FEWEST_PIXELS and has_bf16())
     return "bf16-mixed" if fast else "32-true"
 
 
 def has_bf16() -> bool:
     """Whether this CPU multiplies bf16 numbers by instructions of its own."""
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def cuda_has_bf16() -> bool:
+    """Likewise of this GPU: from compute capability 8.0 on."""
+    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 def describe(compute: Compute, side: int) -> dict[str, str]:
@@ -74,13 +79,15 @@ def set_threads(compute: Compute) -> None:
     # It guards against reading such memory, which costs 5 % of a step; torch's types do not know it.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.allow_tf32 = False  # fp32 is fp32
 
 
 def workers(compute: Compute) -> int:
     """How many processes train or sample side by side: `auto` is one per core, at most 4 per GPU, which share its memory."""
     if compute.processes != "auto":
         return compute.processes
-    return cores() if device(compute).type == "cpu" else min(cores(), 4 * max(1, torch.cuda.device_count()))
+    gpus = torch.cuda.device_count() if device(compute).type == "cuda" else 1
+    return cores() if device(compute).type == "cpu" else min(cores(), max(1, 4 * gpus // beside()))
 
 
 def seed_everything(seed: int) -> None:

@@ -56,12 +56,19 @@ class Progress:
 def cores() -> int:
     """How many processor cores this stage may use: of those there are, its part if the environment has SIDE_BY_SIDE stages."""
     there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    beside = os.environ.get("SIDE_BY_SIDE", "1")
-    if not (beside.isdecimal() and int(beside)):
-        raise ValueError(
-            f"SIDE_BY_SIDE is {beside!r} in the environment; expected how many stages run at once, 1 or more"
-        )
-    return max(1, there // int(beside))
+    return max(1, there // beside())
+
+
+def beside() -> int:
+    """How many stages share the machine: SIDE_BY_SIDE of the environment, or this one alone."""
+    return _told("SIDE_BY_SIDE", 1, "how many stages run at once")
+
+
+def _told(key: str, least: int, meaning: str) -> int:
+    told = os.environ.get(key, str(least))
+    if not (told.isdecimal() and int(told) >= least):
+        raise ValueError(f"{key} is {told!r} in the environment; expected {meaning}, {least} or more")
+    return int(told)
 
 
 def warm(*modules: str) -> None:
@@ -111,12 +118,12 @@ def _listen(queue: Any, progress: Progress) -> None:
 
 
 _queue: Any = None
-_number = 0
+_number: int | None = None
 
 
 def worker() -> int:
-    """Which worker of its stage this process is, from 0 on; 0 for the stage itself."""
-    return _number
+    """Which worker of its stage this process is, from 0 on; of the stage itself, its LANE among stages side by side."""
+    return _told("LANE", 0, "which of the stages side by side this is") if _number is None else _number
 
 
 def _start(queue: Any, numbers: Any) -> None:

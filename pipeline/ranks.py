@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
 PATIENCE = timedelta(hours=24)  # rank 0 works alone while others wait; one that is gone is noticed by its connection
@@ -132,10 +131,11 @@ def span(rows: int, chunk: int, rank: int | None = None) -> slice:
     return slice(min(start, rows), min(stop, rows))
 
 
-def gathered(part: np.ndarray, rows: int, chunk: int) -> np.ndarray:
+def gathered(part: "np.ndarray", rows: int, chunk: int) -> "np.ndarray":
     """On rank 0 all rows, of which each rank has its `span`, in order; on others zeros in their place."""
     if _here.world == 1:
         return part
+    import numpy as np  # not above: its BLAS takes its number of threads when it is imported, before params.yaml is read
     import torch
     import torch.distributed as dist
 

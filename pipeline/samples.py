@@ -5,7 +5,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sized
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -170,6 +170,11 @@ def room(file: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> np.memm
 def spaced(count: int, most: int) -> np.ndarray:
     """At most so many of `count` positions, evenly spaced, int64 (M,)."""
     return np.linspace(0, count - 1, min(most, count)).astype(np.int64)
+
+
+def blocks(rows: Sized, most: int) -> Iterator[slice]:
+    """Slices of at most so many rows, that together are all of them."""
+    return (slice(start, min(start + most, len(rows))) for start in range(0, len(rows), most))
 
 
 def places(rows: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ import io
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import sys
@@ -36,7 +37,6 @@ ENVIRONMENT = {
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
     "GOMP_SPINCOUNT": "0",  # waiting threads that spin make a shared machine ten times slower
     "MPLBACKEND": "agg",
-    "TOKENIZERS_PARALLELISM": "false",
 }
 SIDE = Path(".work")
 GIVEN = ("params", "unfinished")  # arguments that are not on the command line
@@ -85,14 +85,14 @@ def play(
 ) -> None:
     """Call a stage's main and publish what it wrote; of several ranks, the first alone writes."""
     drafts = {name: SIDE / "drafts" / "__".join(path.parts) for name, path in outputs.items()}
-    home = SIDE / "unfinished" / "+".join(draft.name for draft in drafts.values())
+    asked = inspect.signature(function).parameters
+    home = SIDE / "unfinished" / "+".join(draft.name for draft in drafts.values()) if "unfinished" in asked else None
     with ExitStack() as locks:
         for draft in drafts.values() if ranks.first() else ():
             locks.enter_context(lock(draft))
         begun = time.monotonic()
-        asked = inspect.signature(function).parameters
         more: dict[str, Any] = {"params": params} if "params" in asked else {}
-        if "unfinished" in asked:
+        if home:
             more["unfinished"] = _unfinished.folder(home, stage, params, values, outputs, clear=ranks.first())
         try:
             function(**values | drafts | more)
@@ -104,7 +104,8 @@ def play(
             return
         for name, path in outputs.items():
             publish(drafts[name], path)
-        remove(home)
+        if home:
+            remove(home)
         seconds = time.monotonic() - begun
     if outputs:
         key = "-".join([stage, *(v for v in values.values() if isinstance(v, str))])
@@ -208,25 +209,30 @@ def main(argv: list[str]) -> int:
     logging.getLogger().handlers[0].setFormatter(Plain(f"%(asctime)s {label}: %(message)s", "%H:%M:%S"))
     try:
         return execute(argv[0], argv[1:])
-    except ValueError as error:
-        return fail(2, "cannot go on", error)
-    except Diverged as error:
-        return fail(4, "training diverged", error)
-    except (OSError, MemoryError) as error:
-        return fail(3, "the machine does not allow it", error)
     except Exception as error:
-        if out_of_memory(error):
-            return fail(3, "out of memory; lower compute.processes, a batch size, or data.image_size", error)
-        if ranks.is_lost(error):
-            return fail(3, "another rank is gone, and what it said tells why", error)
-        if not cannot_write(error):
+        if not (found := kind(error)):
             raise
-        return fail(3, "the machine does not allow it", error)
+        return fail(*found, error, label)
     except SystemExit as error:
         if error.code == 1:  # a stage's own answer, which it has explained
             return 1
         log.error("ended by a signal (exit %s); nothing was published", error.code)
         return error.code if isinstance(error.code, int) else 1
+
+
+def kind(error: Exception) -> tuple[int, str] | None:
+    """The exit code for an error, and in words what it is; None for one that is a fault of this project."""
+    if isinstance(error, ValueError):
+        return 2, "cannot go on"
+    if isinstance(error, Diverged):
+        return 4, "training diverged"
+    if out_of_memory(error):
+        return 3, "out of memory; lower compute.processes, a batch size, or data.image_size"
+    if ranks.is_lost(error):
+        return 3, "another rank is gone, and what it said tells why"
+    if isinstance(error, OSError | MemoryError) or cannot_write(error):
+        return 3, "the machine does not allow it"
+    return None
 
 
 def out_of_memory(error: Exception) -> bool:
@@ -255,11 +261,10 @@ def unforeseen(error: BaseException) -> str:
     )
 
 
-def fail(code: int, what: str, error: BaseException) -> int:
+def fail(code: int, what: str, error: BaseException, label: str) -> int:
     """Say what is wrong in words; the traceback goes to a file, for whoever wants to report a fault of ours, and beside it
-    what else the error has `files` of."""
-    rank = _ranks.number(os.environ)
-    said = f"last-error-rank{rank}.txt" if rank else "last-error.txt"
+    what else the error has `files` of. Stages that fail side by side have a file each, by their label."""
+    said = f"error-{re.sub(r'[^A-Za-z0-9_.]+', '-', label)}.txt"
     texts = {said: "".join(traceback.format_exception(error)), **getattr(error, "files", {})}
     details = f"details in {' and '.join(str(SIDE / name) for name in texts)}"
     try:

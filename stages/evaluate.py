@@ -11,7 +11,7 @@ import pandas as pd
 from pipeline import csvs, processes
 from pipeline.evaluation import thresholds, verdict
 from pipeline.evaluation.openings import note, settings_hash
-from pipeline.evaluation.scores import ece, reliability, scores
+from pipeline.evaluation.scores import confusion, ece, from_confusion, reliability, scores
 from pipeline.params import Evaluation, Params
 from pipeline.samples import Samples
 from pipeline.seeds import derive
@@ -31,8 +31,6 @@ def main(params: Params, test: Path, models: Path, repeats: Path, openings: Path
     records = {name: json.loads((models / name / "record.json").read_text()) for name in arms}
     verdict.check_equal_compute(records)
     added = {name: sum(record["synthetic_rows"].values()) for name, record in records.items()}
-    validation = pd.concat([read_scores(models / name / "validation.csv") for name in arms], ignore_index=True)
-    csvs.write(validation, out / "validation.csv")
     held = outcomes_of_validation(models, list(arms), tuple(next(iter(records.values()))["synthetic_rows"]))
     choices = verdict.choose(held, arms, added, block, derive(params.seed, "bootstrap", "validation"))
     (out / "choices.json").write_text(json.dumps(choices, indent=1))
@@ -54,7 +52,7 @@ def main(params: Params, test: Path, models: Path, repeats: Path, openings: Path
     result = verdict.decide(choices, seen, arms, added, block, derive(params.seed, "bootstrap"))
     result = verdict.over_splits(result, json.loads(repeats.read_text()), params.data.split, block)
     result = verdict.incomplete(result, failed, [name for name in failed if roles[name] == "control"])
-    result["test"] = {"rows": len(rows), "fingerprint": rows.fingerprint()}
+    result["test"] = {"rows": len(rows), "fingerprint": rows.fingerprint(), "settings": settings}
     (out / "verdict.json").write_text(json.dumps(result, indent=1))
     log.info("%s: %s", result["verdict"], result["reason"])
 
@@ -110,12 +108,8 @@ def beside(
     For the class `scarcer` (of equal ones the second), which has fewer training rows.
     """
     guess = thresholds.shifted(probabilities, thresholds.tune(held, y, block.primary_metric))
-    tuned = {
-        name: value
-        for label, name, value in scores(np.eye(len(rows.classes))[guess], rows.y, rows.classes)
-        if not label
-    }
-    found = [(f"tuned_{block.primary_metric}", tuned[block.primary_metric])]
+    tuned = from_confusion(block.primary_metric, confusion(guess, rows.y, len(rows.classes)))
+    found = [(f"tuned_{block.primary_metric}", float(tuned))]
     if len(rows.classes) == 2:
         hit = thresholds.sensitivity(probabilities[:, scarcer], rows.y == scarcer, block.specificity)
         found.append(("sensitivity", hit))

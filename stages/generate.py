@@ -68,16 +68,16 @@ def draw(
 ) -> np.ndarray:
     """Images of all rows; a slow model on the CPU is asked in parallel processes or by all ranks, which changes no row."""
     generator = generators.build(borrowing(params.generators, name), params.compute, name)
+    chunk = generator.chunk or 1
     if ranks.here().world > 1:
-        chunk = generator.chunk or 1
         own = ranks.span(len(y), chunk)
         part = draw_part(params, name, fitted_on, model, y[own], seeds[own], quiet)
         return ranks.gathered(part, len(y), chunk)
-    parts = workers(params) if generator.uses_device and len(y) > 2 * (generator.chunk or 1) else 1
+    parts = workers(params) if generator.uses_device and len(y) > 2 * chunk else 1
     if parts == 1:
         with processes.Progress(f"generate {name}", len(y)) as progress:
-            return generator.load(model, with_pool(*fitted_on)).sample(y, seeds, progress.step)
-    size = math.ceil(len(y) / parts)
+            return draw_part(params, name, fitted_on, model, y, seeds, progress.step)
+    size = math.ceil(math.ceil(len(y) / chunk) / parts) * chunk  # whole chunks, for one that is not full takes as long
     jobs = [(params, name, fitted_on, model, y[i : i + size], seeds[i : i + size]) for i in range(0, len(y), size)]
     return np.concatenate(processes.parallel(draw_part, jobs, parts, f"generate {name}", len(y)))
 
@@ -97,8 +97,9 @@ def draw_part(
     seeds: np.ndarray,
     report: Callable,
 ) -> np.ndarray:
-    from pipeline import devices
-
-    devices.set_threads(params.compute)
     generator = generators.build(borrowing(params.generators, name), params.compute, name)
+    if generator.uses_device:
+        from pipeline import devices
+
+        devices.set_threads(params.compute)
     return generator.load(model, with_pool(*fitted_on)).sample(y, seeds, report)

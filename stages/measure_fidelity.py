@@ -1,6 +1,5 @@
 """measure_fidelity: how synthetic rows lie beside real ones in two feature spaces, and what they alone teach, per generator."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +37,11 @@ def main(
     sets = {"real": fitted} | {
         name: Samples.load(selected / name) for name in params.generators if len(Samples.load(selected / name))
     }
-    lines: list[Line] = [line for name, samples in sets.items() for line in counted(name, samples)]
+    lines: list[Line] = [
+        (name, label, "", "rows", float(mine.sum()), float("nan"))
+        for name, samples in sets.items()
+        for label, mine, _ in parts(samples, samples)
+    ]
     groups = fitted.table["group"].to_numpy()
     said = {name: {"id": (held if name == "real" else rows).table["id"].to_numpy()} for name, rows in sets.items()}
     for space, stem in (("baseline", baseline / "baseline"), ("encoder", encoder / "encoder")):
@@ -57,14 +60,6 @@ def main(
     csvs.write(pd.DataFrame(lines, columns=COLUMNS), out)
     rows = pd.concat([pd.DataFrame({"generator": name} | columns) for name, columns in said.items()])
     csvs.write(rows[SEEN].round(4), opinions)
-
-
-def counted(name: str, samples: Samples) -> Iterator[Line]:
-    """How many rows there are, and which shares of them are kept and are copies."""
-    for label, mine, _ in parts(samples, samples):
-        own = samples.table[mine]
-        shares = {"rows": mine.sum(), "kept": own["keep"].mean(), "copies": (own["reason"] == "copy").mean()}
-        yield from ((name, label, "", metric, float(value), float("nan")) for metric, value in shares.items())
 
 
 def taught(features: np.ndarray, samples: Samples, own: np.ndarray, fitted: Samples) -> tuple[np.ndarray, np.ndarray]:

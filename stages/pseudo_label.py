@@ -69,7 +69,7 @@ def judge(
     distance = spectra.distance(made.images, fitted_on.images, fitted_on.table["group"].to_numpy())
     spreads, copied = spread(made.images, made.y, real), rule.copied(near)
     why = rules.reasons(made.y, judged, confidence, distance, spreads, copied, neighbours, params.selection)
-    why = rules.fill(made.y, rules.refuse(why, copied, params.selection.max_copy_share), goal)
+    why = rules.fill(made.y, rules.refuse(why, params.selection.max_copy_share), goal)
     labels = [real.classes[j] for j in judged]
     likest = fitted_on.table["id"].to_numpy()[place[:, 0]]
     said = {
@@ -136,10 +136,10 @@ def summarise(rows: Samples, goal: np.ndarray, rule: copies.Rule, block: Selecti
 
 def refusal(rows: Samples, most: float) -> str:
     """Why no row of the generator may be used or shared, in words; empty if they may."""
-    copied = (rows.table["reason"] == "copy").to_numpy()
-    if not len(rows) or copied.mean() <= most:
+    why = rows.table["reason"].to_numpy()
+    if not rules.refused(why, most):
         return ""
     return (
-        f"{copied.sum()} of {len(rows)} rows are copies of training rows or nearly so, more than "
+        f"{(why == 'copy').sum()} of {len(rows)} rows are copies of training rows or nearly so, more than "
         "selection.max_copy_share: none passes selection, and neither rows nor weights are to be shared"
     )

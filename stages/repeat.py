@@ -31,17 +31,18 @@ def main(
 ) -> None:
     """`evaluation` and `about` are read from each copy, where its run wrote them; `openings` too, and added to those here."""
     settings, found = Path("params.yaml"), []
-    shutil.rmtree(work, ignore_errors=True)  # results are in the cache of dvc
     for number in range(1, params.evaluation.repeats):
         log.info("split %d of %d", number + 1, params.evaluation.repeats)
         folder = work / str(number)
         set_up(folder, [graph, library, scripts, sets])
         with (folder / settings).open("w", encoding="utf-8") as file:
             YAML(typ="safe").dump(elsewhere(YAML(typ="safe").load(settings), params.data.split + number, sets), file)
-        dvc(folder, "repro", "evaluate")
         openings.mkdir(parents=True, exist_ok=True)
-        for look in (folder / openings).glob("*.json"):  # at other test splits; none where the cache had the answer
-            shutil.copy(look, openings)
+        try:
+            dvc(folder, "repro", "evaluate")
+        finally:
+            for look in (folder / openings).glob("*.json"):  # at other test splits; none where the cache had the answer
+                shutil.copy2(look, openings)
         found.append({"split": params.data.split + number} | said(folder / evaluation, folder / about))
     shutil.rmtree(work, ignore_errors=True)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -49,8 +50,14 @@ def main(
 
 
 def set_up(folder: Path, parts: list[Path]) -> None:
-    """A copy of the project's code that shares the project's cache, so that nothing is trained twice."""
-    folder.mkdir(parents=True)
+    """A copy of the project's code that shares the project's cache, so that nothing is trained twice.
+
+    Of one that was killed, what its stages have in hand stays; what they finished is in the cache.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.iterdir():
+        if old.name != ".work":
+            shutil.rmtree(old) if old.is_dir() else old.unlink()
     for part in parts:
         copy = shutil.copytree if part.is_dir() else shutil.copy
         copy(part, folder / part)
@@ -92,8 +99,8 @@ def dvc(folder: Path, *words: str) -> None:
         process.wait()
         raise
     if code:
-        told = folder / ".work" / "last-error.txt"
-        details = f", details in {told}" if told.exists() else ""
+        told = sorted(map(str, (folder / ".work").glob("error-*.txt")))
+        details = f", details in {', '.join(told)}" if told else ""
         raise ValueError(
             f"`dvc {' '.join(words[3:])}` failed in {folder}, see above{details}; what it finished is in the cache"
         )

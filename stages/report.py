@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline import csvs
-from pipeline.evaluation.openings import opened, settings_hash
+from pipeline.evaluation.openings import opened
 from pipeline.params import POOL, Params
 from pipeline.reporting import cautions, html, pictures
 from pipeline.reporting import run as runs
@@ -101,7 +101,7 @@ def read_run(
         about=read(about / "audit.json"),
         verdict=verdict,
         code=code,
-        openings=opened(before, noted, verdict["test"]["fingerprint"], settings_hash(params)),
+        openings=opened(before, noted, verdict["test"]["fingerprint"], verdict["test"]["settings"]),
         choices=read(results / "evaluation" / "choices.json"),
         scores=read_scores(results / "evaluation" / "scores.csv"),
         y=y,

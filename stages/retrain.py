@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -130,8 +131,6 @@ def settle(params: Params, arm: Arm, found: dict) -> tuple[Arm, Recipe]:
 
 def write_results(name: str, done: list[dict], held: Samples, out: Path) -> None:
     """What the arm's seeds say of the validation rows `held`, and how they learnt."""
-    scores = [(name, number, *row) for number, result in enumerate(done) for row in result["scores"]]
-    csvs.write(pd.DataFrame(scores, columns=["arm", "seed", "class", "metric", "value"]), out / "validation.csv")
     np.savez(
         out / "validation.npz",
         probabilities=np.stack([r["probabilities"] for r in done]),
@@ -171,19 +170,17 @@ def train_seed(
     """Train and save one seed; initial weights and batch order depend on the seed's number alone, so arms are paired."""
     from pipeline import devices
     from pipeline.classifier import predict
-    from pipeline.evaluation.scores import scores
 
     held, seed = Samples.load(source.val), derive(params.seed, "retrain", number)
     order = derive(params.seed, "shuffle", name) if params.arms[name].use == "shuffled" else None
     made = synthetic_rows(recipe, parts)
     if made is not None and order is not None:
-        made = made.relabelled(mixed_up(made.y, len(held.classes), np.random.default_rng(order)))
+        made = replace(made, y=mixed_up(made.y, len(held.classes), np.random.default_rng(order)))
     told = partial(_told, report, f"seed {number}")
     network, curve, initial = learn(params, settings, recipe, seed, made, source, told, kept)
     probabilities = predict.probabilities(predict.run(network, held.images, devices.device(params.compute))[0])
     predict.save(network, settings, out / f"seed{number}")
     return {
-        "scores": scores(probabilities, held.y, held.classes),
         "probabilities": probabilities,
         "curve": curve,
         "initial": initial,

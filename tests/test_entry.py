@@ -224,7 +224,7 @@ def test_a_failed_stage_says_why_and_publishes_nothing(run, act, code, message):
     assert message in done.said and "Traceback" not in done.said
     assert [f.name for f in Path("out").iterdir()] == ["old"]
     assert drafts() == [] and not Path(".work/times").exists()
-    assert "Traceback" in Path(".work/last-error.txt").read_text(), "kept for whoever reports a fault"
+    assert "Traceback" in Path(f".work/error-toy-{act}.txt").read_text(), "kept for whoever reports a fault"
 
 
 def test_what_is_wrong_is_said_though_its_details_cannot_be_written(run):
@@ -232,7 +232,7 @@ def test_what_is_wrong_is_said_though_its_details_cannot_be_written(run):
     Path(".work").write_text("a file in the way, as a folder would be that may not be written")
     done = run("check")
     assert done.returncode == 2 and "seed" in done.said and "Traceback" not in done.said
-    assert "details in .work/last-error.txt, but for this: File exists" in done.said
+    assert "details in .work/error-check.txt, but for this: File exists" in done.said
 
 
 @pytest.mark.parametrize(("act", "error"), [("bug", "shapes do not match"), ("zero", "division by zero")])

@@ -272,7 +272,10 @@ def test_the_model_is_the_advised_one_and_the_rows_are_there_whatever_the_verdic
     out = hand_on(finish(tmp_path, word), tmp_path / "export")
     card, rows = json.loads((out / "model.json").read_text()), (out / "synthetic/DATASET_CARD.md").read_text()
     assert card["arm"]["name"] == ("cvae" if word == "HELPS" else "real") and card["seed"] == int(word == "HELPS")
-    assert ("These rows helped" in rows) == (word == "HELPS") and ("did not help" in rows) == (word != "HELPS")
+    assert ("These rows helped" in rows) == (word == "HELPS") and ("did not help" in rows) == (
+        word in ("HURTS", "NEUTRAL")
+    )
+    assert ("is not settled" in rows) == (word == "CANNOT_TELL")
     assert ("alone" in (out / "MODEL_CARD.md").read_text()) == (word != "HELPS")
 
 

@@ -366,11 +366,6 @@ def test_a_generators_own_options_are_checked_with_block_and_key(compute, option
     assert "generators.my_smote (family smote)" in str(error.value) and key in str(error.value)
 
 
-def test_build_lists_the_families_when_one_is_unknown(compute):
-    with pytest.raises(ValueError, match=r"unknown generator family 'base'; available: .*smote"):
-        generators.build(params.Generator(family="base", model="x"), compute, "x")
-
-
 def test_a_generator_that_draws_from_another_ones_model_has_its_options_too():
     shipped = params.load(SHIPPED)
     lender, block = shipped.generators["diffusion"], params.borrowing(shipped.generators, "translate")

@@ -193,9 +193,21 @@ def test_times_of_removed_arms_and_generators_are_left_out(shipped):
     ]
 
 
-@pytest.mark.parametrize(("kind", "processes", "expected"), [("cpu", "auto", 16), ("cuda", "auto", 4), ("cuda", 7, 7)])
-def test_processes_side_by_side(shipped, monkeypatch, kind, processes, expected):
+@pytest.mark.parametrize(
+    ("kind", "processes", "beside", "expected"),
+    [
+        ("cpu", "auto", 1, 16),
+        ("cuda", "auto", 1, 8),
+        ("cuda", "auto", 2, 4),
+        ("cuda", "auto", 20, 1),
+        ("cuda", 7, 2, 7),
+    ],
+)
+def test_processes_side_by_side(shipped, monkeypatch, kind, processes, beside, expected):
+    """At most four to each of two GPUs, whatever other stages run at once."""
     monkeypatch.setattr(devices, "cores", lambda: 16)
+    monkeypatch.setattr(devices.torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("SIDE_BY_SIDE", str(beside))
     monkeypatch.setattr(devices, "device", lambda compute: devices.torch.device(kind))
     assert devices.workers(shipped.compute.model_copy(update={"processes": processes})) == expected
 

@@ -55,5 +55,5 @@ def test_exit_codes_are_those_of_the_entry():
     rows = re.findall(r"^\| `([^`]+)` \| (\d+) \|", PAGE, re.M)
     for words, code in rows:
         if code in "234":
-            assert f'fail({code}, "{words}' in entry, words
+            assert f'return {code}, "{words}' in entry, words
     assert {code for _, code in rows} == {"1", "2", "3", "4", "130", "143"}

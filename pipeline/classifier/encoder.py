@@ -31,7 +31,9 @@ class Contrast(OneCycle):
 
     def loss(self, batch: training.Batch, step: int) -> torch.Tensor:
         features = in_pieces(self.network.features, batch[0], self.micro_batches)
-        return contrast(self.project(features).float(), self.temperature)
+        projected = self.project(features).float()
+        with self.exactly():
+            return contrast(projected, self.temperature)
 
 
 def contrast(z: torch.Tensor, temperature: float) -> torch.Tensor:

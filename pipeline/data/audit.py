@@ -90,7 +90,7 @@ def conflict_problems(rows: pd.DataFrame) -> list[Problem]:
             r.path,
             r.row,
             "conflict",
-            f"labelled {r.label!r}; the same pixels are labelled otherwise in {listed(set(others[r.hash]) - {r.path}, 3)}",
+            f"labelled {r.label!r}; the same pixels are labelled otherwise in {listed(sorted(set(others[r.hash]) - {r.path}), 3)}",
         )
         for r in rows.itertuples()
     ]
@@ -183,20 +183,24 @@ def _way_out(split: str, cut: Collection[str]) -> str:
 
 
 def resolution(counts: Mapping[str, int], recall: float = 0.8) -> float:
-    """Half-width of the 95 % interval of balanced accuracy on these test rows per class, if every recall were `recall`."""
+    """Half-width of the 95 % interval of balanced accuracy on so many groups per class, if every recall were `recall`."""
     n = np.array([v for v in counts.values() if v], float)
     return float(1.96 * np.sqrt((recall * (1 - recall) / n).sum()) / max(len(n), 1))
 
 
-def drift(seen: pd.DataFrame, split: np.ndarray) -> list[dict[str, Any]]:
-    """Brightness, contrast, height and width of val and test beside train: means and Kolmogorov-Smirnov distances."""
+def drift(seen: pd.DataFrame, split: np.ndarray, group: np.ndarray) -> list[dict[str, Any]]:
+    """Brightness, contrast, height and width of val and test beside train: means and Kolmogorov-Smirnov distances.
+
+    Of groups, each by the mean of its rows, for these are not independent.
+    """
     from scipy.stats import ks_2samp
 
-    out = []
-    for name in ("mean", "spread", "height", "width"):
-        train = seen[name][split == "train"].to_numpy(float)
+    out, names = [], ["mean", "spread", "height", "width"]
+    groups = seen[names].reset_index(drop=True).groupby([split, group]).mean()
+    for name in names:
+        train = groups.loc["train", name].to_numpy(float)
         for s in ("val", "test"):
-            other = seen[name][split == s].to_numpy(float)
+            other = groups.loc[s, name].to_numpy(float)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", RuntimeWarning)  # that an exact p was out of reach for so many rows
                 test = ks_2samp(train, other)
@@ -232,13 +236,14 @@ def account(
     found = leaks(table["split"].to_numpy(), table["group"].to_numpy(), table["source_path"].to_numpy())
     fit = table[table["split"] == "train"]
     groups = fit.groupby("label")["group"].nunique().reindex(list(classes), fill_value=0).to_dict()
+    tested = table[table["split"] == "test"].groupby("label")["group"].nunique()
     told = check_classes(counts, groups, cut)
     train = counts["train"].values()
     return {
         "counts": counts,
         "scarce": list(scarce),
         "imbalance_ratio": max(train) / max(min(train), 1),
-        "test_resolution": resolution(counts["test"]),
+        "test_resolution": resolution(tested.to_dict()),
         "group_column": grouped,
         "groups": int(table["group"].nunique()),
         "rows_in_groups": int((sizes > 1).sum()),
@@ -249,7 +254,7 @@ def account(
         "leaking_rows": int(found["rows"].sum()),
         "notes": seen["notes"].str.split().explode().value_counts().sort_index().to_dict(),
         "statistics": statistics(seen, table["split"].to_numpy()),
-        "drift": drift(seen, table["split"].to_numpy()),
+        "drift": drift(seen, table["split"].to_numpy(), table["group"].to_numpy()),
         "near_duplicates": data.near_duplicates,
         "not_checked": list(NOT_CHECKED),
         "warnings": told,

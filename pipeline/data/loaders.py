@@ -32,10 +32,6 @@ class Rows:
         place, start = rows if self.place is None else self.place[rows], self.views.start
         return start[place] + (u * (start[place + 1] - start[place])).astype(np.int64)
 
-    def relabelled(self, y: np.ndarray) -> "Rows":
-        """The rows as other classes."""
-        return Rows(y, self.views, self.weight, self.place)
-
     @classmethod
     def plain(cls, images: Any, y: np.ndarray) -> "Rows":
         """Rows without augmentation: each is its own only view. Images: an array, or what is indexed like one."""

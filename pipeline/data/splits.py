@@ -69,7 +69,8 @@ def _draw(
 ) -> np.ndarray:
     """Positions of about `fraction` of each of these classes, whole groups at a time.
 
-    A class of under 3 groups gives none, and one group of every class stays, named here or not.
+    A class of under 3 groups gives none, and one group of every class stays, named here or not. Where every group is larger
+    than what is asked for, the smallest one is taken.
     """
     group, asked = np.unique(groups, return_inverse=True)[1], np.isin(labels, list(classes))
     main = strata(labels[asked], group[asked])
@@ -82,8 +83,9 @@ def _draw(
     for label in sorted(set(main)):
         own = rng.permutation(main.index[main == label])
         goal, got = max(1, round(fraction * size[own].sum())), 0
-        for g in own if left[label] >= 3 else []:
-            fits = got == 0 or got + size[g] <= 1.2 * goal
+        some = own if left[label] >= 3 else own[:0]
+        for g in some if (size[some] <= 1.2 * goal).any() else some[np.argsort(size[some], kind="stable")]:
+            fits = got + size[g] <= 1.2 * goal or not got
             if got < goal and fits and all(left[c] > 1 for c in holds[g]):
                 taken.append(g)
                 got += size[g]

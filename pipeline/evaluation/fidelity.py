@@ -98,7 +98,7 @@ def distances(
     """Kernel distance of each class, float (K,), pulled towards the mean of all by so many pseudo-rows; NaN if unknown.
 
     Features are scaled so that real rows have a mean square of one per dimension. A class counts for as many rows as it
-    has real ones here; one with fewer than two rows on either side has the mean of the others.
+    has here, of the real or the other ones, whichever are fewer; one with fewer than two has the mean of the others.
     """
     unit = np.sqrt(np.square(real.astype(np.float64)).mean()) or 1.0
     real, fake = real / unit, fake / unit
@@ -106,7 +106,7 @@ def distances(
     for c in np.unique(labels):
         a, b = real[y == c], fake[labels == c]
         if min(len(a), len(b)) > 1:
-            own[c], count[c] = kernel_distance(a, b), len(a)
+            own[c], count[c] = kernel_distance(a, b), min(len(a), len(b))
     if not count.any():
         return own
     common = np.nansum(own * count) / count.sum()

@@ -1,6 +1,6 @@
 """What a gain must not cost: recall of any class, ranking, calibration. Each is compared as the primary metric is."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -25,19 +25,15 @@ def check(
 
     `arm` and `control` are probabilities (S, N, K), `calibrated` both after a temperature fitted on validation, for the
     ECE: without one a better model that was trained with smoothed labels looks worse calibrated. Broken means that the
-    whole interval lies on the wrong side: below zero for AUPRC, above zero for ECE, below -max_class_loss for a class.
+    whole interval lies on the wrong side: below zero for AUPRC, above zero for ECE, below -max_class_loss for a class,
+    whose interval is widened for that until all classes together are as sure as one alone: see `together`.
     Macro F1 is there to be read beside AUPRC. For each class the recalls themselves are told too, with intervals from the
     same resamples: mean and ends of the arm's and the control's.
     """
     tail, both, guess = (1 - block.confidence) / 2, (arm, control), (arm.argmax(axis=2), control.argmax(axis=2))
-    recalls = pair(lambda g: by_confusion(g, y, len(labels), "recall"), guess)
-    pairs: list[tuple[Statistic, Statistic]] = [
-        pair(lambda g: by_confusion(g, y, len(labels), "macro_f1"), guess),
-        pair(lambda p: by_auprc(p, y), both),
-        pair(lambda p: by_ece(p, y), calibrated or both),
-        recalls,
-        *((one, nothing) for one in recalls),
-    ]
+    f1, recalls = ([by_confusion(g, y, len(labels), metric) for g in guess] for metric in ("macro_f1", "recall"))
+    asked = [f1, [by_auprc(p, y) for p in both], [by_ece(p, y) for p in calibrated or both], recalls]
+    pairs: list[tuple[Statistic, Statistic]] = [(a, b) for a, b in [*asked, *([one, nothing] for one in recalls)]]
     stretch = breadth(y, groups, block.confidence)
     drawn = differences(pairs, resamples(y, groups, min(block.bootstrap, DRAWS), seed), seed, stretch)
     whole = np.ones((1, len(y)))
@@ -51,9 +47,12 @@ def check(
         kindest = high if sign > 0 else -low
         return {"name": name, "difference": float(mean), "ci_low": low, "ci_high": high, "broken": kindest < worst}
 
+    kindest = dict(zip(np.unique(y), together(drawn[3][:, np.unique(y)], tail), strict=True))
+
     def recall(c: int) -> dict[str, Any]:
         own = {who: [float(means[i][c]), *ends(drawn[i][:, c])] for i, who in ((4, "arm"), (5, "control"))}
-        return rail(f"recall of {labels[c]}", means[3][c], drawn[3][:, c], -block.max_class_loss) | own
+        broken = {"broken": bool(kindest[c] < -block.max_class_loss)}
+        return rail(f"recall of {labels[c]}", means[3][c], drawn[3][:, c], -np.inf) | own | broken
 
     rails = [
         rail("macro F1", means[0], drawn[0], -np.inf),
@@ -63,10 +62,14 @@ def check(
     return rails + [recall(c) for c in np.unique(y)]
 
 
-def pair(
-    statistic: Callable[[np.ndarray], Statistic], two: tuple[np.ndarray, np.ndarray]
-) -> tuple[Statistic, Statistic]:
-    return statistic(two[0]), statistic(two[1])
+def together(draws: np.ndarray, tail: float) -> np.ndarray:
+    """Upper ends (K,) of draws (R, K), above which none of the K values lies but with this chance; of one, its quantile.
+
+    The largest of all distances from the middle, each in widths of its own interval (Westfall and Young, 1993, max T).
+    """
+    middle = draws.mean(axis=0)
+    width = np.maximum(np.ptp(np.quantile(draws, [tail, 1 - tail], axis=0), axis=0), 1e-12)
+    return middle + np.quantile(((draws - middle) / width).max(axis=1), 1 - tail) * width
 
 
 def nothing(rows: np.ndarray) -> np.ndarray:

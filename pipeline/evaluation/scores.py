@@ -57,9 +57,7 @@ def ece(probabilities: np.ndarray, y: np.ndarray, bins: int = 15) -> float:
     """Expected calibration error of the top class over equal-width bins (Guo et al., 2017)."""
     confidence, hit = probabilities.max(axis=1), probabilities.argmax(axis=1) == y
     which = np.minimum((confidence * bins).astype(int), bins - 1)
-    weight = np.bincount(which, minlength=bins) / len(y)
-    gap = np.bincount(which, hit - confidence, minlength=bins) / np.maximum(np.bincount(which, minlength=bins), 1)
-    return float((weight * np.abs(gap)).sum())
+    return float(np.abs(np.bincount(which, hit - confidence, minlength=bins)).sum() / len(y))
 
 
 def confusion(guess: np.ndarray, y: np.ndarray, k: int) -> np.ndarray:

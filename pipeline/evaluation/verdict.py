@@ -23,6 +23,7 @@ from pipeline.evaluation.words import classify, combine
 from pipeline.params import Arm, Evaluation
 
 LEAST_GROUPS = 30  # of test rows: resamples of fewer know too little of how wrong they may be
+LEAST_OF_CLASS = 3  # likewise: two that happen to agree have no spread
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,8 @@ def too_small(test: Outcomes) -> str:
         return (
             f"the test split has only {groups} independent rows or groups, and a verdict needs at least {LEAST_GROUPS}"
         )
-    alone = [test.labels[c] for c in np.unique(test.y) if len(np.unique(test.groups[test.y == c])) < 2]
-    return f"a single independent test row or group stands for {', '.join(alone)}" if alone else ""
+    alone = [test.labels[c] for c in np.unique(test.y) if len(np.unique(test.groups[test.y == c])) < LEAST_OF_CLASS]
+    return f"fewer than {LEAST_OF_CLASS} independent test rows or groups stand for {', '.join(alone)}" if alone else ""
 
 
 def choose(
@@ -75,7 +76,7 @@ def choose(
 
     A candidate that had no synthetic row to learn from (`added` maps arms to their rows) stands back for those that had.
     `contenders` are the controls that validation cannot tell from the best one: a small validation split picks the
-    best control almost by chance, so a gain has to hold against each of them.
+    best control almost by chance, so a gain has to hold against each of them. One too small to tell anything keeps all.
     """
     scores = {a: validation.score(a, block.primary_metric) for a in arms}
     mean = {a: float(s.mean()) for a, s in scores.items()}
@@ -84,11 +85,11 @@ def choose(
     controls = [a for a in arms if arms[a].role == "control"]
     best = max(controls, key=lambda a: mean[a])
     ahead = dict(zip(controls, validation.compare([(best, a) for a in controls], block, seed), strict=True))
+    lead, small = (1 - block.confidence) / 2, too_small(validation)
     return {
-        "primary_metric": block.primary_metric,
         "best_control": best,
         "chosen_arm": max(candidates, key=lambda a: mean[a], default=""),
-        "contenders": [a for a in controls if a == best or np.quantile(ahead[a], (1 - block.confidence) / 2) <= 0],
+        "contenders": [a for a in controls if a == best or small or np.quantile(ahead[a], lead) <= 0],
         "best_seed": {a: int(s.argmax()) for a, s in scores.items()},
         "validation_rows": len(validation.y),
         "validation_means": {a: round(m, 6) for a, m in mean.items()},
@@ -122,8 +123,8 @@ def decide(
     NEUTRAL needs the whole interval within +-margin. The arm to judge was named beforehand: it carries the verdict, and
     its p stands as it is. The other arms are secondary, and their p values are adjusted for their number.
     """
-    metric, arm, control = block.primary_metric, choices["chosen_arm"], choices["best_control"]
-    base = {"primary_metric": metric, "best_control": control, "chosen_arm": arm}
+    arm, control = choices["chosen_arm"], choices["best_control"]
+    base = {"primary_metric": block.primary_metric, "best_control": control, "chosen_arm": arm}
     base |= dict.fromkeys(("difference", "ci_low", "ci_high", "p_value"))
     base |= {"confidence": block.confidence, "margin": block.margin, "seeds": test.seeds}
     others = [control, *(c for c in choices["contenders"] if c != control)] if arm else []
@@ -135,23 +136,24 @@ def decide(
     base |= {"arms": every_arm(found, arms, added, choices, test.seeds, block, small)}
     base |= {"comparisons": [], "guardrails": [], "exchange": None}
     if not arm:
-        reason = "no arm has the role `candidate`, so there is nothing to judge"
-        return base | {"verdict": "CANNOT_TELL", "reason": reason}
+        return pronounced(base, "CANNOT_TELL", "no arm has the role `candidate`, so there is nothing to judge")
     comparisons = [{"control": other, **found[arm, other]} for other in others]
     said, tempered = test.probabilities, (test.calibrated[arm], test.calibrated[control]) if test.calibrated else None
     rails = guardrails.check(said[arm], said[control], test.y, test.groups, test.labels, block, seed, tempered)
+    if small or not added[arm] or test.seeds == 1:  # of which nothing is sure, a loss neither
+        rails = [rail | {"broken": False} for rail in rails]
     word, reason = combine(comparisons, choices["validation_rows"], test.seeds, added[arm], rails, block)
     if small:
         word, reason = "CANNOT_TELL", small
-    first = {k: v for k, v in comparisons[0].items() if k != "control"} | {"synthetic_rows": added[arm]}
-    first |= {
+    first = found[arm, control] | {
+        "synthetic_rows": added[arm],
         "detectable": detectable(drawn[arm, control], block.confidence),
         "comparisons": comparisons,
         "guardrails": rails,
+        "threshold_shift": guardrails.threshold_shift(rails),
+        "exchange": exchange.rate(steps, {a: found[arm, a] for _, a in steps}, added[arm]),
+        "single_models": single_models(test, arm, control, [choices["best_seed"][a] for a in (arm, control)]),
     }
-    first |= {"threshold_shift": guardrails.threshold_shift(rails)}
-    first |= {"exchange": exchange.rate(steps, {a: found[arm, a] for _, a in steps}, added[arm])}
-    first |= {"single_models": single_models(test, arm, control, [choices["best_seed"][a] for a in (arm, control)])}
     return pronounced(base | first, word, reason)
 
 
@@ -165,7 +167,7 @@ def pronounced(found: dict[str, Any], word: str, reason: str) -> dict[str, Any]:
 def over_splits(
     found: dict[str, Any], elsewhere: Sequence[Mapping[str, Any]], split: int, block: Evaluation
 ) -> dict[str, Any]:
-    """The verdict with what the run said on other splits of the rows; HELPS and HURTS must hold in the mean over all.
+    """The verdict with what the run said on other splits of the rows; HELPS, HURTS and NEUTRAL must hold in the mean over all.
 
     A split without a difference, for no candidate could be trained there, is left out of the mean.
     """
@@ -182,12 +184,14 @@ def over_splits(
     mean, low, high = resampled_interval(values, ratio, block.confidence)
     ends = {"difference": mean, "ci_low": low, "ci_high": high}
     told = {"splits": splits} | {k: None if np.isnan(v) else v for k, v in ends.items()}
-    if {"HELPS": low > 0, "HURTS": high < 0}.get(found["verdict"], True):
+    within = -block.margin <= low and high <= block.margin
+    if {"HELPS": low > 0, "HURTS": high < 0, "NEUTRAL": within}.get(found["verdict"], True):
         return found | {"repeats": told}
     doubt = (
         f"not surely in the mean over {len(values)} splits" if judged else "on no other could a candidate be trained"
     )
-    reason = f"on this split it {found['verdict'].lower()}, but {doubt}"
+    word = "is neutral" if found["verdict"] == "NEUTRAL" else found["verdict"].lower()
+    reason = f"on this split it {word}, but {doubt}"
     return pronounced(found | {"repeats": told}, "CANNOT_TELL", reason)
 
 
@@ -243,7 +247,8 @@ def every_arm(
 
 
 def single_models(test: Outcomes, arm: str, control: str, seeds: Sequence[int]) -> dict[str, Any]:
-    """McNemar's test of one model of each arm, those of the given seeds."""
+    """McNemar's test of one model of each arm, those of the given seeds; of groups of rows, by which of the two has more right."""
     right = [test.predicted(a)[s] == test.y for a, s in zip((arm, control), seeds, strict=True)]
-    gained, lost, p = mcnemar(*right)
+    ahead = np.bincount(np.unique(test.groups, return_inverse=True)[1], right[0] * 1.0 - right[1])
+    gained, lost, p = mcnemar(ahead > 0, ahead < 0)
     return {"seeds": list(seeds), "only_arm_right": gained, "only_control_right": lost, "p_value": p}

@@ -65,7 +65,8 @@ class NetworkGenerator(base.Generator):
         return game
 
     def start_from(self, real: Samples) -> None:
-        """What a family takes from the rows it is asked to vary, before and after loading."""
+        """What a family takes from the rows it is asked to vary, before fitting and after loading."""
+        self.flips = real.facts.flips
 
     def steps(self, real: Samples) -> int:
         o = self.options
@@ -77,16 +78,20 @@ class NetworkGenerator(base.Generator):
 
     @property
     def multiple(self) -> int:
-        """Sides are padded to a multiple of this, and cropped again."""
-        return 4
+        """Sides are padded to a multiple of this, and cropped again: the larger, the more often they can be halved."""
+        return 4 * 2 ** max(0, math.ceil(math.log2(max(self.shape[:2]) / 32)))
 
     @property
     def side(self) -> tuple[int, int]:
         height, width = (math.ceil(n / self.multiple) * self.multiple for n in self.shape[:2])
         return height, width
 
+    def padded(self, images: np.ndarray) -> "np.ndarray | Padded":
+        """Images of the network's side."""
+        return images if self.side == self.shape[:2] else Padded(images, self.side)
+
     def _fit(self, real: Samples, seed: int, report: Callable[[int, str], None]) -> list[dict[str, Any]]:
-        self.flips, self.restarts, self.slowed, self.micro_batches = real.facts.flips, 0, False, 1
+        self.restarts, self.slowed, self.micro_batches = 0, False, 1
         self.start_from(real)
         curve = self.train(real, seed, report)
         alike = bool(self.judge) and self.variety(real, seed) < ALIKE
@@ -103,8 +108,7 @@ class NetworkGenerator(base.Generator):
         devices.seed_everything(seed)
         steps = self.steps(real)
         game, o = self.game(), self.options
-        images = real.images if self.side == self.shape[:2] else Padded(real.images, self.side)
-        batches = Batches(Rows.plain(images, real.y), self.classes, o.batch, steps, seed, o.balance)
+        batches = Batches(Rows.plain(self.padded(real.images), real.y), self.classes, o.batch, steps, seed, o.balance)
         decays = [max(0.0, 1 - 1 / (share * steps)) if share else 0.0 for share in o.ema]
         averages = Averages(decays, moments(steps, o.snapshots if self.judge else 1))
         module = training.Adversaries(game, steps, o.lr, self.betas, clip=1.0)
@@ -141,8 +145,8 @@ class NetworkGenerator(base.Generator):
         ]
 
     def trial(self, real: Samples, seed: int, rows: int = 128) -> tuple[np.ndarray, np.ndarray]:
-        """About so many images, as many of each scarce class, and their class indices."""
-        y = np.repeat(real.scarce, max(2, rows // max(len(real.scarce), 1)))
+        """About so many images, as many of each scarce class but no fewer than 8, and their class indices."""
+        y = np.repeat(real.scarce, max(8, rows // max(len(real.scarce), 1)))
         return self.sample(y, np.random.default_rng(seed).integers(2**63, size=len(y))), y
 
     def variety(self, real: Samples, seed: int) -> float:
@@ -164,7 +168,9 @@ class NetworkGenerator(base.Generator):
 
     def _state(self) -> dict[str, Any]:
         parameters = sum(p.numel() for p in self.networks[0].parameters())
-        return {"flips": list(self.flips), "steps": self.points[-1]["step"], "parameters": parameters} | {
+        return {
+            "steps": self.points[-1]["step"],
+            "parameters": parameters,
             "restarts": self.restarts,
             "slowed": self.slowed,
             "micro_batches": self.micro_batches,
@@ -178,9 +184,7 @@ class NetworkGenerator(base.Generator):
         save_file(arrays, folder / "weights.safetensors", base.MARK)
 
     def _load(self, folder: Path, state: dict[str, Any], real: Samples) -> None:
-        self.flips, self.chosen, self.points = tuple(state["flips"]), np.array(state["chosen"]), state["points"]
-        self.restarts, self.slowed = state["restarts"], state["slowed"]
-        self.micro_batches = state["micro_batches"]
+        self.chosen = np.array(state["chosen"])
         self.start_from(real)
         arrays = weights.read(folder / "weights.safetensors", load_file)
         self.networks = []
@@ -226,7 +230,7 @@ class Padded:
     def shape(self) -> tuple[int, int, int, int]:
         return (len(self.images), *self.side, self.images.shape[3])
 
-    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+    def __getitem__(self, rows: np.ndarray | slice) -> np.ndarray:
         part = self.images[rows]
         grow = [(0, s - n) for s, n in zip(self.side, part.shape[1:3], strict=True)]
         return np.pad(part, [(0, 0), *grow, (0, 0)], mode="edge")

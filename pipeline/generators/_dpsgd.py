@@ -18,6 +18,7 @@ from torch import nn
 from torch.func import functional_call, grad, vmap
 
 from pipeline import checkpoints
+from pipeline.averages import Averages
 from pipeline.generators import base
 from pipeline.samples import Samples, to_network
 
@@ -128,13 +129,13 @@ class Fit:
     ) -> None:
         self.network, self.latent, self.promise, self.o, self.rows, self.seed = network, latent, promise, o, rows, seed
         self.steps, self.step = promise["steps"], 0
-        self.decay = max(0.0, 1 - 1 / (o.average * self.steps)) if o.average else 0.0
+        self.averages = Averages([max(0.0, 1 - 1 / (o.average * self.steps)) if o.average else 0.0], [self.steps])
 
     def run(self, file: Path | None, report: Callable[[int, str], None], where: torch.device) -> None:
         """All steps that are left."""
         self.network.to(where)
         self.optimiser = torch.optim.Adam(self.network.parameters(), self.o.lr)
-        self.mean = [p.detach().clone() for p in self.network.parameters()]
+        self.averages.begin(self.network)
         self.restore(None if file is None else checkpoints.read(file))
         report(self.step, "")
         written = monotonic()
@@ -162,27 +163,23 @@ class Fit:
         for group in self.optimiser.param_groups:
             group["lr"] = o.lr * rate
         self.optimiser.step()
-        with torch.no_grad():
-            for mean, p in zip(self.mean, parameters, strict=True):
-                mean.lerp_(p, 1 - min(self.decay, (1 + self.step) / (10 + self.step)))
+        self.averages.after(self.step)
 
     def average(self) -> None:
         """The network takes the average of its weights."""
-        with torch.no_grad():
-            for p, mean in zip(self.network.parameters(), self.mean, strict=True):
-                p.copy_(mean)
+        self.network.load_state_dict(self.averages.kept[-1].weights)
 
     def about(self) -> dict[str, Any]:
         return {"promise": self.promise, "seed": self.seed, "torch": torch.__version__}
 
     def state(self) -> checkpoints.State:
         """Noised numbers only."""
-        now = {"network": self.network.state_dict(), "mean": self.mean, "optimiser": self.optimiser.state_dict()}
-        return {"about": self.about(), "step": self.step} | checkpoints.copied(now)
+        now = {"network": self.network.state_dict(), "optimiser": self.optimiser.state_dict()}
+        return {"about": self.about(), "step": self.step, "averages": self.averages.state()} | checkpoints.copied(now)
 
     def restore(self, state: checkpoints.State | None) -> None:
         if state is not None and state["about"] == self.about():
             self.network.load_state_dict(state["network"])
             self.optimiser.load_state_dict(state["optimiser"])
-            self.mean = [known.to(p) for known, p in zip(state["mean"], self.network.parameters(), strict=True)]
+            self.averages.restore(state["averages"])
             self.step = state["step"]

@@ -8,12 +8,13 @@ import itertools
 from collections.abc import Callable, Iterator
 from typing import Annotated
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import nn
 
-from pipeline.generators._blocks import Block, NetworkGenerator, NetworkOptions, fold, halvings
+from pipeline.generators._blocks import Block, NetworkGenerator, NetworkOptions, Padded, fold, halvings
 from pipeline.samples import Samples, to_network
 
 FEWEST = 5  # a class of fewer rows is widened as one of so many
@@ -81,12 +82,13 @@ class Network(nn.Module):
         yield "vae", log_sigma + self.o.kl_weight * warm * kl / pixels
 
     @torch.no_grad()
-    def fit_prior(self, x: torch.Tensor, y: torch.Tensor) -> None:
+    def fit_prior(self, images: np.ndarray | Padded, labels: np.ndarray) -> None:
         """Moments of the aggregate posterior of each class, shrunk towards those of all rows by `shrink` pseudo-rows.
 
         Of few rows they are too narrow for the next one: their mean is not that of the class, and the encoder has seen them.
         """
-        parts = [self.encode(a, b) for a, b in zip(x.split(256), y.split(256), strict=True)]
+        y = torch.from_numpy(labels)
+        parts = [self.encode(to_network(images[i : i + 256]), y[i : i + 256]) for i in range(0, len(y), 256)]
         mean, var = torch.cat([m for m, _ in parts]), torch.cat([v.clamp(-8, 8).exp() for _, v in parts])
         second = var + mean.square()
         for c in range(len(self.prior_mean)):
@@ -111,7 +113,5 @@ class Model(NetworkGenerator):
         return Network(self.side, self.shape[2], self.classes, self.options)
 
     def finished(self, game: Network, real: Samples) -> Network:
-        images = to_network(real.images)
-        grow = (0, self.side[1] - self.shape[1], 0, self.side[0] - self.shape[0])
-        game.fit_prior(F.pad(images, grow, mode="replicate"), torch.from_numpy(real.y))
+        game.fit_prior(self.padded(real.images), real.y)
         return game

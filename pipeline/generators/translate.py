@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 
 from pipeline.generators import _edm
-from pipeline.generators._blocks import Padded, noise
+from pipeline.generators._blocks import noise
 from pipeline.params.fields import Pair, Rising, Share
 from pipeline.samples import Samples, to_network
 
@@ -27,6 +27,7 @@ class Model(_edm.Diffusion):
     drawn: ClassVar[frozenset[str]] = _edm.Diffusion.drawn | {"strength", "across", "candidates"}
 
     def start_from(self, real: Samples) -> None:
+        super().start_from(real)
         self.images, self.y = real.images, real.y
 
     def draw(self, network: _edm.Denoiser, labels: np.ndarray, seeds: np.ndarray, where: torch.device) -> torch.Tensor:
@@ -34,7 +35,7 @@ class Model(_edm.Diffusion):
         rows = [self.source(int(c), rng) for c, rng in zip(labels, rngs, strict=True)]
         low, high = self.options.strength
         strength = torch.tensor([low + (high - low) * rng.random() for rng in rngs], dtype=torch.float32)
-        x = to_network(Padded(self.images, self.side)[np.array(rows)]).to(where)
+        x = to_network(self.padded(self.images)[np.array(rows)]).to(where)
         y = torch.from_numpy(labels).to(where)
         return network.denoised(x, level(strength).to(where), y, lambda *shape: noise(seeds, shape).to(where))
 

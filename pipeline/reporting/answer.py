@@ -43,7 +43,7 @@ def advice(verdict: Mapping[str, Any]) -> str:
         "HELPS": f"Use the model of arm {verdict['chosen_arm']}.",
         "HURTS": f"Use the model of arm {verdict['best_control']}; leave the synthetic rows out.",
         "NEUTRAL": f"Use the model of arm {verdict['best_control']}; the synthetic rows are not worth their cost.",
-        "CANNOT_TELL": f"Keep the model of arm {verdict['best_control']} until a larger test split or more seeds decide.",
+        "CANNOT_TELL": f"Keep the model of arm {verdict['best_control']} for now.",
     }[verdict["verdict"]]
     return f"{verdict['reason'][:1].upper()}{verdict['reason'][1:]}. {what}"
 
@@ -63,15 +63,15 @@ def beside(verdict: Mapping[str, Any], price: str, skipped: Sequence[str]) -> li
             lines.append("Macro F1 rises while AUPRC falls: that is a shifted threshold, not a better model.")
         if 100 * verdict["detectable"] >= 0.05:
             lines.append(
-                f"A true difference below {100 * verdict['detectable']:.1f} points would most likely have been missed by "
-                "this test split and these seeds."
+                f"A true difference of {100 * verdict['detectable']:.1f} points to {verdict['best_control']} would show in four "
+                "of five such runs, a smaller one in fewer."
             )
         one = verdict["single_models"]
         lines.append(
             f"What make export hands on is one model, the best of its arm on validation. {verdict['chosen_arm']} (seed "
             f"{one['seeds'][0]}) against {verdict['best_control']} (seed {one['seeds'][1]}), one model each: "
-            f"{one['only_arm_right']} test rows only the first has right, {one['only_control_right']} only the second "
-            f"(McNemar {_p(one['p_value'])})."
+            f"{one['only_arm_right']} test rows (or groups of them) the first gets right more often, "
+            f"{one['only_control_right']} the second (McNemar {_p(one['p_value'])})."
         )
     if verdict["exchange"]:
         lines.append(exchange(verdict["exchange"], verdict["chosen_arm"], verdict["confidence"]))
@@ -106,9 +106,13 @@ def exchange(rate: Mapping[str, Any], arm: str, confidence: float) -> str:
 
 
 def arms_table(
-    metrics: Mapping[str, Mapping[str, Any]], records: Mapping[str, Mapping[str, Any]], verdict: Mapping[str, Any]
+    metrics: Mapping[str, Mapping[str, Any]],
+    records: Mapping[str, Mapping[str, Any]],
+    verdict: Mapping[str, Any],
+    validation: Mapping[str, float],
 ) -> pd.DataFrame:
-    """One row per arm: role, recipe, rows added, primary metric and interval, difference to the best control, its word."""
+    """One row per arm: role, recipe, rows added, what it was chosen by, primary metric and interval, difference to the best
+    control, its word. `validation` has the mean primary metric by arm."""
     metric, rows = verdict["primary_metric"], []
     title = TITLES[metric]
     for arm, values in metrics.items():
@@ -119,6 +123,7 @@ def arms_table(
                 "role": records[arm]["arm"]["role"],
                 "recipe": records[arm]["arm"]["recipe"].replace("_", " "),
                 "rows added": _rows_added(records[arm]),
+                "on validation": f"{100 * validation[arm]:.1f} %",
                 title: _score(values, metric),
                 f"points against {verdict['best_control']}": "the best control" if found is None else change(found),
                 "p": "" if found is None else chance(found["p_value"]),

@@ -14,7 +14,7 @@ OUTCOME = {
     "HELPS": "These rows helped",
     "HURTS": "These rows did not help; they made the classifier worse",
     "NEUTRAL": "These rows did not help; they made no difference worth having",
-    "CANNOT_TELL": "These rows did not help, as far as this run can tell",
+    "CANNOT_TELL": "Whether these rows help is not settled",
 }
 
 

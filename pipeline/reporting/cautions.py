@@ -104,12 +104,17 @@ def failed(run: "Run") -> list[str]:
 
 
 def unlike(run: "Run") -> list[str]:
-    """Which candidates learnt from all rows of a generator, though most are unlike any real one."""
+    """Which candidates learnt from all rows of a generator, though some are copies or most are unlike any real one."""
     found = []
     for a, arm in run.params.compared.items():
         for name in arm.generators if arm.role == "candidate" and arm.use == "all" else ():
             classes = run.selections.get(name, {"classes": {}})["classes"].values()
-            far, made = sum(c["dropped"]["unlike"] for c in classes), sum(c["generated"] for c in classes)
+            far, copied = (sum(c["dropped"][why] for c in classes) for why in ("unlike", "copy"))
+            made = sum(c["generated"] for c in classes)
+            if copied:
+                found.append(
+                    f"{name}: {copied} of {made} rows are copies or nearly so, and arm {a} learnt from all (use: all)"
+                )
             if far > made / 2:
                 found.append(
                     f"{name}: {far} of {made} rows are unlike every real row (selection.unlike), and arm {a} learnt from "
@@ -119,8 +124,9 @@ def unlike(run: "Run") -> list[str]:
 
 
 def refused(run: "Run") -> list[str]:
-    """The generators that the copy audit keeps from being used, of those whose rows an arm would select from."""
-    return [g for g, s in run.selections.items() if g in selected_from(run.params) and s["refused"]]
+    """The generators that the copy audit keeps from being used, of those whose rows a candidate or another arm would select from."""
+    judged = {g for arm in run.params.compared.values() if arm.role == "candidate" for g in arm.generators}
+    return [g for g, s in run.selections.items() if g in judged | selected_from(run.params) and s["refused"]]
 
 
 def selected_from(params: Params) -> set[str]:

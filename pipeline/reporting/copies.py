@@ -28,17 +28,16 @@ def audit_table(found: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def class_table(found: pd.DataFrame, summaries: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """Per generator and class: rows dropped as copies, and the share nearer to training than to unseen rows by space."""
+def class_table(found: pd.DataFrame) -> pd.DataFrame:
+    """Per generator and class: the share nearer to training than to unseen rows by space."""
     single = found[(found["class"] != "") & (found["measure"] == "closer")]
     rows = []
     for (name, label), lines in single.groupby(["generator", "class"], sort=False):
-        count, first = summaries[name]["classes"][label], lines.iloc[0]
+        first = lines.iloc[0]
         row = {
             "generator": name,
             "class": label,
             "training, unseen rows": f"{first['train']}, {first['held']}",
-            "copies": f"{count['dropped']['copy']} of {count['generated']}",
         }
         rows.append(row | {SPACES[line["space"]]: said(line) for line in lines.to_dict("records")})
     return pd.DataFrame(rows)
@@ -95,9 +94,7 @@ def sentences(summaries: Mapping[str, Mapping[str, Any]], chosen: Collection[str
             f"{rule['ratio']:.2f} times as far as from the next ones (false alarms: about {100 * false_alarms:g} % of real rows)"
         )
         if name not in chosen:
-            told.append(
-                f"{name}: {copied} of {made} rows are copies or nearly so; its arms learn from all, as controls may."
-            )
+            told.append(f"{name}: {copied} of {made} rows are copies or nearly so; its arms learn from all.")
         elif summary["refused"]:
             told.append(f"{name}: REFUSED. {summary['refused']}.")
         elif copied:

@@ -62,7 +62,8 @@ def cost_table(
 ) -> pd.DataFrame:
     """Wall seconds and GPU-hours by arm, with its generators, and of all stages added up."""
     gpu = on_gpu(times)
-    lines = [(a, s, costs(gpu, arms, params)[a]) for a, s in costs(times, arms, params).items()]
+    used = costs(gpu, arms, params)
+    lines = [(a, s, used[a]) for a, s in costs(times, arms, params).items()]
     lines.append(("all stages", *(sum(t["seconds"] for t in some) for some in (times, gpu))))
     return pd.DataFrame([{"arm": a, "seconds": f"{s:.1f}", "GPU-hours": hours(g)} for a, s, g in lines])
 

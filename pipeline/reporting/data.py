@@ -101,7 +101,7 @@ def drift_table(about: Mapping[str, Any]) -> pd.DataFrame:
                 "mean in train": f"{d['train_mean']:.1f}",
                 "mean in the split": f"{d['split_mean']:.1f}",
                 "Kolmogorov-Smirnov distance": f"{d['distance']:.3f}",
-                "p": f"{d['p']:.3f}",
+                "p": chance(d["p"]),
             }
             for d in about["drift"]
         ]

@@ -12,6 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 INK = "#555555"  # of what belongs to no arm
+WIDEST = 60.0  # inches, and as high: a matrix of hundreds of classes would take gigabytes to draw
+NAMED = 60  # classes; the names of more would lie on one another
 # Each 3 : 1 or more on white and on the dark page (WCAG 2.1, 1.4.11), and far from all others: a search over sRGB.
 PALETTE = (
     "#4078A8",
@@ -51,7 +53,7 @@ STYLE: dict[Any, Any] = {
 def subplots(rows: int, columns: int, width: float, height: float) -> tuple[Figure, np.ndarray]:
     """A figure of that many inches and its axes, (rows, columns)."""
     plt.rcParams.update(STYLE)
-    return plt.subplots(rows, columns, figsize=(width, height), squeeze=False)
+    return plt.subplots(rows, columns, figsize=(min(width, WIDEST), min(height, WIDEST)), squeeze=False)
 
 
 def colours(arms: Sequence[str]) -> dict[str, str]:
@@ -141,7 +143,8 @@ def recall_bars(
             axes.bar(place, mean, width * 0.95, color=shade[arm])
             if low is not None:
                 axes.plot([place, place], [low, min(high, 1.0)], color="black", lw=1)
-    axes.set_xticks(range(len(classes)), classes, rotation=0 if max(map(len, classes)) < 8 else 30, ha="center")
+    if len(classes) <= NAMED:
+        axes.set_xticks(range(len(classes)), classes, rotation=0 if max(map(len, classes)) < 8 else 30, ha="center")
     axes.set_ylim(0, 1.02)
     axes.set_ylabel("recall")
     axes.legend(
@@ -166,8 +169,9 @@ def confusions(tables: Mapping[str, np.ndarray], classes: Sequence[str]) -> byte
                 axes.text(
                     j, i, f"{100 * v:.0f}", ha="center", va="center", fontsize=7, color="white" if v > 0.5 else "black"
                 )
-        axes.set_xticks(range(len(classes)), classes, rotation=90, fontsize=7)
-        axes.set_yticks(range(len(classes)), classes, fontsize=7)
+        if len(classes) <= NAMED:
+            axes.set_xticks(range(len(classes)), classes, rotation=90, fontsize=7)
+            axes.set_yticks(range(len(classes)), classes, fontsize=7)
         axes.set_title(arm, fontsize=9)
         axes.set_xlabel("predicted")
         axes.set_ylabel("true")

@@ -78,7 +78,7 @@ def facts(run: Run) -> dict[str, Any]:
         "max_class_loss": block.max_class_loss,
         "specificity": block.specificity,
         "binary": len(about["classes"]) == 2,
-        "arms": answer.arms_table(metrics, run.records, found),
+        "arms": answer.arms_table(metrics, run.records, found, run.choices["validation_means"]),
         "measured": answer.metrics_table(metrics),
         "comparisons": answer.comparison_table(found),
         "repeats": answer.repeats_table(found),
@@ -94,12 +94,16 @@ def facts(run: Run) -> dict[str, Any]:
         "costs": cost.cost_table(run.times, run.records, run.params),
         "times": cost.times_table(run.times),
         "hashes": hashes(run),
-        "automatic": tables.automatic_table(
-            about, settings, next(iter(run.records.values()))["policy"], run.generators
-        ),
+        "automatic": automatic(run),
         "reasons": REASONS,
         "params": run.text,
     } | generated(run)
+
+
+def automatic(run: Run) -> pd.DataFrame:
+    first = next(iter(run.records.values()))
+    others = {"profile": "quick" if run.params.is_quick else "full", "encoder.steps": run.encoder["steps"]}
+    return tables.automatic_table(run.about, first["settings"], first["policy"], run.generators, others)
 
 
 def generated(run: Run) -> dict[str, Any]:
@@ -114,7 +118,7 @@ def generated(run: Run) -> dict[str, Any]:
         "fidelity_by_class": {c: tables.fidelity_table(run.fidelity, c) for c in run.about["scarce"]},
         "opinions": opinions.opinions_table(run.opinions),
         "copy_audit": copies.audit_table(run.copies),
-        "copies_by_class": copies.class_table(run.copies, run.selections),
+        "copies_by_class": copies.class_table(run.copies),
         "copies_said": copies.sentences(
             run.selections, cautions.selected_from(run.params), run.params.selection.copy_false_alarms
         ),

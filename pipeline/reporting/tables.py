@@ -33,15 +33,11 @@ def number(value: float | None, metric: str = "") -> str:
     )  # + 0.0: no negative zero
 
 
-def interval(mean: float, low: float, high: float, *, metric: str = "") -> str:
-    ends = "" if pd.isna(low) else f" [{number(low, metric)}, {number(high, metric)}]"
-    return number(mean, metric) + ends
-
-
 def share(mean: float | None, low: float | None, high: float | None, *, metric: str) -> str:
     """Mean and interval, cut off at 0 and 1, where all metrics but `nll` end; what is not known is None."""
     mean, low, high = (np.nan if v is None else v for v in (mean, low, high))
-    return interval(mean, max(low, 0), high if metric == "nll" else min(high, 1), metric=metric)
+    low, high = max(low, 0), high if metric == "nll" else min(high, 1)
+    return number(mean, metric) + ("" if pd.isna(low) else f" [{number(low, metric)}, {number(high, metric)}]")
 
 
 def change(found: Mapping[str, Any]) -> str:
@@ -152,9 +148,11 @@ def automatic_table(
     settings: Mapping[str, Any],
     policy: Mapping[str, Any],
     generators: Mapping[str, Mapping[str, Any]],
+    others: Mapping[str, Any],
 ) -> pd.DataFrame:
-    """What each `auto` in params.yaml came to."""
+    """What each `auto` in params.yaml came to; `others` are keys that are told as they stand."""
     rows = {
+        **others,
         "data.image_size": about["image_size"],
         "data.channels": about["channels"],
         "data.scarce.classes": ", ".join(about["scarce"]) or "none",

@@ -8,12 +8,11 @@ compared a block with a block, and images may stay memory-mapped. Time grows lik
 every other, and like the number of rows, which are then laid over their shortlists.
 """
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.samples import spaced
+from pipeline.samples import blocks, spaced
 
 BLOCK = 256  # most rows of either side that are compared at once: so many fit into a processor's cache
 ROWS = 4096  # rows that share one pass over the reference, whose crops take longer to sketch than to compare with a few
@@ -82,7 +81,7 @@ def nearest(
     code = np.unique(np.concatenate([groups, groups if own is None else own]), return_inverse=True)[1]
     known, mine = code[: len(groups)], None if own is None else code[len(groups) :]
     distance, position = np.full((len(rows), NEIGHBOURS), np.inf), np.full((len(rows), NEIGHBOURS), -1)
-    for part in _blocks(rows, ROWS):
+    for part in blocks(rows, ROWS):
         places, mirror = _shortlist(rows[part], reference, known, None if mine is None else mine[part])
         for i, own_places in enumerate(places):
             grey = _grey(rows[part.start + i : part.start + i + 1])[0]
@@ -105,12 +104,12 @@ def _shortlist(
 ) -> tuple[np.ndarray, np.ndarray]:
     """For rows (N, H, W, C) the positions of reference rows with a crop that is most like them, int (N, SHORTLIST), and how
     the row is mirrored for it; -1 where there are fewer."""
-    asked = np.concatenate([_turned(_grey(rows[part])) for part in _blocks(rows, BLOCK)], axis=1)  # (4, N, D)
+    asked = np.concatenate([_turned(_grey(rows[part])) for part in blocks(rows, BLOCK)], axis=1)  # (4, N, D)
     like = np.full((len(rows), SHORTLIST), -np.inf, np.float32)
     place, mirror = np.full((2, len(rows), SHORTLIST), -1)
-    for part in _blocks(reference, BLOCK):
+    for part in blocks(reference, BLOCK):
         views, here = _sketches(_grey(reference[part])), np.arange(part.start, part.stop)
-        for some in _blocks(rows, BLOCK):
+        for some in blocks(rows, BLOCK):
             each = _likeness(asked[:, some], views)  # (4, n, B)
             best, turned = each.max(axis=0), each.argmax(axis=0)
             if own is not None:
@@ -137,10 +136,6 @@ def _likeness(asked: np.ndarray, views: list[np.ndarray]) -> np.ndarray:
     for view in views[1:]:
         np.maximum(most, np.matmul(flat, view.T, out=product), out=most)
     return most.reshape(*asked.shape[:2], -1)
-
-
-def _blocks(images: np.ndarray, most: int) -> Iterator[slice]:
-    return (slice(start, min(start + most, len(images))) for start in range(0, len(images), most))
 
 
 def _grey(images: np.ndarray) -> np.ndarray:

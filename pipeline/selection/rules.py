@@ -66,9 +66,14 @@ def reasons(
     return why
 
 
-def refuse(why: np.ndarray, copied: np.ndarray, most: float) -> np.ndarray:
-    """The reasons with "refused" for all rows that had none, str (N,), if a larger share than `most` are copies, bool (N,)."""
-    return np.where(why == "", "refused", why) if len(copied) and copied.mean() > most else why
+def refuse(why: np.ndarray, most: float) -> np.ndarray:
+    """The reasons with "refused" for all rows that had none, str (N,), if a larger share than `most` are copies."""
+    return np.where(why == "", "refused", why) if refused(why, most) else why
+
+
+def refused(why: np.ndarray, most: float) -> bool:
+    """Whether a larger share than `most` of the rows with these reasons (N,) are copies."""
+    return bool(len(why)) and (why == "copy").mean() > most
 
 
 def fill(label: np.ndarray, why: np.ndarray, quota: np.ndarray) -> np.ndarray:

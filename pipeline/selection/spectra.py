@@ -6,11 +6,9 @@ nearest real row of any class, in units of how far real rows lie from those of o
 is asked, and two dozen rows will do.
 """
 
-from collections.abc import Iterator
-
 import numpy as np
 
-from pipeline.samples import spaced
+from pipeline.samples import blocks, spaced
 from pipeline.selection import copies
 
 RINGS = 6  # of spatial frequencies up to one wave in two pixels, and one beyond; at most one per two pixels of the side
@@ -30,8 +28,8 @@ def described(images: np.ndarray) -> np.ndarray:
     rings = np.unique(ring[ring > 0])
     share = (ring[:, None] == rings) / np.bincount(ring)[rings]
     parts = []
-    for block in _blocks(len(images)):
-        pixels = np.moveaxis(images[block], 3, 1) / 255.0  # (n, C, H, W)
+    for part in blocks(images, BLOCK):
+        pixels = np.moveaxis(images[part], 3, 1) / 255.0  # (n, C, H, W)
         power = np.abs(np.fft.rfft2(pixels)) ** 2 / (height * width)
         power = power.reshape(*pixels.shape[:2], -1) @ share
         levels = np.stack([pixels.mean(axis=(2, 3)), pixels.std(axis=(2, 3))], axis=2)
@@ -65,8 +63,8 @@ def closest(
 ) -> np.ndarray:
     """Euclidean distance float (N,) from rows (N, D) to the nearest of (M, D), but for those of a row's own group; else inf."""
     best = np.full(len(rows), np.inf)
-    for some in _blocks(len(rows)):
-        for part in _blocks(len(known)):
+    for some in blocks(rows, BLOCK):
+        for part in blocks(known, BLOCK):
             square = (
                 (rows[some] ** 2).sum(axis=1)[:, None] + (known[part] ** 2).sum(axis=1) - 2 * rows[some] @ known[part].T
             )
@@ -74,7 +72,3 @@ def closest(
                 square[own[some, None] == groups[part]] = np.inf
             best[some] = np.minimum(best[some], np.sqrt(np.maximum(square, 0)).min(axis=1))
     return best
-
-
-def _blocks(count: int) -> Iterator[slice]:
-    return (slice(start, min(start + BLOCK, count)) for start in range(0, count, BLOCK))

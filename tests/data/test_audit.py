@@ -273,7 +273,7 @@ def facts(**columns: np.ndarray) -> pd.DataFrame:
 def test_drift_is_none_for_equal_and_whole_for_disjoint_values():
     split = np.repeat(SPLITS, 40)
     mean = np.concatenate([np.arange(40), np.arange(40), np.arange(40) + 100])
-    told = {(d["what"], d["split"]): d for d in drift(facts(mean=mean), split)}
+    told = {(d["what"], d["split"]): d for d in drift(facts(mean=mean), split, np.arange(120))}
     assert set(told) == {(w, s) for w in ("mean", "spread", "height", "width") for s in ("val", "test")}
     assert told["mean", "val"]["distance"] == 0 and told["mean", "val"]["p"] == pytest.approx(1)
     assert told["mean", "test"]["distance"] == 1 and told["mean", "test"]["p"] < 1e-6
@@ -284,8 +284,19 @@ def test_drift_is_none_for_equal_and_whole_for_disjoint_values():
 def test_drift_grows_with_the_shift():
     rng, split = np.random.default_rng(0), np.repeat(SPLITS, 200)
     x = rng.normal(size=600)
-    distances = [drift(facts(spread=x + s * (split == "test")), split)[3]["distance"] for s in (0, 0.5, 1, 2)]
+    distances = [
+        drift(facts(spread=x + s * (split == "test")), split, np.arange(600))[3]["distance"] for s in (0, 0.5, 1, 2)
+    ]
     assert distances == sorted(distances) and distances[0] < 0.15 < 0.6 < distances[-1]
+
+
+def test_drift_of_groups_counts_each_once():
+    """Ten pictures of a thing are no ten signs of drift: by rows more than half of splits by chance looked odd."""
+    split, group, odd = np.repeat(SPLITS, 200), np.arange(600) // 10, 0
+    for seed in range(40):
+        mean = np.repeat(np.random.default_rng(seed).normal(size=60), 10)
+        odd += sum(d["p"] < 0.05 for d in drift(facts(mean=mean), split, group)[:2])
+    assert odd <= 10
 
 
 # The whole account

@@ -247,7 +247,7 @@ def test_taking_twice_is_taking_once():
 def test_other_labels_leave_pictures_weights_and_places_as_they_are():
     part = rows((40, 12, 3), weight=0.3).take(np.arange(5, 50))
     mixed_up = np.random.default_rng(1).permutation(part.y)
-    other = part.relabelled(mixed_up)
+    other = replace(part, y=mixed_up)
     assert other.y is mixed_up and other.views is part.views and (other.weight == part.weight).all()
     number, _, shown = told(Batches(other, 3, 256, 1, 0)[0])
     label = Batches(other, 3, 256, 1, 0)[0][1].numpy()

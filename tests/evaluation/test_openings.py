@@ -1,6 +1,6 @@
 """Looks at the test split are counted. Run: python -m pytest tests/evaluation/test_openings.py"""
 
-import json
+import os
 
 import pytest
 
@@ -18,13 +18,13 @@ def test_another_test_split_has_a_count_of_its_own_and_nothing_is_forgotten(tmp_
 
 
 def test_looks_that_no_report_was_made_of_count_in_the_order_they_were_made(tmp_path):
-    for settings in ("b", "a", "b", "c"):
+    for time, settings in enumerate(("b", "a", "c")):
         note(tmp_path / "noted", "test", settings)
+        os.utime(tmp_path / "noted" / f"test-{settings}.json", (time, time))
     note(tmp_path / "noted", "other", "a")
     before = {"test": ["a"]}
     found = opened(before, tmp_path / "noted", "test", "d")
     assert found == {"test": ["a", "b", "c", "d"], "other": ["a"]} and before == {"test": ["a"]}
-    assert [json.loads(f.read_text())["settings"] for f in (tmp_path / "noted").glob("other-*")] == ["a"]
 
 
 def test_only_what_can_change_a_result_makes_other_settings(shipped):
@@ -34,40 +34,19 @@ def test_only_what_can_change_a_result_makes_other_settings(shipped):
     assert settings_hash(shown) == settings_hash(moved) == settings_hash(shipped) != settings_hash(other)
 
 
-BROKEN = ["", "{", '{"test": "00ff"}', "[]", '{"test": "00ff", "settings": "a", "at": null}']
-
-
-@pytest.mark.parametrize("text", BROKEN)
-def test_a_look_whose_note_was_cut_short_is_counted_by_its_name(tmp_path, text, caplog):
-    """An empty one, of a kill or a full disk, stopped every report."""
+def test_a_note_is_counted_by_its_name_whatever_is_in_it(tmp_path):
+    """One that was cut short by a kill or a full disk stopped every report."""
+    (tmp_path / "00ff-a.json").write_text("{")
+    note(tmp_path, "00ff", "a")
     note(tmp_path, "00ff", "b")
-    (tmp_path / "00ff-a.json").write_text(text)
     assert set(opened({}, tmp_path, "00ff", "c")["00ff"]) == {"a", "b", "c"}
-    assert "00ff-a.json cannot be read" in caplog.text and "00ff-b" not in caplog.text
 
 
-@pytest.mark.parametrize("text", BROKEN)
-def test_a_note_that_cannot_be_read_is_written_again_and_others_stay(tmp_path, text):
-    (tmp_path / "00ff-a.json").write_text(text)
+def test_a_look_at_what_was_looked_at_before_keeps_its_time(tmp_path):
     note(tmp_path, "00ff", "a")
-    first = (tmp_path / "00ff-a.json").read_text()
-    assert {k: v for k, v in json.loads(first).items() if k != "at"} == {"test": "00ff", "settings": "a"}
+    os.utime(tmp_path / "00ff-a.json", (1, 1))
     note(tmp_path, "00ff", "a")
-    assert (tmp_path / "00ff-a.json").read_text() == first and len(list(tmp_path.iterdir())) == 1
-
-
-def test_a_note_appears_whole_or_not_at_all(tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("pathlib.Path.write_text", full)
-    with pytest.raises(OSError, match="No space"):
-        note(tmp_path, "00ff", "a")
-    monkeypatch.undo()
-    monkeypatch.setattr("os.replace", full)
-    with pytest.raises(OSError, match="No space"):
-        note(tmp_path, "00ff", "a")
-    assert list(tmp_path.glob("*.json")) == []
+    assert (tmp_path / "00ff-a.json").stat().st_mtime == 1
 
 
 def test_a_file_that_is_no_note_and_has_no_name_of_one_is_refused_by_name(tmp_path):

@@ -52,9 +52,12 @@ def test_many_pictures_of_few_things_are_few():
     assert "only 20 independent" in verdict(y, np.arange(200) // 10)["reason"]
 
 
-def test_a_class_that_one_patient_stands_for_cannot_be_judged():
-    y, groups = np.repeat([0, 1], [60, 9]), np.concatenate([np.arange(60), np.full(9, 99)])
-    assert "a single independent test row or group stands for b" in verdict(y, groups)["reason"]
+@pytest.mark.parametrize("patients", [1, 2])
+def test_a_class_that_one_patient_or_two_stand_for_cannot_be_judged(patients):
+    y, groups = np.repeat([0, 1], [60, 9]), np.concatenate([np.arange(60), 99 + np.arange(9) % patients])
+    found = verdict(y, groups)
+    assert "fewer than 3 independent test rows or groups stand for b" in found["reason"]
+    assert not any(rail["broken"] for rail in found["guardrails"])
     assert too_small(perfect_against_half_blind(np.repeat([0, 1], 40), np.arange(80))) == ""
 
 

@@ -113,7 +113,7 @@ def fit_of(build: Callable[..., private.Model], real: Samples, seed: int = 0, **
     torch.manual_seed(0)
     fit = _dpsgd.Fit(private.Network(real.shape, len(real.classes), o), o.latent, said, o, real, seed)
     fit.optimiser = torch.optim.SGD(fit.network.parameters(), 0.0)
-    fit.mean = [p.detach().clone() for p in fit.network.parameters()]
+    fit.averages.begin(fit.network)
     return fit
 
 

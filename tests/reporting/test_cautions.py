@@ -18,11 +18,25 @@ def test_a_candidate_that_learns_from_all_rows_though_most_are_unlike_real_ones_
 ):
     arm = shipped.arms["private"].model_copy(update={"role": role, "use": use})
     params = shipped.model_copy(update={"profile": "full", "arms": {"mine": arm}})
-    classes = {c: {"generated": 5, "dropped": {"unlike": n}} for c, n in (("a", far - 3), ("b", 3))}
+    classes = {c: {"generated": 5, "dropped": {"unlike": n, "copy": 0}} for c, n in (("a", far - 3), ("b", 3))}
     said = cautions.unlike(SimpleNamespace(params=params, selections={"private": {"classes": classes}}))
     words = f"private: {far} of 10 rows are unlike every real row (selection.unlike), and arm mine learnt from all (use: all)"
     assert said == ([words] if told else [])
     assert cautions.unlike(SimpleNamespace(params=params, selections={})) == []
+
+
+@pytest.mark.parametrize(("role", "refused"), [("candidate", True), ("control", False)])
+def test_a_candidate_that_learns_from_all_rows_of_a_generator_that_copies_is_refused_and_warned_of(
+    shipped, role, refused
+):
+    """With `use: all` it escaped the audit: nothing was refused, and the gate stayed open."""
+    arm = shipped.arms["private"].model_copy(update={"role": role, "use": "all"})
+    params = shipped.model_copy(update={"profile": "full", "arms": {"mine": arm}})
+    summary = {"refused": "why", "classes": {"a": {"generated": 100, "dropped": {"unlike": 0, "copy": 95}}}}
+    run = SimpleNamespace(params=params, selections={"private": summary})
+    assert cautions.refused(run) == (["private"] if refused else [])
+    words = ["private: 95 of 100 rows are copies or nearly so, and arm mine learnt from all (use: all)"]
+    assert cautions.unlike(run) == (words if refused else [])
 
 
 MACHINE = {"python": "3.12.1", "torch": "2.9.0", "device": "cpu, x86_64", "precision": "32-true"}

@@ -192,7 +192,7 @@ def finished(shipped, shares=SHARES, rows=60, **change) -> runs.Run:
         "selections": {g: summary(made[g]) for g in ("nothing", "cvae")},
         "copies": audited(),
         "opinions": seen(made["cvae"]),
-        "encoder": {"curve": [], "slowed": False},
+        "encoder": {"steps": 40, "curve": [], "slowed": False},
         "teachers": {
             **{"held_out_accuracy": 0.8, "held_out_ece": 0.1, "reliability": [(0.5, 0.4, 0.5), (0.9, 1.0, 0.5)]},
             "slowed": {"baseline": False, "teacher0": False},
@@ -285,7 +285,7 @@ def test_a_teacher_that_was_trained_at_half_the_rate_is_told(run):
 
 
 def test_an_encoder_that_was_trained_at_half_the_rate_is_told(run):
-    told = runs.facts(replace(run, encoder={"curve": [], "slowed": True}))["warnings"]
+    told = runs.facts(replace(run, encoder={"steps": 40, "curve": [], "slowed": True}))["warnings"]
     assert [w for w in told if "half the" in w] == ["encoder: training diverged and went on at half the learning rate"]
 
 

@@ -29,10 +29,10 @@ def test_numbers_read_as_people_write_them(value, metric, text):
 
 def test_an_interval_without_ends_is_its_mean():
     nan = float("nan")
-    assert tables.interval(0.5, 0.4, 0.6, metric="accuracy") == "50.0 [40.0, 60.0]"
-    assert tables.interval(0.5, 0.4, 0.6, metric="ece") == "0.500 [0.400, 0.600]"
-    assert tables.interval(0.5, nan, nan, metric="accuracy") == "50.0"
-    assert tables.interval(nan, nan, nan) == "n/a"
+    assert tables.share(0.5, 0.4, 0.6, metric="accuracy") == "50.0 [40.0, 60.0]"
+    assert tables.share(0.5, 0.4, 0.6, metric="ece") == "0.500 [0.400, 0.600]"
+    assert tables.share(0.5, nan, nan, metric="accuracy") == "50.0"
+    assert tables.share(nan, nan, nan, metric="") == "n/a"
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_the_class_table_without_an_arm_or_without_test_rows_says_so():
     mean, low, high = mean_interval(
         frame[(frame["arm"] == "real") & (frame["class"] == "cat") & (frame["metric"] == "recall")]["value"], 0.95
     )
-    assert table.loc["cat", "recall, real"] == tables.interval(mean, max(low, 0), min(high, 1), metric="accuracy")
+    assert table.loc["cat", "recall, real"] == tables.share(mean, low, high, metric="accuracy")
     assert table.loc["NA", "recall, real"] == "n/a" and (table[["recall, no arm", "change"]] == "n/a").all(axis=None)
     unseen = tables.class_table(JUDGED | {"guardrails": [rail("cat", 0.1)]}, found, COUNTS, []).set_index("class")
     assert unseen.loc["NA", ["recall, real", "recall, new", "change"]].tolist() == ["n/a"] * 3

@@ -147,10 +147,10 @@ def test_a_row_without_a_distance_is_judged_by_the_other_rules():
 def test_a_generator_with_too_many_copies_is_refused_whole(copies, refused):
     copied = np.arange(100) < copies
     why = np.where(copied, "copy", np.where(np.arange(100) % 3, "", "unlike")).astype(object)
-    found = rules.refuse(why, copied, 0.25)
+    found = rules.refuse(why, 0.25)
     assert ((found == "refused") == (refused & (why == ""))).all()
     assert (found[why != ""] == why[why != ""]).all()
-    assert len(rules.refuse(np.empty(0, object), np.empty(0, bool), 0.25)) == 0
+    assert len(rules.refuse(np.empty(0, object), 0.25)) == 0
 
 
 def test_no_rows_have_no_reasons():

@@ -17,7 +17,7 @@ from pipeline.data.sources.decode import Files
 from pipeline.data.sources.npz import MOST_RATIO, SMALL
 from pipeline.params import Data
 
-USUAL = {"path": "path", "label": "label", "group": "group", "split": "split", "weight": "weight"}
+USUAL = ("path", "label", "group", "split", "weight")
 
 TEXTS = ("string", "large_string", "binary", "large_binary")  # types of Arrow that a dictionary can stand for
 
@@ -146,7 +146,7 @@ def source(frame: pd.DataFrame, path: Path, data: Data) -> Source:
 def _columns(frame: pd.DataFrame, name: str, data: Data) -> dict[str, str]:
     """Which column holds what. A name that params changed must exist, also for the columns that may be missing."""
     asked = {key: getattr(data.manifest, key) for key in USUAL}
-    needed = [key for key in asked if key in ("path", "label") or asked[key] != USUAL[key]]
+    needed = [key for key in asked if key in ("path", "label") or asked[key] != key]
     gone = [f"{key} ({asked[key]!r})" for key in needed if asked[key] not in frame]
     if gone:
         raise ValueError(

@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.data.sources.base import SPLITS, Picture, Source, listed, table
 from pipeline.data.sources.decode import decode
-from pipeline.data.sources.manifest import USUAL, open_parquet
+from pipeline.data.sources.manifest import open_parquet
 from pipeline.data.sources.npz import MOST_RATIO, SMALL
 from pipeline.params import Data
 
@@ -128,7 +128,7 @@ def _columns(file: Path, data: Data) -> tuple[str, str, list[str]]:
     schema = _schema(file)
     image = _image_column(schema)
     asked = data.manifest.label
-    wanted = (asked, *LABELS) if asked == USUAL["label"] else (asked,)
+    wanted = (asked, *LABELS) if asked == "label" else (asked,)
     label = next((n for n in wanted if n in schema.names), None)
     if image is None or label is None:
         raise ValueError(
@@ -147,7 +147,7 @@ def _columns(file: Path, data: Data) -> tuple[str, str, list[str]]:
 def _group_column(file: Path, data: Data) -> str:
     """The column that says which rows belong together; empty where there is none. A column that params name must exist."""
     names, asked = _schema(file).names, data.manifest
-    gone = [c for key in ("group", "split", "weight") if (c := getattr(asked, key)) != USUAL[key] and c not in names]
+    gone = [c for key in ("group", "split", "weight") if (c := getattr(asked, key)) != key and c not in names]
     if gone:
         raise ValueError(
             f"data.source: {file.name} lacks the columns {gone} of data.manifest; it has [{listed(names)}]"
