@@ -431,3 +431,19 @@ def test_a_name_or_folder_that_does_not_exist_is_said_in_words(run, arguments):
     done = run(*arguments)
     assert done.returncode in (2, 3)
     assert arguments[1] in done.said and "Traceback" not in done.said
+
+
+def test_a_stage_without_outputs_leaves_unfinished_work_alone(run):
+    """`make repro`, `make doctor`, `make gate` and `make row` begin with one, and removed what every killed stage had."""
+    state = Path(".work/unfinished/models__arms__real/abc/seed0")
+    state.parent.mkdir(parents=True)
+    state.write_text("half of a training")
+    shutil.copytree(ROOT / "sets", "sets")
+    assert run("check").returncode == 0 and state.read_text() == "half of a training"
+    assert run("toy", "good", "in", "out").returncode == 0 and state.exists()
+
+
+def test_no_number_library_is_there_before_params_say_how_many_threads_it_has():
+    """numpy's BLAS takes its number of threads when it is imported: results came to depend on the number of cores."""
+    code = "import sys, stages.__main__; sys.exit(any(m in sys.modules for m in ('numpy', 'torch', 'scipy')))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

@@ -86,6 +86,15 @@ def number(seconds: float, report: Callable) -> tuple[int, int]:
     return processes.worker(), os.getpid()
 
 
+def test_a_stage_has_the_number_of_its_lane_among_stages_side_by_side(monkeypatch):
+    """Fits side by side all took the first GPU."""
+    monkeypatch.setenv("LANE", "3")
+    assert processes.worker() == 3
+    monkeypatch.setenv("LANE", "-1")
+    with pytest.raises(ValueError, match=r"LANE is '-1' in the environment; expected which of the stages"):
+        processes.worker()
+
+
 def test_workers_are_numbered():
     found = processes.parallel(number, [(0.3,)] * 5, 3, "numbers", 5)
     assert processes.worker() == 0 and {n for n, _ in found} <= set(range(3))

@@ -168,3 +168,26 @@ def test_dvc_reports_to_nobody_from_the_copies(project, monkeypatch):
     noted.unlink()
     repeat.set_up(project / "copy", [Path("dvc.yaml")])
     assert not noted.exists()
+
+
+def test_what_a_killed_run_had_in_hand_and_had_looked_at_is_not_lost(project, shipped, monkeypatch):
+    folder = Path(".work/repeats/1")
+
+    def killed(place: Path, *words: str) -> None:
+        if words[0] == "repro":
+            for name in (".work/unfinished/models__arms__real/abc/seed0", ".work/opened/00ff-a.json"):
+                (place / name).parent.mkdir(parents=True, exist_ok=True)
+                (place / name).write_text("x")
+            (place / "half").write_text("x")
+            raise SystemExit(143)
+
+    monkeypatch.setattr(repeat, "dvc", killed)
+    with pytest.raises(SystemExit):
+        main(shipped, 2)
+    assert Path(".work/opened/00ff-a.json").exists(), "the look counts"
+    seen = []
+    monkeypatch.setattr(repeat, "dvc", lambda place, *words: seen.append(sorted(f.name for f in place.iterdir())))
+    monkeypatch.setattr(repeat, "said", lambda *_: {})
+    state = (folder / ".work/unfinished/models__arms__real/abc/seed0").read_text()
+    main(shipped, 2)
+    assert state == "x" and ".work" in seen[-1] and "half" not in seen[-1] and not folder.exists()

@@ -69,8 +69,8 @@ def _draw(
 ) -> np.ndarray:
     """Positions of about `fraction` of each of these classes, whole groups at a time.
 
-    A class of under 3 groups gives none, and one group of every class stays, named here or not. Where every group is larger
-    than what is asked for, the smallest one is taken.
+    A class of under 3 groups gives none, and one group of every class stays, named here or not. No group is taken that is
+    larger than what is asked for, unless all are, then the smallest; nor more than half of a class's groups, or this share.
     """
     group, asked = np.unique(groups, return_inverse=True)[1], np.isin(labels, list(classes))
     main = strata(labels[asked], group[asked])
@@ -82,13 +82,14 @@ def _draw(
     taken: list[int] = []
     for label in sorted(set(main)):
         own = rng.permutation(main.index[main == label])
-        goal, got = max(1, round(fraction * size[own].sum())), 0
-        some = own if left[label] >= 3 else own[:0]
-        for g in some if (size[some] <= 1.2 * goal).any() else some[np.argsort(size[some], kind="stable")]:
-            fits = got + size[g] <= 1.2 * goal or not got
-            if got < goal and fits and all(left[c] > 1 for c in holds[g]):
+        if left[label] < 3:
+            continue
+        goal, got, many = max(1, round(fraction * size[own].sum())), 0, max(1, int(max(fraction, 0.5) * len(own)))
+        room = max(1.2 * goal, size[own].min())
+        for g in own:
+            if got < goal and many and got + size[g] <= room and all(left[c] > 1 for c in holds[g]):
                 taken.append(g)
-                got += size[g]
+                got, many = got + size[g], many - 1
                 left.subtract(holds[g])
     return np.flatnonzero(np.isin(group, taken))
 

@@ -100,6 +100,12 @@ def test_each_conflicting_row_names_its_label_and_the_others():
     assert "'7'" in told["8"].remedy and "'8'" not in told["8"].remedy
 
 
+def test_of_many_conflicting_rows_the_first_are_named_in_order():
+    """They were named in an order that differed from run to run, some of them and then others."""
+    frame = rows(*((str(i), "x", "ab"[i % 2]) for i in range(9)))
+    assert all("'1', '2', '3'" in p.remedy for p in conflict_problems(frame) if p.file == "0")
+
+
 # Leaks
 
 

@@ -209,3 +209,18 @@ def test_a_class_of_one_row_has_a_fold_too():
 def test_more_folds_than_groups_are_refused():
     with pytest.raises(ValueError, match=r"teachers\.folds is 3, but train has only 2 groups"):
         folds(np.array([0, 1, 0, 1]), np.array(["a", "a", "b", "b"]), 3, 0)
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_a_giant_group_never_becomes_the_test_split_while_there_are_smaller_ones(seed):
+    """A chain of near duplicates was drawn first once in nine times, and left 7 of 108 rows for training."""
+    labels = ["a"] * 108
+    groups = ["chain"] * 100 + [f"g{i}" for i in range(8)]
+    splits = assign(labels, groups, [""] * 108, {"test": 0.25, "val": 0.15}, seed)
+    assert (splits[:100] == "train").all() and {"val", "test"} <= set(splits[100:])
+
+
+def test_where_every_group_is_too_large_the_smallest_one_goes():
+    groups = [f"g{i}" for i, n in enumerate((30, 12, 25, 40)) for _ in range(n)]
+    splits = assign(["a"] * 107, groups, [""] * 107, {"test": 0.05, "val": 0.1}, 0)
+    assert [groups[i] for i in np.flatnonzero(splits == "test")] == ["g1"] * 12

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from pipeline.evaluation.guardrails import DRAWS, check, threshold_shift
+from pipeline.evaluation.guardrails import DRAWS, check, threshold_shift, together
 from pipeline.evaluation.scores import ece
 from pipeline.params import load
 
@@ -234,3 +234,26 @@ def test_calibration_is_judged_after_a_temperature_where_there_is_one():
     assert next(r for r in plain if r["name"] == "ECE")["broken"]
     assert not next(r for r in tempered if r["name"] == "ECE")["broken"]
     assert [r for r in plain if r["name"] != "ECE"] == [r for r in tempered if r["name"] != "ECE"]
+
+
+@pytest.mark.parametrize("tail", [0.025, 0.05])
+def test_the_end_for_all_classes_together_is_a_quantile_for_one_and_farther_out_for_many(tail):
+    draws = np.random.default_rng(0).normal([0.0, 1.0, -2.0], [1.0, 0.5, 3.0], (20_000, 3))
+    one = together(draws[:, :1], tail)
+    assert one == pytest.approx(np.quantile(draws[:, :1], 1 - tail, axis=0), abs=1e-9)
+    ends = together(draws, tail)
+    above = (draws > ends).any(axis=1).mean()
+    assert above == pytest.approx(tail, abs=0.002) and (ends > np.quantile(draws, 1 - tail, axis=0)).all()
+    assert together(np.zeros((50, 2)), tail) == pytest.approx([0, 0])
+
+
+def test_chance_breaks_the_recall_of_some_class_no_more_often_where_there_are_many():
+    """Of thirty classes of ten rows one in five pairs of equal arms broke one."""
+    found = []
+    for seed in range(30):
+        rng, y = np.random.default_rng(seed), np.repeat(np.arange(30), 10)
+        right = 1.5 * np.eye(30)[y] + rng.normal(0, 0.6, (len(y), 30))
+        arm, control = (softmax(2 * right + rng.normal(0, 0.8, (6, len(y), 30))) for _ in range(2))
+        rails = check(arm, control, y, np.arange(len(y)), [str(c) for c in range(30)], BLOCK, seed)
+        found.append(any(rail["broken"] for rail in rails if rail["name"].startswith("recall")))
+    assert sum(found) <= 3

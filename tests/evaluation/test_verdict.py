@@ -566,3 +566,31 @@ def test_a_gain_needs_every_control_and_no_other_arm(word):
     else:
         assert (without["verdict"], without["reason"]) == (word, "why")
     assert incomplete(found, {"old": why["old"]}, []) == found | {"failed": {"old": why["old"]}}
+
+
+@pytest.mark.parametrize("doubt", [{"seeds": 1}, {"added": {"a": 0, "new": 0}}])
+def test_no_guardrail_is_broken_where_nothing_can_be_sure(doubt):
+    """It shut the gate on one seed in two, or for an arm that had no synthetic row."""
+    assert any(rail["broken"] for rail in decided({"a": 0.9, "new": 0.6})["guardrails"])
+    rails = decided({"a": 0.9, "new": 0.6}, **doubt)["guardrails"]
+    assert rails and not any(rail["broken"] for rail in rails)
+
+
+def test_a_validation_split_too_small_to_tell_anything_keeps_every_control_as_a_contender():
+    """One row of a class has no spread, so that controls were struck off the surer the fewer rows there were."""
+    named = arms(a="control", b="control", new="candidate")
+    assert chosen(named, a=0.2, b=0.9, new=0.9)["contenders"] == ["b"]
+    few = np.repeat([0, 1, 2], [40, 40, 1])
+    assert chosen(named, y=few, a=0.2, b=0.9, new=0.9)["contenders"] == ["a", "b"]
+
+
+def test_single_models_are_compared_by_groups_where_rows_stand_in_groups():
+    """Ten pictures of a thing counted as ten: by rows chance gave p < 0.05 four times in ten."""
+    rng, low = np.random.default_rng(0), []
+    for _ in range(60):
+        hit = np.repeat(rng.random((2, 40)) < 0.8, 10, axis=1)
+        p = {a: np.where(right[:, None] == [True, False], 0.9, 0.1)[None] for a, right in zip("ab", hit, strict=True)}
+        found = single_models(Outcomes(p, np.zeros(400, int), np.arange(400) // 10, ("x", "y")), "a", "b", [0, 0])
+        assert found["only_arm_right"] == (hit[0] & ~hit[1])[::10].sum()
+        low.append(found["p_value"] < 0.05)
+    assert np.mean(low) < 0.1
