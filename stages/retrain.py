@@ -118,13 +118,13 @@ def by_class(classes: Sequence[str], parts: Sequence[tuple[Path, np.ndarray]]) -
 def settle(params: Params, arm: Arm, found: dict) -> tuple[Arm, Recipe]:
     """The arm and its recipe, with what the search found for its generator if it is a tuned one, a recipe's name too.
 
-    A dose that was found is for arms of the whole dose; those of another one stand for that one.
+    A dose that was found is for arms that fill their classes; those of another one stand for that one.
     """
     recipe = params.recipes[arm.recipe]
     if not arm.tuned:
         return arm, recipe
     used = {k: v for k, v in found.items() if k in Recipe.model_fields}
-    dose = found.get("dose", arm.dose) if arm.dose == params.generation.dose else arm.dose
+    dose = found.get("dose", arm.dose) if arm.dose in ("double", "full") else arm.dose
     named = {"dose": dose, "recipe": found.get("recipe", arm.recipe)}
     return arm.model_copy(update=named), Recipe(**(recipe.model_dump() | used))
 

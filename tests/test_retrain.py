@@ -49,7 +49,8 @@ def settled() -> params.Params:
     arms |= {name: SHIPPED.arms[name] for name in ("real", "cvae", "mixture", "shuffled", "mixup")}
     return SHIPPED.model_copy(
         update={
-            "arms": arms,
+            "arms": {name: arm.model_copy(update={"dose": "full"}) for name, arm in arms.items()},
+            "generation": SHIPPED.generation.model_copy(update={"dose": "full"}),
             "augment": SHIPPED.augment.model_copy(update={"views_per_class": 30, "views_per_row": (2, 4)}),
             "classifier": SHIPPED.classifier.model_copy(update={"widths": [8], "batch": 16, "steps": 3}),
             "retraining": SHIPPED.retraining.model_copy(update={"seeds": 2}),

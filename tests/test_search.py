@@ -223,7 +223,7 @@ def test_a_dose_that_the_cap_makes_equal_is_not_tried(small, places, tmp_path, r
     settled = small.model_copy(update={"generation": block})
     given = [places[n] for n in ("train", "pool", "val", "views", "models")]
     trials = search.Trials(settled, *given, places["baseline"], tmp_path)
-    assert trials.matters("dose", "sqrt") == differs and not trials.matters("dose", "full")
+    assert trials.matters("dose", "sqrt") == differs and not trials.matters("dose", "double")
 
 
 @pytest.mark.parametrize("why", ["profile", "budget", "scarce"])

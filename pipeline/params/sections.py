@@ -141,7 +141,7 @@ class Generator(BaseModel):
         return dict(self.model_extra or {})
 
 
-Dose = Literal["full", "median", "sqrt", "quarter"]
+Dose = Literal["double", "full", "median", "sqrt", "quarter"]
 
 
 class Cap(Block):

@@ -27,12 +27,13 @@ REMEDIES = {  # what can be done where a rule leaves too few rows
 def wanted(counts: np.ndarray, scarce: np.ndarray, dose: str, cap: Cap) -> np.ndarray:
     """Synthetic rows to add per class, int (K,); zero for classes that are not scarce.
 
-    `full` fills to the largest class, `quarter` a quarter of that way, `median` to the median class, `sqrt` to the
-    geometric mean of the class and the largest; never more than the cap's ratio per real row, which falls
+    `full` fills to the largest class, `double` to twice as many, `quarter` a quarter of the way to the largest, `median` to the
+    median class, `sqrt` to the geometric mean of the class and the largest; never more than the cap's ratio per real row, which falls
     log-linearly between the cap's two row counts.
     """
     n = np.maximum(counts, 1)
     goal = {
+        "double": np.full(len(n), 2 * counts.max()),
         "full": np.full(len(n), counts.max()),
         "median": np.full(len(n), np.median(counts)),
         "sqrt": np.sqrt(n * counts.max()),

@@ -19,6 +19,7 @@ COUNTS = np.array([100, 64, 36, 4])
 @pytest.mark.parametrize(
     ("dose", "goal"),
     [
+        ("double", [200, 200, 200, 200]),
         ("full", [100, 100, 100, 100]),
         ("median", [100, 64, 50, 50]),
         ("sqrt", [100, 80, 60, 20]),
@@ -29,7 +30,7 @@ def test_doses_have_their_closed_forms(dose, goal):
     assert rules.wanted(COUNTS, np.arange(4), dose, WIDE).tolist() == (np.array(goal) - COUNTS).tolist()
 
 
-@pytest.mark.parametrize("dose", ["full", "median", "sqrt", "quarter"])
+@pytest.mark.parametrize("dose", ["double", "full", "median", "sqrt", "quarter"])
 def test_classes_that_are_not_scarce_get_nothing(dose):
     assert not rules.wanted(COUNTS, np.array([], np.int64), dose, WIDE).any()
     only = rules.wanted(COUNTS, np.array([3]), dose, WIDE)
@@ -42,8 +43,9 @@ def test_equal_classes_need_no_rows():
 
 
 def test_doses_are_ordered():
-    quarter, sqrt, full = (rules.wanted(COUNTS, np.arange(4), d, WIDE) for d in ("quarter", "sqrt", "full"))
-    assert (quarter <= full).all() and (sqrt <= full).all()
+    doses = ("quarter", "sqrt", "full", "double")
+    quarter, sqrt, full, double = (rules.wanted(COUNTS, np.arange(4), d, WIDE) for d in doses)
+    assert (quarter <= full).all() and (sqrt <= full).all() and (full < double).all()
 
 
 @pytest.mark.parametrize("few", range(1, 13))
