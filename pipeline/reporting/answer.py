@@ -106,13 +106,9 @@ def exchange(rate: Mapping[str, Any], arm: str, confidence: float) -> str:
 
 
 def arms_table(
-    metrics: Mapping[str, Mapping[str, Any]],
-    records: Mapping[str, Mapping[str, Any]],
-    verdict: Mapping[str, Any],
-    validation: Mapping[str, float],
+    metrics: Mapping[str, Mapping[str, Any]], records: Mapping[str, Mapping[str, Any]], verdict: Mapping[str, Any]
 ) -> pd.DataFrame:
-    """One row per arm: role, recipe, rows added, what it was chosen by, primary metric and interval, difference to the best
-    control, its word. `validation` has the mean primary metric by arm."""
+    """One row per arm: role, recipe, rows added, primary metric and interval, difference to the best control, its word."""
     metric, rows = verdict["primary_metric"], []
     title = TITLES[metric]
     for arm, values in metrics.items():
@@ -123,7 +119,6 @@ def arms_table(
                 "role": records[arm]["arm"]["role"],
                 "recipe": records[arm]["arm"]["recipe"].replace("_", " "),
                 "rows added": _rows_added(records[arm]),
-                "on validation": f"{100 * validation[arm]:.1f} %",
                 title: _score(values, metric),
                 f"points against {verdict['best_control']}": "the best control" if found is None else change(found),
                 "p": "" if found is None else chance(found["p_value"]),
@@ -140,10 +135,19 @@ def _rows_added(record: Mapping[str, Any]) -> str:
     return " + ".join(([str(synthetic)] if synthetic or not pool else []) + pool)
 
 
-def metrics_table(metrics: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """One row per arm: each metric that was measured, with its interval over seeds."""
+def metrics_table(
+    metrics: Mapping[str, Mapping[str, Any]], metric: str, validation: Mapping[str, float]
+) -> pd.DataFrame:
+    """One row per arm: the mean of the primary metric on validation, by which arms were chosen, and each metric that was
+    measured on the test split, with its interval over seeds."""
     names = [m for m in TITLES if all(m in values for values in metrics.values())]
-    return pd.DataFrame([{"arm": arm} | {TITLES[m]: _score(v, m) for m in names} for arm, v in metrics.items()])
+    return pd.DataFrame(
+        [
+            {"arm": arm, f"{TITLES[metric]} on validation": number(validation[arm], metric)}
+            | {TITLES[m]: _score(v, m) for m in names}
+            for arm, v in metrics.items()
+        ]
+    )
 
 
 def _score(values: Mapping[str, Any], metric: str) -> str:

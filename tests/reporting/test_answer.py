@@ -166,10 +166,10 @@ def scored(arms=RECORDS, metric="balanced_accuracy", half=0.02):
 
 def test_the_arms_table_has_a_line_for_each_arm_and_names_the_best_control():
     arms = {a: RECORDS[a] for a in ("oversample", "classic", "diffusion", "cvae")}
-    table = answer.arms_table(scored(arms), arms, VERDICT, dict.fromkeys(arms, 0.5)).set_index("arm")
+    table = answer.arms_table(scored(arms), arms, VERDICT).set_index("arm")
     assert table.loc["oversample", "points against oversample"] == "the best control"
     assert table["recipe"].tolist() == [arm["arm"]["recipe"].replace("_", " ") for arm in arms.values()]
-    assert table.loc["diffusion"].tolist()[2:] == ["40", "50.0 %", "92.0 [90.0, 94.0]", "+1.6 [+0.7, +2.6]", "0.031", "",
+    assert table.loc["diffusion"].tolist()[2:] == ["40", "92.0 [90.0, 94.0]", "+1.6 [+0.7, +2.6]", "0.031", "",
                                                       "HELPS: the whole interval lies above zero"]  # fmt: skip
     assert table.loc["classic", "points against oversample"] == "+0.0 [-1.0, +0.6]", "no negative zero"
     assert table.loc["cvae", "p (Holm)"] == "0.062"
@@ -178,9 +178,13 @@ def test_the_arms_table_has_a_line_for_each_arm_and_names_the_best_control():
 
 
 def test_an_interval_of_a_share_stays_between_0_and_100_but_that_of_a_loss_does_not():
-    table = answer.metrics_table(scored(half=0.3))
+    found = scored(half=0.3)
+    table = answer.metrics_table(found, "balanced_accuracy", dict.fromkeys(found, 0.876))
+    assert (table["balanced accuracy on validation"] == "87.6").all()
     assert table.loc[0, "balanced accuracy"] == "90.0 [60.0, 100.0]" and table.loc[0, "NLL"] == "0.900 [0.600, 1.200]"
-    assert list(table.columns) == ["arm", "balanced accuracy", "NLL"], "a metric that was not measured has no column"
+    assert list(table.columns) == ["arm", "balanced accuracy on validation", "balanced accuracy", "NLL"], (
+        "a metric that was not measured has no column"
+    )
 
 
 def test_what_stands_beside_the_sentence():
@@ -309,7 +313,7 @@ def digest(arms=RECORDS, verdict=VERDICT, **change):
             "validation_rows": 150,
             "seeds": 6,
             "confidence": 0.95,
-            "arms": answer.arms_table(scored(arms), arms, verdict, dict.fromkeys(arms, 0.5)),
+            "arms": answer.arms_table(scored(arms), arms, verdict),
             "rails": answer.rails_table(verdict, measured(arms), {"cat": 12} | {str(c): 9 for c in range(10)}),
             "kept": KEPT,
             "promises": ["private: fitted with differential privacy."],
