@@ -22,7 +22,7 @@ from pipeline.data.sources import folder as class_folders
 from pipeline.data.sources import manifest
 from pipeline.params import EMBEDDED, Params, borrowing, stands_for
 from pipeline.processes import cores
-from pipeline.selection.rules import wanted
+from pipeline.selection.rules import drawn, wanted
 from stages import check
 from stages.augment import KINDS
 from stages.prepare import asked
@@ -172,7 +172,7 @@ def needs(params: Params, data: Known) -> dict[str, float]:
     counts, scarce = np.array(list(data.counts.values())), audit.find_scarce(data.counts, params.data.scarce)
     places = np.array([i for i, name in enumerate(data.counts) if name in scarce], int)
     goal = wanted(counts, places, params.generation.dose, params.generation.cap)
-    many = np.ceil(goal * params.generation.oversupply).astype(int)
+    many = drawn(goal, params.generation.oversupply)
     blocks = [generators.build(borrowing(params.generators, name), params.compute, name) for name in params.made]
     making = sum(block.makes_rows for block in blocks)
 

@@ -12,7 +12,7 @@ from pipeline.generators.base import failure, quiet
 from pipeline.params import Params, borrowing, guided
 from pipeline.samples import Samples, table, with_pool
 from pipeline.seeds import derive
-from pipeline.selection.rules import wanted
+from pipeline.selection.rules import drawn, wanted
 from stages import Output
 
 
@@ -25,7 +25,7 @@ def main(
     many = np.zeros(len(goal), int)
     if json.loads(plan.read_text())["wanted"] and not failure(model):
         generator = generators.build(borrowing(params.generators, name), params.compute, name)
-        many = np.ceil(goal * params.generation.oversupply).astype(int) * generator.makes_rows
+        many = drawn(goal, params.generation.oversupply) * generator.makes_rows
     made = ask(params, name, (train, pool), model, many, "row")
     if ranks.first():
         made.save(out)

@@ -17,7 +17,7 @@ from pipeline.params import GUIDING, HELDBACK, Arm, Params, borrowing, guided
 from pipeline.samples import Samples, with_pool
 from pipeline.seeds import derive
 from pipeline.selection import copies
-from pipeline.selection.rules import wanted
+from pipeline.selection.rules import drawn, wanted
 from stages import Output, within
 from stages._trials import answers, by_trial
 from stages.augment import write_banks
@@ -186,7 +186,7 @@ class Trials:
         folder = self.folder / label(name, options)
         if not folder.exists():
             params = guided(self.params, name, options)
-            many = np.ceil(self.goal * params.generation.oversupply).astype(int)
+            many = drawn(self.goal, params.generation.oversupply)
             made = ask(params, name, self.fitted_on, self.models / params.generators[name].model, many, "search")
             rows = judge(params, self.real, self.seen, made, self.baseline, self.rule, self.goal)
             rows.save(folder)

@@ -42,24 +42,21 @@ def check(
     def ends(draws: np.ndarray) -> list[float]:
         return [float(q) for q in np.quantile(draws, [tail, 1 - tail])]
 
-    def rail(name: str, mean: float, draws: np.ndarray, worst: float, sign: int = 1) -> dict[str, Any]:
+    def rail(name: str, mean: float, draws: np.ndarray, kindest: float = 0.0) -> dict[str, Any]:
         low, high = ends(draws)
-        kindest = high if sign > 0 else -low
-        return {"name": name, "difference": float(mean), "ci_low": low, "ci_high": high, "broken": kindest < worst}
+        return {"name": name, "difference": float(mean), "ci_low": low, "ci_high": high, "broken": bool(kindest < 0)}
 
-    kindest = dict(zip(np.unique(y), together(drawn[3][:, np.unique(y)], tail), strict=True))
-
-    def recall(c: int) -> dict[str, Any]:
+    def recall(c: int, kindest: float) -> dict[str, Any]:
         own = {who: [float(means[i][c]), *ends(drawn[i][:, c])] for i, who in ((4, "arm"), (5, "control"))}
-        broken = {"broken": bool(kindest[c] < -block.max_class_loss)}
-        return rail(f"recall of {labels[c]}", means[3][c], drawn[3][:, c], -np.inf) | own | broken
+        return rail(f"recall of {labels[c]}", means[3][c], drawn[3][:, c], kindest + block.max_class_loss) | own
 
-    rails = [
-        rail("macro F1", means[0], drawn[0], -np.inf),
-        rail("AUPRC", means[1], drawn[1], 0.0),
-        rail("ECE", means[2], drawn[2], 0.0, sign=-1),
+    there = np.unique(y)
+    return [
+        rail("macro F1", means[0], drawn[0]),
+        rail("AUPRC", means[1], drawn[1], kindest=ends(drawn[1])[1]),
+        rail("ECE", means[2], drawn[2], kindest=-ends(drawn[2])[0]),
+        *(recall(c, end) for c, end in zip(there, together(drawn[3][:, there], tail), strict=True)),
     ]
-    return rails + [recall(c) for c in np.unique(y)]
 
 
 def together(draws: np.ndarray, tail: float) -> np.ndarray:

@@ -184,7 +184,8 @@ class NetworkGenerator(base.Generator):
         save_file(arrays, folder / "weights.safetensors", base.MARK)
 
     def _load(self, folder: Path, state: dict[str, Any], real: Samples) -> None:
-        self.chosen = np.array(state["chosen"])
+        self.chosen, self.points, self.restarts = np.array(state["chosen"]), state["points"], state["restarts"]
+        self.slowed, self.micro_batches = state["slowed"], state["micro_batches"]
         self.start_from(real)
         arrays = weights.read(folder / "weights.safetensors", load_file)
         self.networks = []

@@ -44,6 +44,11 @@ def wanted(counts: np.ndarray, scarce: np.ndarray, dose: str, cap: Cap) -> np.nd
     return np.where(np.isin(np.arange(len(n)), scarce), added, 0)
 
 
+def drawn(goal: np.ndarray, oversupply: float) -> np.ndarray:
+    """Rows to generate per class, int (K,), so that selection has a choice of `oversupply` for each one aimed for."""
+    return np.ceil(goal * oversupply - 1e-9).astype(int)  # 110 for 100 times 1.1, which is a little more in floats
+
+
 def reasons(
     label: np.ndarray,
     judged: np.ndarray,

@@ -97,6 +97,14 @@ def test_what_is_loaded_gives_the_same_images(fitted, build, real, tmp_path):
     assert np.array_equal(back.sample(labels, seeds), fitted.sample(labels, seeds))
 
 
+def test_what_is_loaded_saves_the_same_files(fitted, build, real, tmp_path):
+    fitted.save(tmp_path / "one")
+    build().load(tmp_path / "one", real).save(tmp_path / "two")
+    names = sorted(p.name for p in (tmp_path / "one").iterdir())
+    assert "generator.json" in names and names == sorted(p.name for p in (tmp_path / "two").iterdir())
+    assert (tmp_path / "one/generator.json").read_text() == (tmp_path / "two/generator.json").read_text()
+
+
 def test_saved_options_can_be_read_by_a_person_and_must_match(fitted, build, real, tmp_path):
     fitted.save(tmp_path / "model")
     file: Path = tmp_path / "model" / "generator.json"

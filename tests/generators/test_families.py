@@ -642,7 +642,9 @@ def test_how_often_a_critic_is_right_stands_in_the_curve(build, toy):
 
 
 @pytest.mark.parametrize(("spreads", "restarts"), [([0.5], 0), ([0.1, 0.5], 1), ([0.1, 0.1], 1)])
-def test_a_collapsed_generator_is_fitted_once_more_with_another_seed(build, toy, monkeypatch, spreads, restarts):
+def test_a_collapsed_generator_is_fitted_once_more_with_another_seed(
+    build, toy, tmp_path, monkeypatch, spreads, restarts
+):
     real, model, told, spread = toy((12, 7, 3)), build("cgan", epochs=1, batch=8, snapshots=1), [], iter(spreads)
     monkeypatch.setattr(model, "variety", lambda *_: next(spread))
     seen, train = [], model.train
@@ -650,3 +652,5 @@ def test_a_collapsed_generator_is_fitted_once_more_with_another_seed(build, toy,
     model.fit(real, 6, lambda count, note="": told.append(note), judge=lambda images, y: np.zeros((2, 3)))
     assert seen == [6, 7][: 1 + restarts] and model.restarts == restarts
     assert any("once more" in note for note in told) == bool(restarts)
+    model.save(tmp_path)
+    assert build("cgan", epochs=1, batch=8, snapshots=1).load(tmp_path, real).restarts == restarts

@@ -72,6 +72,11 @@ def test_cap_binds_only_where_the_goal_is_larger():
     assert rules.wanted(np.array([100, 90, 5]), np.array([1, 2]), "full", cap).tolist() == [0, 10, 50]
 
 
+def test_what_is_drawn_is_not_one_more_for_the_rounding_of_floats():
+    assert rules.drawn(np.array([0, 5, 100, 110]), 1.1).tolist() == [0, 6, 110, 121]
+    assert rules.drawn(np.array([7, 8]), 2.0).tolist() == [14, 16]
+
+
 def test_a_class_without_rows_gets_none():
     assert rules.wanted(np.array([50, 0]), np.array([1]), "full", WIDE).tolist() == [0, 0]
 
