@@ -74,7 +74,7 @@ CUTS = {
     "pneumonia_388": Cut(x_rays(388), {"data": {"drop_leaks": True}, "classifier": {"steps": 1500}}),
     "cifar10_lt_10": Cut(photographs, {"data": {"drop_leaks": True}}),
     "tile_64": Cut(
-        whole, {"data": {"image_size": 64, "manifest": {"file": "manifest.csv"}}, "classifier": {"steps": 1600}}
+        whole, {"data": {"image_size": 64, "manifest": {"file": "manifest.csv"}}, "classifier": {"steps": 800}}
     ),
 }
 
