@@ -116,7 +116,7 @@ lock:
 # For CI, see docs/ci.md. quick is repro with the keys in QUICK set. params.yaml is put back at the end, or by the next
 # `make quick` if this one was killed; an edit made to it meanwhile is kept.
 .PHONY: quick gate
-quick: export QUICK := $(or $(strip $(QUICK)),profile=quick retraining.seeds=6)
+quick: export QUICK := $(or $(strip $(QUICK)),profile=quick)
 quick: setup
 	@mkdir -p .work; $(PUT_BACK)
 	@cp params.yaml .work/params.quick.yaml; python -c "$$OVERRIDE" .work/params.quick.yaml

@@ -3,8 +3,10 @@
 Simulated: every arm's probabilities come from a model with row difficulty, seeds and their interaction, so the true
 difference is known. Trained: real classifiers on resampled digits, with a placebo (copies of training rows presented as
 a generator), rows with mixed-up labels, and an oracle that adds real rows which were set aside. The verdict sees what it
-sees in a run: arms chosen on validation, one test split, six paired seeds. Results go to docs/calibration.md. Exit code 1:
-a target is missed.
+sees in a run: arms chosen on validation, one test split, as many paired seeds as retraining.seeds. Results go to
+docs/calibration.md. Exit code 1: a target is missed.
+
+Another number of runs: python -m benchmarks.calibrate <simulated runs of each line> <trained runs> <seeds of simulated runs>
 """
 
 import os
@@ -25,7 +27,7 @@ from pipeline.params import Arm, Params
 from pipeline.processes import cores
 
 ROOT = Path(__file__).parents[1]
-SEEDS = 6
+EFFECTS = (0.0, 0.3, 0.6)  # in log odds
 
 
 class Setting(NamedTuple):
@@ -58,13 +60,14 @@ def arms(controls: Iterable[str], candidates: Iterable[str]) -> dict[str, Arm]:
     return {a: Arm(role=role, **rest) for a, role in roles.items()}
 
 
-def simulate(world: Setting, effect: float, seed: int, block: params.Evaluation) -> dict:
+def simulate(world: Setting, effect: float, seed: int, settings: Params) -> dict:
     """One run in this world, its candidates better by `effect` log odds: the verdict, and the true difference it is of."""
+    block, seeds = settings.evaluation, settings.retraining.seeds
     rng = np.random.default_rng([seed, round(1000 * effect), world.test])
     controls = ("real", "oversample", "classic", "smote", "mixup", "balanced_softmax")
     names = arms(controls, ("cvae", "cgan", "diffusion"))
     level = {a: 2.0 + (effect if r.role == "candidate" else 0.0) for a, r in names.items()}
-    luck = {a: rng.normal(0, world.seed, SEEDS) for a in names}
+    luck = {a: rng.normal(0, world.seed, seeds) for a in names}
     held, _ = draw(world, world.val, level, luck, rng)
     test, _ = draw(world, world.test, level, luck, rng)
     choices = choose(held, names, dict.fromkeys(names, 100), block, seed)
@@ -81,16 +84,17 @@ def draw(
     share = np.geomspace(1, 0.2, world.classes) if world.classes == 2 else np.ones(world.classes)
     y = rng.choice(world.classes, rows, p=share / share.sum())
     y[: world.classes] = np.arange(world.classes)
+    seeds = len(next(iter(luck.values())))
     hard, said = rng.normal(0, world.row, rows), {}
     for arm in level:
         own = hard + rng.normal(0, world.arm_row, rows)
-        odds = level[arm] + luck[arm][:, None] + own + rng.normal(0, world.seed_row, (SEEDS, rows))
+        odds = level[arm] + luck[arm][:, None] + own + rng.normal(0, world.seed_row, (seeds, rows))
         right = 1 / (1 + np.exp(-odds))
         hit = odds > 0
-        other = (y + rng.integers(1, world.classes, (SEEDS, rows))) % world.classes
+        other = (y + rng.integers(1, world.classes, (seeds, rows))) % world.classes
         guess, sure = np.where(hit, y, other), np.maximum(right, 1 - right)
         spread = (1 - sure[..., None]) / max(world.classes - 1, 1)
-        probabilities = np.broadcast_to(spread, (SEEDS, rows, world.classes)).copy()
+        probabilities = np.broadcast_to(spread, (seeds, rows, world.classes)).copy()
         np.put_along_axis(probabilities, guess[..., None], np.maximum(sure, 1 / world.classes + 1e-6)[..., None], 2)
         said[arm] = probabilities
     return Outcomes(said, y, np.arange(rows), [str(c) for c in range(world.classes)]), y
@@ -104,13 +108,16 @@ def truth(world: Setting, level: float) -> float:
     return float(norm.cdf(level / spread))
 
 
-def one_simulation(job: tuple[Setting, float, int]) -> dict:
-    world, effect, seed = job
-    return {"setting": world.name, "effect": effect} | simulate(world, effect, seed, load().evaluation)
+def one_simulation(job: tuple[Setting, float, int, int | None]) -> dict:
+    world, effect, seed, seeds = job
+    return {"setting": world.name, "effect": effect} | simulate(world, effect, seed, load(seeds))
 
 
-def load() -> Params:
-    return params.load(ROOT / "params.yaml")
+def load(seeds: int | None = None) -> Params:
+    """params.yaml, with another number of paired seeds if one is given."""
+    settings = params.load(ROOT / "params.yaml")
+    more = {} if seeds is None else {"retraining": settings.retraining.model_copy(update={"seeds": seeds})}
+    return settings.model_copy(update=more)
 
 
 CONTROLS = {"real": "plain", "oversample_sqrt": "square_root", "oversample": "balanced"}
@@ -154,7 +161,7 @@ def trained(number: int) -> list[dict]:
             if added[arm] is not None:
                 views, y, place = added[arm]
                 made = Rows(y, views, np.full(len(y), recipe.weight), place)
-            for seed in (derive(block.seed, "calibrate", number, s) for s in range(SEEDS)):
+            for seed in (derive(block.seed, "calibrate", number, s) for s in range(block.retraining.seeds)):
                 batches = Batches(
                     Rows(train.y, base, np.ones(len(train))), 10, settings.batch, settings.steps, seed,
                     recipe.balance, made, recipe.share, recipe.real_only,
@@ -280,18 +287,18 @@ def trained_table(real: pd.DataFrame) -> list[str]:
     return lines
 
 
-def measure(simulations: int, runs: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Every simulated run, and every candidate of every trained one."""
-    worlds = [(w, effect, s) for w in SETTINGS for effect in (0.0, 0.6) for s in range(simulations)]
+def measure(simulations: int, runs: int, seeds: int | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Every simulated run, and every candidate of every trained one; `seeds` are those of simulated ones."""
+    worlds = [(w, effect, s, seeds) for w in SETTINGS for effect in EFFECTS for s in range(simulations)]
     with ProcessPoolExecutor(cores()) as pool:
         simulated = pd.DataFrame(pool.map(one_simulation, worlds, chunksize=4))
         rows = [row for rows in pool.map(trained, range(runs)) for row in rows]
     return simulated, pd.DataFrame(rows, columns=["run", "candidate", "control", *TOLD])
 
 
-def main(simulations: int, runs: int, out: Path) -> int:
+def main(simulations: int, runs: int, seeds: int | None, out: Path) -> int:
     """Tables, written and printed, and an exit code: 1 if a target is missed."""
-    simulated, real = measure(simulations, runs)
+    simulated, real = measure(simulations, runs, seeds)
     asked = targets(simulated, real)
     out.mkdir(parents=True, exist_ok=True)
     simulated.to_csv(out / "simulated.csv", index=False)
@@ -306,5 +313,5 @@ def main(simulations: int, runs: int, out: Path) -> int:
 if __name__ == "__main__":
     for key, value in {"OMP_NUM_THREADS": "1", "GOMP_SPINCOUNT": "0", "NO_ALBUMENTATIONS_UPDATE": "1"}.items():
         os.environ.setdefault(key, value)
-    given = [int(a) for a in sys.argv[1:3]]
-    sys.exit(main(*(given + [60, 20][len(given) :]), ROOT / "results" / "calibration"))
+    given: list[int | None] = [int(a) for a in sys.argv[1:4]]
+    sys.exit(main(*(given + [60, 20, None][len(given) :]), ROOT / "results" / "calibration"))

@@ -24,6 +24,7 @@ from pipeline.samples import Samples
 SHOWN = ("classic", "smote", "gmm", "cvae", "cgan", "diffusion", "translate")
 EACH = 12  # rows of a class and a generator in the picture
 TEST = 300  # test rows of a class of CIFAR-10
+SIX = {"retraining": {"seeds": 6}}  # the fewest that can give a verdict, as hours on a CPU count
 
 
 def x_rays(normals: int) -> Callable[[Path, Path], Path]:
@@ -70,11 +71,11 @@ class Cut(NamedTuple):
 
 
 CUTS = {
-    "pneumonia_60": Cut(x_rays(60), {"data": {"drop_leaks": True}, "classifier": {"steps": 1500}}),
-    "pneumonia_388": Cut(x_rays(388), {"data": {"drop_leaks": True}, "classifier": {"steps": 1500}}),
-    "cifar10_lt_10": Cut(photographs, {"data": {"drop_leaks": True}}),
+    "pneumonia_60": Cut(x_rays(60), {"data": {"drop_leaks": True}, "classifier": {"steps": 1500}, **SIX}),
+    "pneumonia_388": Cut(x_rays(388), {"data": {"drop_leaks": True}, "classifier": {"steps": 1500}, **SIX}),
+    "cifar10_lt_10": Cut(photographs, {"data": {"drop_leaks": True}, **SIX}),
     "tile_64": Cut(
-        whole, {"data": {"image_size": 64, "manifest": {"file": "manifest.csv"}}, "classifier": {"steps": 800}}
+        whole, {"data": {"image_size": 64, "manifest": {"file": "manifest.csv"}}, "classifier": {"steps": 800}, **SIX}
     ),
 }
 

@@ -116,8 +116,8 @@ def counted(false: int = 0, placebo: int = 0, oracle: int = 20, held: int = 190)
     ],
 )
 def test_calibration_fails_when_a_target_is_missed_and_says_which(counts, missed, tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(calibrate, "measure", lambda simulations, runs: counted(**counts))
-    assert calibrate.main(100, 20, tmp_path / "out") == (1 if missed else 0)
+    monkeypatch.setattr(calibrate, "measure", lambda simulations, runs, seeds: counted(**counts))
+    assert calibrate.main(100, 20, None, tmp_path / "out") == (1 if missed else 0)
     text = capfd.readouterr().out
     assert (tmp_path / "out" / "tables.md").read_text() == text
     assert re.findall(r"^- MISSED: ([^:]+):", text, re.M) == missed
@@ -141,12 +141,12 @@ def test_a_share_comes_with_its_exact_interval():
 
 def test_a_simulated_run_is_judged_beside_the_difference_that_is_true():
     world = next(w for w in calibrate.SETTINGS if w.classes == 2)
-    runs = pd.DataFrame([calibrate.one_simulation((world, effect, 0)) for effect in (0.0, 0.6)])
+    runs = pd.DataFrame([calibrate.one_simulation((world, effect, 0, 6)) for effect in (0.0, 0.6)])
     assert runs["true"].tolist() == [0.0, pytest.approx(0.063, abs=0.001)]
     assert set(runs["verdict"]) <= {"HELPS", "NEUTRAL", "HURTS", "CANNOT_TELL"} and runs["verdict"][0] != "HELPS"
     assert (runs["ci_low"] < runs["difference"]).all() and (runs["difference"] < runs["ci_high"]).all()
     assert calibrate.holds(runs).all() and len(calibrate.simulated_table(runs)) == 4
-    again = calibrate.one_simulation((world, 0.6, 0))
+    again = calibrate.one_simulation((world, 0.6, 0, 6))
     assert again == runs.iloc[1].to_dict(), "the same run is the same again"
 
 

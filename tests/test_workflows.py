@@ -22,7 +22,7 @@ from test_pipeline import toy_images, toy_project
 ROOT = Path(__file__).parents[1]
 WORKFLOWS = {f.name: f for f in sorted((ROOT / ".github" / "workflows").glob("*.yml"))}
 UNTRUSTED = re.compile(r"\$\{\{")  # a run step takes every value from its environment, be it trusted or not
-QUICK = "profile=quick retraining.seeds=6"
+QUICK = "profile=quick"
 HIDDEN = "report.show_real_images=false"
 
 
