@@ -71,9 +71,9 @@ def class_folders(root: Path, **counts: int) -> str:
 def test_the_shipped_params_can_start(ask):
     said, error = ask()
     assert error is None and said.endswith("a run can start: make repro\n") and "wrong" not in said
-    assert f"torch {torch.__version__}" in said and "profile quick: 9 arms x 6 seeds" in said
+    assert f"torch {torch.__version__}" in said and "profile quick: 9 arms x 8 seeds" in said
     assert "1238 rows (counted, no picture opened), 288 to train on, 10 classes" in said and "8 px" in said
-    assert "672 steps of 32 rows a seed, 36288 in all arms" in said
+    assert "672 steps of 32 rows a seed, 48384 in all arms" in said
     assert "stages are not up to date: plan, prepare" in said
     assert not Path("data").exists() and not Path(".work").exists(), "it changes nothing"
 
@@ -155,7 +155,7 @@ def test_what_would_be_slow_is_said(ask, project, monkeypatch):
     for words in (
         "pictures of 64 px without a GPU",
         "for which this CPU has no instructions",
-        "24 arms x 6 seeds and a search of up to 60 trainings; make quick has fewer",
+        "24 arms x 8 seeds and a search of up to 60 trainings; make quick has fewer",
         "the whole run 3 times",
         "28 rows, of which two cores read",
     ):
