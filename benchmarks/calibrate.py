@@ -123,6 +123,7 @@ def load(seeds: int | None = None) -> Params:
 CONTROLS = {"real": "plain", "oversample_sqrt": "square_root", "oversample": "balanced"}
 CANDIDATES = {"placebo": "synthetic", "shuffled": "synthetic", "oracle": "balanced"}
 TOLD = ("verdict", "difference", "ci_low", "ci_high", "p_value", "reason")
+SIMULATED = ["setting", "effect", "verdict", "true", "difference", "ci_low", "ci_high"]
 
 
 def trained(number: int) -> list[dict]:
@@ -291,7 +292,7 @@ def measure(simulations: int, runs: int, seeds: int | None = None) -> tuple[pd.D
     """Every simulated run, and every candidate of every trained one; `seeds` are those of simulated ones."""
     worlds = [(w, effect, s, seeds) for w in SETTINGS for effect in EFFECTS for s in range(simulations)]
     with ProcessPoolExecutor(cores()) as pool:
-        simulated = pd.DataFrame(pool.map(one_simulation, worlds, chunksize=4))
+        simulated = pd.DataFrame(pool.map(one_simulation, worlds, chunksize=4), columns=SIMULATED)
         rows = [row for rows in pool.map(trained, range(runs)) for row in rows]
     return simulated, pd.DataFrame(rows, columns=["run", "candidate", "control", *TOLD])
 

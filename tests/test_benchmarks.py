@@ -133,6 +133,12 @@ def test_a_target_that_nothing_was_run_for_is_missed():
     assert [t.name for t in found if not t.met] == ["HELPS for the oracle"] and "no runs" in str(found[2])
 
 
+def test_calibration_without_any_run_misses_all_its_targets():
+    simulated, real = calibrate.measure(0, 0)
+    assert not any(t.met for t in calibrate.targets(simulated, real))
+    assert len(calibrate.simulated_table(simulated)) == len(calibrate.trained_table(real)) == 2, "heads of tables"
+
+
 def test_a_share_comes_with_its_exact_interval():
     assert calibrate.share([True] * 40) == "100.0 % [91.2, 100.0]"
     assert calibrate.share([False] * 200) == "0.0 % [0.0, 1.8]"
