@@ -45,14 +45,15 @@ def main(folder: Path) -> pd.DataFrame:
     """The share of rows that each rule drops, one line per kind."""
     params, real = load(folder / "params.yaml"), Samples.load(folder / "data" / "real" / "train")
     held, baseline = Samples.load(folder / "data" / "real" / "val"), folder / "models" / "baseline"
-    seen = with_pool(folder / "data" / "real" / "train", folder / "data" / "selected" / "pool")
+    fitted_on = (folder / "data" / "real" / "train", folder / "data" / "selected" / "pool")
+    seen = with_pool(*fitted_on)
     rule = copies.rule(seen.images, seen.table["group"].to_numpy(), params.selection.copy_false_alarms)
     rng = np.random.default_rng(0)
     held = held.take(rng.permutation(np.flatnonzero(np.isin(held.y, real.scarce)))[:MOST])
     goal = np.full(len(real.classes), len(held))
     lines = []
     for kind, images in spoilt(held.images, rng).items():
-        rows = judge(params, real, seen, Samples(held.table, images, held.facts), baseline, rule, goal)
+        rows = judge(params, real, fitted_on, Samples(held.table, images, held.facts), baseline, rule, goal)
         reason = rows.table["reason"].replace("refused", "")
         dropped = {r: f"{100 * np.mean(reason == r):.0f} %" for r in rules.REASONS if r not in ("refused", "quota")}
         lines.append({"rows": kind, **dropped, "none": f"{100 * np.mean(reason == ''):.0f} %"})

@@ -2,11 +2,12 @@
 
 import json
 import logging
+import math
 from pathlib import Path
 
 import numpy as np
 
-from pipeline import ranks
+from pipeline import processes, ranks
 from pipeline.params import Params, Selection
 from pipeline.samples import Samples, spread, with_pool
 from pipeline.selection import copies, pseudo_label, rules, spectra
@@ -28,11 +29,11 @@ def main(
 ) -> None:
     real, made, seen = Samples.load(train), Samples.load(synthetic), with_pool(train, pool)
     if not ranks.first():
-        look(params, seen, made, baseline)
+        look(params, (train, pool), made, baseline)
         return
     rule = copies.rule(seen.images, seen.table["group"].to_numpy(), params.selection.copy_false_alarms)
     goal = rules.wanted(real.counts, real.scarce, params.generation.dose, params.generation.cap)
-    rows = judge(params, real, seen, made, baseline, rule, goal) if len(made) else made
+    rows = judge(params, real, (train, pool), made, baseline, rule, goal) if len(made) else made
     rows.save(out)
     write_banks(out / "views", rows, params)
     account = summarise(rows, goal, rule, params.selection)
@@ -52,7 +53,7 @@ def ranked(params: Params, values: dict[str, Path]) -> bool:
 def judge(
     params: Params,
     real: Samples,
-    fitted_on: Samples,
+    fitted_on: tuple[Path, Path],
     made: Samples,
     baseline: Path,
     rule: copies.Rule,
@@ -60,18 +61,20 @@ def judge(
 ) -> Samples:
     """The rows with what the teachers say of them and whether they are kept or why not.
 
-    Copies, and what they are like, are looked for among all rows that the generator was fitted on.
+    Copies, and what they are like, are looked for among all rows that the generator was fitted on: `fitted_on` is the
+    folders of the training rows and of those of the pool.
     """
     probabilities, (near, place) = look(params, fitted_on, made, baseline)
+    seen = with_pool(*fitted_on)
     judged, confidence = pseudo_label.likeliest(probabilities.mean(axis=0))
     held = np.load(baseline / "held.npy", allow_pickle=False)
     neighbours = pseudo_label.neighbouring(held, real.y, params.selection.neighbours)
-    distance = spectra.distance(made.images, fitted_on.images, fitted_on.table["group"].to_numpy())
+    distance = spectra.distance(made.images, seen.images, seen.table["group"].to_numpy())
     spreads, copied = spread(made.images, made.y, real), rule.copied(near)
     why = rules.reasons(made.y, judged, confidence, distance, spreads, copied, neighbours, params.selection)
     why = rules.fill(made.y, rules.refuse(why, params.selection.max_copy_share), goal)
     labels = [real.classes[j] for j in judged]
-    likest = fitted_on.table["id"].to_numpy()[place[:, 0]]
+    likest = seen.table["id"].to_numpy()[place[:, 0]]
     said = {
         "judged": labels,
         "confidence": confidence,
@@ -83,19 +86,33 @@ def judge(
 
 
 def look(
-    params: Params, fitted_on: Samples, made: Samples, baseline: Path
+    params: Params, fitted_on: tuple[Path, Path], made: Samples, baseline: Path
 ) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
     """What teachers see in the rows, and the nearest rows of those that the generator was fitted on; as the two return it.
 
-    All that takes long; each rank does a part of it.
+    All that takes long; each rank does a part of it, the search for copies by all its cores.
     """
     probabilities = ask_teachers(params, baseline, made)
-    own, groups = ranks.span(len(made), copies.BLOCK), fitted_on.table["group"].to_numpy()
-    near, place = copies.nearest(made.images[own], fitted_on.images, groups)
+    images = made.images[ranks.span(len(made), copies.BLOCK)]
+    most = max(1, processes.cores() // ranks.here().beside)
+    size = math.ceil(math.ceil(len(images) / copies.BLOCK) / most) * copies.BLOCK
+    jobs = [(images[i : i + size], *fitted_on) for i in range(0, len(images), max(size, 1))]
+    if len(jobs) > 1:
+        parts = processes.parallel(nearest, jobs, most, "look for copies", len(images))
+    else:
+        with processes.Progress("look for copies", len(images)) as progress:
+            parts = [nearest(images, *fitted_on, report=progress.step)]
+    near, place = (np.concatenate(side) for side in zip(*parts, strict=True))
     return probabilities, (
         ranks.gathered(near, len(made), copies.BLOCK),
         ranks.gathered(place, len(made), copies.BLOCK),
     )
+
+
+def nearest(images: np.ndarray, train: Path, pool: Path, report: processes.Report) -> tuple[np.ndarray, np.ndarray]:
+    """As `copies.nearest` among the rows of these folders."""
+    seen = with_pool(train, pool)
+    return copies.nearest(images, seen.images, seen.table["group"].to_numpy(), report=report)
 
 
 def ask_teachers(params: Params, baseline: Path, made: Samples) -> np.ndarray:

@@ -1,9 +1,11 @@
 """search: how each generator's rows are best used, tried on validation with training seeds and rows that no arm sees."""
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from shutil import rmtree
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +20,7 @@ from pipeline.samples import Samples, with_pool
 from pipeline.seeds import derive
 from pipeline.selection import copies
 from pipeline.selection.rules import drawn, wanted
-from stages import Output, within
+from stages import Output
 from stages._trials import answers, by_trial
 from stages.augment import write_banks
 from stages.generate import ask
@@ -49,7 +51,7 @@ def main(
     if names and len(Samples.load(train).scarce):
         processes.warm(__name__, "pipeline.classifier.train")
         with TemporaryDirectory(dir=out) as folder:
-            trials = Trials(params, train, pool, val, views, models, baseline, Path(folder), unfinished)
+            trials = Trials(params, train, pool, val, views, models, baseline, unfinished or Path(folder))
             climbs = best_first(trials, names)
             climb(trials, climbs)
         found |= {one.name: one.found for one in climbs}
@@ -130,7 +132,10 @@ COLUMNS = ["generator", "key", "value", "likelihood", "gain", "standard_error", 
 
 
 class Trials:
-    """Trains classifiers with the rows of a generator under given settings, as long as the budget lasts."""
+    """Trains classifiers with the rows of a generator under given settings, as long as the budget lasts.
+
+    What it has judged and trained lies in `kept`, where it is found again if the stage is killed.
+    """
 
     def __init__(
         self,
@@ -141,17 +146,15 @@ class Trials:
         views: Path,
         models: Path,
         baseline: Path,
-        folder: Path,
-        unfinished: Path | None = None,
+        kept: Path,
     ) -> None:
         self.params, self.train, self.val, self.views = params, train, val, views
         self.fitted_on = (train, pool)
-        self.models, self.baseline, self.folder, self.unfinished = models, baseline, folder, unfinished
+        self.models, self.baseline, self.kept = models, baseline, kept
         self.real, self.held, self.left = Samples.load(train), Samples.load(val), params.search.trainings
         self.goal = wanted(self.real.counts, self.real.scarce, params.generation.dose, params.generation.cap)
-        self.seen = with_pool(*self.fitted_on)
-        groups = self.seen.table["group"].to_numpy()
-        self.rule = copies.rule(self.seen.images, groups, params.selection.copy_false_alarms)
+        seen = with_pool(*self.fitted_on)
+        self.rule = copies.rule(seen.images, seen.table["group"].to_numpy(), params.selection.copy_false_alarms)
 
     def affords(self, several: int) -> int:
         """How many of several trials the budget still allows."""
@@ -171,7 +174,7 @@ class Trials:
         settings = model.settings(self.params.classifier, self.real.shape, len(self.real.classes), len(self.real))
         numbers, source = range(self.params.search.seeds), Real(self.train, self.val, self.views)
         jobs = [
-            (self.params, settings, name, found, number, rows, source, within(self.unfinished, f"{trial}-{number}"))
+            (self.params, settings, name, found, number, rows, source, self.kept / f"{trial}-{number}")
             for found, trial, rows in [(found, label(name, found), self.judged(name, found)) for found in several]
             for number in numbers
         ]
@@ -183,14 +186,18 @@ class Trials:
     def judged(self, name: str, found: Found) -> Path:
         """The folder of judged rows that a generator gives under these settings, made if it is not there yet."""
         options = {k: v for k, v in found.items() if k in GUIDING}
-        folder = self.folder / label(name, options)
+        folder, draft = self.kept / "rows" / label(name, options), self.kept / "rows" / "draft"
         if not folder.exists():
             params = guided(self.params, name, options)
             many = drawn(self.goal, params.generation.oversupply)
             made = ask(params, name, self.fitted_on, self.models / params.generators[name].model, many, "search")
-            rows = judge(params, self.real, self.seen, made, self.baseline, self.rule, self.goal)
-            rows.save(folder)
-            write_banks(folder / "views", rows, params)
+            rows = judge(params, self.real, self.fitted_on, made, self.baseline, self.rule, self.goal)
+            if draft.exists():  # of a run that was killed meanwhile
+                rmtree(draft)
+            rows.save(draft)
+            write_banks(draft / "views", rows, params)
+            os.sync()  # or after a power cut the name may be there, and not the rows
+            draft.rename(folder)
         return folder
 
 

@@ -180,6 +180,35 @@ def test_a_search_writes_what_it_tried_and_found_and_leaves_nothing_else(small, 
         assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes()
 
 
+def test_rows_that_a_killed_search_has_judged_are_not_drawn_again(small, places, tmp_path, monkeypatch):
+    asked, judge = [], search.judge
+
+    def at_most(many: int):
+        def judged(*given):
+            asked.append(given[3])
+            if len(asked) > many:
+                raise KeyboardInterrupt
+            return judge(*given)
+
+        return judged
+
+    kept, once = tmp_path / "unfinished", tmp_path / "once"
+    search.main(small, *places.values(), once)
+    monkeypatch.setattr(search, "judge", at_most(2))
+    with pytest.raises(KeyboardInterrupt):
+        search.main(small, *places.values(), tmp_path / "killed", kept)
+    (kept / "rows" / "draft").mkdir()
+    (kept / "rows" / "draft" / "half").touch()
+    monkeypatch.setattr(search, "judge", at_most(9))
+    search.main(small, *places.values(), tmp_path / "again", kept)
+    assert len(asked) == 4, (
+        "three settings draw: as params have it, and two strengths; the second run judged the third alone"
+    )
+    assert not (kept / "rows" / "draft").exists() and len(list((kept / "rows").glob("*"))) == 3
+    for file in once.iterdir():
+        assert file.read_bytes() == (tmp_path / "again" / file.name).read_bytes()
+
+
 def test_a_generator_is_tried_with_those_options_alone_that_say_how_it_draws():
     """`classic` has a strength too, but of its views, and one number: the search ended with an error."""
     every = SHIPPED.search.space.model_dump(mode="json")

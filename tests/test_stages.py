@@ -232,3 +232,20 @@ def test_notes_that_are_being_written_are_left_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(check.time, "sleep", lambda seconds: (tmp_path / "rwlock").write_text("{}"))
     check.mend(tmp_path / "rwlock")
     assert (tmp_path / "rwlock").read_text() == "{}"
+
+
+@pytest.mark.parametrize("rows", [300, 700])
+def test_several_processes_look_for_copies_and_find_what_one_does(shipped, tmp_path, monkeypatch, rows):
+    rng = np.random.default_rng(0)
+    real, made = (samples([0] * n) for n in (40, rows))
+    real, made = (Samples(s.table, rng.integers(0, 256, (len(s), 8, 8, 1), np.uint8), s.facts) for s in (real, made))
+    real.save(tmp_path / "train")
+    real.take(np.empty(0, int)).save(tmp_path / "pool")
+    monkeypatch.setattr(pseudo_label, "ask_teachers", lambda *_: None)
+    found = []
+    for cores in (1, 2, 3):
+        monkeypatch.setattr(pseudo_label.processes, "cores", lambda n=cores: n)
+        found.append(pseudo_label.look(shipped, (tmp_path / "train", tmp_path / "pool"), made, tmp_path)[1])
+    for near, place in found[1:]:
+        assert np.array_equal(near, found[0][0]) and np.array_equal(place, found[0][1])
+    assert found[0][0].shape == (rows, copies.NEIGHBOURS) and np.isfinite(found[0][0]).all()

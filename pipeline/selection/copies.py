@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pipeline.processes import Report
 from pipeline.samples import blocks, spaced
 
 BLOCK = 256  # most rows of either side that are compared at once: so many fit into a processor's cache
@@ -71,7 +72,11 @@ def lower(values: np.ndarray, share: float) -> float:
 
 
 def nearest(
-    rows: np.ndarray, reference: np.ndarray, groups: np.ndarray, own: np.ndarray | None = None
+    rows: np.ndarray,
+    reference: np.ndarray,
+    groups: np.ndarray,
+    own: np.ndarray | None = None,
+    report: Report = lambda count, note: None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Distances float (N, NEIGHBOURS) to the nearest reference rows, one of a group, and their positions int.
 
@@ -96,6 +101,7 @@ def nearest(
                 best.setdefault(known[pair[1]], pair)
             for k, pair in enumerate(list(best.values())[:NEIGHBOURS]):
                 distance[part.start + i, k], position[part.start + i, k] = pair
+            report(1, "")
     return distance, position
 
 
