@@ -33,7 +33,7 @@ row: setup
 # dvc runs one stage at a time. A generator is fitted on one core, so there are as many at once as cores, the last named
 # (mostly the longest) first. Of arms there are two at once, each with half of the cores. A line is one call of dvc: stages
 # that the plan asks for anything, and, all in one, those that have nothing to do. LANES=1: everything one by one. LANE, counted
-# from 0, is the GPU that a stage takes where there are several.
+# from 0, is the GPU that a stage takes where there are several. Of what draws and judges, each takes half of the cores too.
 REPRO := dvc --wait-for-lock repro --single-item
 WITH = sed -n 's/^$(1)@//p' .work/stages | sed '1!G;h;$$!d' | while read -r name; do \
 	grep -q '"wanted": $(2)' data/plan/$(1)/$$name.json && echo $(1)@$$name; done
@@ -43,7 +43,7 @@ side-by-side:
 	@dvc --wait-for-lock repro label_pool
 	@{ $(call WITH,fit_generator,true); echo train_encoder; $(call WITH,fit_generator,false) | xargs; } | $(BY_LANE)
 	@$(REPRO) search
-	@{ $(call WITH,generate,true); $(call WITH,generate,false) | xargs; } | sed 's/generate@\([^ ]*\)/& pseudo_label@\1/g' | $(BY_LANE)
+	@{ $(call WITH,generate,true); $(call WITH,generate,false) | xargs; } | sed 's/generate@\([^ ]*\)/& pseudo_label@\1/g' | { export SIDE_BY_SIDE=$(PAIR); $(BY_LANE); }
 	@{ $(call WITH,retrain,true) | xargs -n 2; $(call WITH,retrain,false) | xargs; echo measure_fidelity; echo audit_copies repeat; } | \
 		SIDE_BY_SIDE=$(PAIR) xargs -P $(PAIR) -L 1 $(REPRO)
 

@@ -3,14 +3,12 @@
 import hashlib
 import json
 import os
-import random
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
 import torch
 from safetensors.torch import load, save
 
@@ -121,14 +119,12 @@ def finite(module: torch.nn.Module) -> bool:
 
 
 def during(trainer: "pl.Trainer") -> State:
-    """What a training needs besides to go on: optimisers, schedules, and the streams of random numbers."""
+    """What a training needs besides to go on: optimisers, schedules, and torch's random numbers; nothing draws from others."""
     where = trainer.strategy.root_device
-    of_numpy: Any = np.random.get_state()
-    kind, keys, *rest = of_numpy
     return {
         "optimisers": copied([optimiser.state_dict() for optimiser in trainer.optimizers]),
         "schedules": copied([config.scheduler.state_dict() for config in trainer.lr_scheduler_configs]),
-        "random": [torch.get_rng_state(), kind, keys.tolist(), *rest, random.getstate()],
+        "random": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state(where) if where.type == "cuda" else None,
     }
 
@@ -148,10 +144,7 @@ def restore(module: "pl.LightningModule", state: State, parts: Mapping[str, Part
         optimiser.load_state_dict(copied(known))
     for config, known in zip(trainer.lr_scheduler_configs, state["schedules"], strict=True):
         config.scheduler.load_state_dict(copied(known))
-    of_torch, *of_numpy, of_python = state["random"]
-    torch.set_rng_state(of_torch)
-    np.random.set_state(tuple(of_numpy))
-    random.setstate(of_python)
+    torch.set_rng_state(state["random"])
     if state["cuda"] is not None:
         torch.cuda.set_rng_state(state["cuda"], trainer.strategy.root_device)
 

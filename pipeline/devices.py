@@ -1,9 +1,7 @@
 """Where networks run: device, precision and threads, from the `compute` block."""
 
 import platform
-import random
 
-import numpy as np
 import torch
 
 from pipeline import ranks
@@ -18,10 +16,8 @@ def device(compute: Compute) -> torch.device:
     """
     asked = compute.accelerator
     if asked == "auto":
-        asked = "cuda" if torch.cuda.is_available() else "cpu"
-    if (asked == "cuda" and not torch.cuda.is_available()) or (
-        asked == "mps" and not torch.backends.mps.is_available()
-    ):
+        asked = "cuda" if has_cuda() else "cpu"
+    if (asked == "cuda" and not has_cuda()) or (asked == "mps" and not torch.backends.mps.is_available()):
         raise OSError(
             f"compute.accelerator is {asked}, but torch {torch.__version__} finds no such device here; "
             "set it to auto or cpu"
@@ -37,6 +33,20 @@ def device(compute: Compute) -> torch.device:
     return torch.device(asked)
 
 
+def has_cuda() -> bool:
+    """Whether there is a GPU. Raises OSError for one that torch counts and cannot use, as under a driver that is too old."""
+    if not (torch.cuda.is_available() or torch.cuda.device_count()):  # they may ask driver and card apart
+        return False
+    try:
+        torch.cuda.init()
+    except RuntimeError as error:
+        raise OSError(
+            f"there is a GPU, but torch {torch.__version__} cannot use it ({error}); update its driver, or set "
+            "compute.accelerator: cpu"
+        ) from error
+    return True
+
+
 FEWEST_PIXELS = 16  # a side; below, bf16 on a CPU costs in conversions what it saves in products
 
 
@@ -46,18 +56,14 @@ def precision(compute: Compute, side: int) -> str:
     if compute.precision != "auto":
         return compute.precision
     where = device(compute).type
-    fast = (where == "cuda" and cuda_has_bf16()) or (where == "cpu" and side >= FEWEST_PIXELS and has_bf16())
+    on_cuda = where == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)  # from capability 8.0 on
+    fast = on_cuda or (where == "cpu" and side >= FEWEST_PIXELS and has_bf16())
     return "bf16-mixed" if fast else "32-true"
 
 
 def has_bf16() -> bool:
     """Whether this CPU multiplies bf16 numbers by instructions of its own."""
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-
-
-def cuda_has_bf16() -> bool:
-    """Likewise of this GPU: from compute capability 8.0 on."""
-    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 def describe(compute: Compute, side: int) -> dict[str, str]:
@@ -93,5 +99,3 @@ def workers(compute: Compute) -> int:
 def seed_everything(seed: int) -> None:
     """Seed what draws without being handed a generator: initial weights and dropout."""
     torch.manual_seed(seed)
-    np.random.seed(seed % 2**32)
-    random.seed(seed)

@@ -112,6 +112,10 @@ class Samples:
     def with_columns(self, **columns: object) -> "Samples":
         return replace(self, table=table(**{**{c: self.table[c] for c in COLUMNS}, **columns}))
 
+    def pictures(self) -> str:
+        """A hash of which pictures these are, whatever size, channels and order they have here."""
+        return hashlib.blake2b("\n".join(sorted(self.table["id"])).encode(), digest_size=16).hexdigest()
+
     def fingerprint(self) -> str:
         """A hash of labels, groups and pixels, to tell one dataset from another."""
         digest = hashlib.blake2b(digest_size=16)

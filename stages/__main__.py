@@ -66,7 +66,7 @@ def execute(stage: str, given: list[str]) -> int:
         os.environ[key] = str(params.compute.threads)
     module = importlib.import_module(f"stages.{stage}")
     values, outputs = bind(module.main, given)
-    at, together = ranks.place(os.environ), _ranks.several(module, params, values)
+    at, together = ranks.place(os.environ), hasattr(module, "ranked") and module.ranked(params, values)
     if together:
         _ranks.check(params.compute, at)
         if at.world == 1 and (count := _ranks.wanted(params.compute)) > 1:
@@ -230,6 +230,8 @@ def kind(error: Exception) -> tuple[int, str] | None:
         return 3, "out of memory; lower compute.processes, a batch size, or data.image_size"
     if ranks.is_lost(error):
         return 3, "another rank is gone, and what it said tells why"
+    if type(error).__name__ in ("AcceleratorError", "DeferredCudaCallError"):  # torch's; not imported for that
+        return 3, "the GPU failed; if it is full or lets one process in at a time, set compute.processes: 1 and LANES=1"
     if isinstance(error, OSError | MemoryError) or cannot_write(error):
         return 3, "the machine does not allow it"
     return None

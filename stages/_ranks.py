@@ -11,12 +11,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
-from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 from pipeline import ranks
-from pipeline.params import Compute, Params
+from pipeline.params import Compute
 
 GRACE = 15  # seconds in which a rank can end by itself
 
@@ -46,11 +43,6 @@ def number(environment: Mapping[str, str]) -> int:
         return 0
 
 
-def several(module: ModuleType, params: Params, values: dict[str, Path | str]) -> bool:
-    ranked: Any = getattr(module, "ranked", None)
-    return ranked is not None and ranked(params, values)
-
-
 def check(compute: Compute, at: ranks.Place) -> None:
     """Raises ValueError unless as many ranks are there as `compute` says, on which the last digits of weights depend."""
     nodes = at.world // at.beside
@@ -73,16 +65,16 @@ def start(argv: Sequence[str], count: int) -> int:
     """
     context = mp.get_context("spawn")
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(count)}
-    before = dict(os.environ)
-    os.environ.update(shared, LOCAL_WORLD_SIZE=str(count), GROUP_RANK="0")
-    if sys.platform == "linux":
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    shared |= {"LOCAL_WORLD_SIZE": str(count), "GROUP_RANK": "0"}
+    if sys.platform == "linux" and "GLOO_SOCKET_IFNAME" not in os.environ:
+        shared["GLOO_SOCKET_IFNAME"] = "lo"
     begun: list[BaseProcess] = []
     try:
         for rank in range(count):
-            os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank))
-            begun.append(context.Process(target=run, args=(list(argv),), name=f"rank {rank}"))
-            begun[-1].start()
+            told = shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            process = context.Process(target=run, args=(list(argv), told), name=f"rank {rank}")
+            process.start()
+            begun.append(process)
         return first_failure(begun)
     finally:
         for process in begun:
@@ -91,8 +83,6 @@ def start(argv: Sequence[str], count: int) -> int:
             process.join(GRACE)
             process.kill()
             process.join()
-        os.environ.clear()  # this process is no rank, in what it says of an error too
-        os.environ.update(before)
 
 
 def first_failure(begun: Sequence[BaseProcess]) -> int:
@@ -114,7 +104,8 @@ def first_failure(begun: Sequence[BaseProcess]) -> int:
     return 0
 
 
-def run(argv: list[str]) -> None:
+def run(argv: list[str], told: dict[str, str]) -> None:
+    os.environ.update(told)  # here and not in the process that started it, which is no rank
     from stages.__main__ import main
 
     sys.exit(main(argv))

@@ -11,7 +11,7 @@ from pipeline.data.loaders import Rows
 from pipeline.errors import Diverged
 from pipeline.params import Params, Recipe
 from pipeline.samples import Samples
-from stages.retrain import Real, learn
+from stages._learn import Real, learn
 
 if TYPE_CHECKING:
     from pipeline.classifier.model import Settings

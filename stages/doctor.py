@@ -123,12 +123,12 @@ def machine(params: Params, project: Path, data: Known | None, faults: list[str]
     from pipeline import devices
 
     yield f"{cores()} cores; bf16 instructions: {'yes' if devices.has_bf16() else 'no'}"
-    for number in range(torch.cuda.device_count()):
-        card = torch.cuda.get_device_properties(number)
-        yield f"GPU {number}: {card.name}, {size(card.total_memory)}"
     try:
-        exact = devices.precision(params.compute, data.side if data else LARGE)
-        yield f"networks run on {devices.device(params.compute).type}, in {exact}"
+        where = devices.device(params.compute).type
+        for number in range(torch.cuda.device_count() if where == "cuda" else 0):
+            card = torch.cuda.get_device_properties(number)
+            yield f"GPU {number}: {card.name}, {size(card.total_memory)}"
+        yield f"networks run on {where}, in {devices.precision(params.compute, data.side if data else LARGE)}"
     except OSError as error:
         faults.append(str(error))
     free, memory = shutil.disk_usage(project).free, available()

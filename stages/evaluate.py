@@ -26,6 +26,7 @@ def main(params: Params, test: Path, models: Path, repeats: Path, openings: Path
 
     out.mkdir(parents=True)
     settings, roles = settings_hash(params), {name: arm.role for name, arm in params.arms.items()}
+    left_out = [n for n in params.left_out if roles[n] == "control"]  # of this profile, not of those that failed
     params, failed = trained(params, models)
     arms, block = params.compared, params.evaluation
     records = {name: json.loads((models / name / "record.json").read_text()) for name in arms}
@@ -37,7 +38,7 @@ def main(params: Params, test: Path, models: Path, repeats: Path, openings: Path
     log.info("chosen on validation: %s against %s", choices["chosen_arm"] or "no candidate", choices["best_control"])
 
     rows = Samples.load(test)
-    note(openings, rows.fingerprint(), settings)  # before a figure is known: a look that failed counts too
+    note(openings, rows.pictures(), settings)  # before a figure is known: a look that failed counts too
     jobs = [(params, test, models / name) for name in arms]
     done = processes.parallel(
         score_arm, jobs, devices.workers(params.compute), "evaluate", len(arms) * params.retraining.seeds
@@ -52,7 +53,9 @@ def main(params: Params, test: Path, models: Path, repeats: Path, openings: Path
     result = verdict.decide(choices, seen, arms, added, block, derive(params.seed, "bootstrap"))
     result = verdict.over_splits(result, json.loads(repeats.read_text()), params.data.split, block)
     result = verdict.incomplete(result, failed, [name for name in failed if roles[name] == "control"])
-    result["test"] = {"rows": len(rows), "fingerprint": rows.fingerprint(), "settings": settings}
+    result["test"] = {"rows": len(rows), "fingerprint": rows.pictures(), "settings": settings}
+    result["controls"] = sum(role == "control" for role in (roles[name] for name in arms))
+    result["controls_left_out"] = left_out
     (out / "verdict.json").write_text(json.dumps(result, indent=1))
     log.info("%s: %s", result["verdict"], result["reason"])
 

@@ -3,7 +3,6 @@
 Run it with `make export`, after `make repro`. It is no part of the graph: nothing depends on it.
 """
 
-import hashlib
 import json
 import logging
 import tomllib
@@ -19,6 +18,7 @@ from pipeline.processes import Progress
 from pipeline.reporting import cards, copies, portable
 from pipeline.samples import Samples, spaced
 from stages import Output
+from stages._unfinished import digest
 from stages.evaluate import read_scores
 from stages.retrain import added_rows, settle
 
@@ -113,7 +113,7 @@ def write_model(run: cards.Run, arms: Path, search: Path, held: Samples, out: Pa
     checked = {"agrees_to": portable.TOLERANCE, "rows_checked": len(rows)}  # how far exactly depends on the machine
     (out / "model.safetensors").write_bytes(weights.read_bytes())
     (out / "model.onnx").write_bytes(model)
-    files = {name: {"sha256": sha256(out / name)} for name in ("model.safetensors", "model.onnx")}
+    files = {name: {"sha256": digest(out / name)} for name in ("model.safetensors", "model.onnx")}
     files["model.onnx"] |= checked
     card = cards.model(run, record, seed, files)
     (out / "model.json").write_text(json.dumps(card, indent=1))
@@ -192,11 +192,7 @@ def write_rows(
     return lines
 
 
-def sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
 def weights_hash(folder: Path) -> str:
     """Of a generator's weights, as `sha256sum` gives it for weights.safetensors; empty for a generator without any."""
     file = there(folder) / "weights.safetensors"
-    return sha256(file) if file.exists() else ""
+    return digest(file) if file.exists() else ""

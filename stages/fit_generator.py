@@ -82,6 +82,7 @@ def judging(params: Params, real: Samples, held: Samples, baseline: Path) -> Jud
     from pipeline.evaluation.fidelity import distances
     from pipeline.selection import copies
 
+    devices.set_threads(params.compute)
     where, network = devices.device(params.compute), predict.load(baseline / "baseline")
     reference = predict.run(network, held.images, where)[1]
     groups = real.table["group"].to_numpy()

@@ -16,10 +16,10 @@ from pipeline.samples import Samples
 from pipeline.seeds import derive
 from pipeline.selection.pool import pseudo_labels, thresholds
 from stages import Output, within
+from stages._learn import Real
 from stages._trials import answers, by_trial
 from stages.augment import write_banks
 from stages.pseudo_label import ask_teachers
-from stages.retrain import Real
 
 if TYPE_CHECKING:
     from pipeline.classifier.model import Settings

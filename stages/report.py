@@ -167,10 +167,10 @@ def without_folders(text: str, params: Params) -> str:
 def in_graph(noted: dict, params: Params) -> bool:
     """Whether a noted time, of `evaluate` or `retrain-oversample`, is that of a stage of this run, not of a removed block.
 
-    Nor one that a version of this project wrote which did not yet say where networks ran.
+    Nor of `export`, nor one that a version of this project wrote which did not yet say where networks ran.
     """
-    _, _, name = noted["stage"].partition("-")
-    return "device" in noted and (not name or name in params.compared or name in params.made)
+    stage, _, name = noted["stage"].partition("-")
+    return "device" in noted and stage != "export" and (not name or name in params.compared or name in params.made)
 
 
 def looks(path: Path) -> dict[str, list[str]]:

@@ -1,41 +1,31 @@
 """retrain: every paired seed of one arm: real rows and the synthetic rows the arm asks for, equal steps in every arm."""
 
-import hashlib
 import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from pipeline import csvs, processes
 from pipeline.data.augment import Views
-from pipeline.data.loaders import Batches, Rows
+from pipeline.data.loaders import Rows
 from pipeline.errors import Diverged
 from pipeline.params import POOL, Arm, Params, Recipe, pick
 from pipeline.samples import Samples
 from pipeline.seeds import derive
 from pipeline.selection.rules import first_rows, shared, wanted
 from stages import Output, within
+from stages._learn import Real, learn, titled
 
 if TYPE_CHECKING:
-    from pipeline.classifier.model import Network, Settings
-
+    from pipeline.classifier.model import Settings
 
 log = logging.getLogger("stages")
-
-
-class Real(NamedTuple):
-    """Folders of real rows: training and validation rows, the views of the first, and rows of a pool with theirs."""
-
-    train: Path
-    val: Path
-    views: Path
-    pool: Path | None = None
 
 
 def main(
@@ -84,8 +74,10 @@ def learnt(
 
     real = Samples.load(source.train)
     settings = model.settings(params.classifier, real.shape, len(real.classes), len(real))
-    chosen = added_rows(params, arm, recipe, real, [Samples.load(folder) for folder in folders])
-    seeds = list(range(params.retraining.seeds))
+    made = [Samples.load(folder) for folder in folders]
+    chosen = added_rows(params, arm, recipe, real, made)
+    added = np.concatenate([rows.y[own] for rows, own in zip(made, chosen, strict=True)])
+    counts, seeds = np.bincount(added, minlength=len(real.classes)), list(range(params.retraining.seeds))
     parts = list(zip(folders, chosen, strict=True))
     jobs = [
         (params, settings, name, recipe, number, parts, source, out, within(unfinished, f"seed{number}"))
@@ -103,16 +95,10 @@ def learnt(
         "policy": json.loads((source.views / "policy.json").read_text()),
         "recipe": recipe.model_dump(mode="json"),
         "real_rows": dict(zip(real.classes, real.counts.tolist(), strict=True)),
-        "synthetic_rows": by_class(real.classes, parts),
+        "synthetic_rows": dict(zip(real.classes, counts.tolist(), strict=True)),
         "pool_rows": len(Samples.load(source.pool)) if source.pool else 0,
         "machine": devices.describe(params.compute, settings.size),
     }
-
-
-def by_class(classes: Sequence[str], parts: Sequence[tuple[Path, np.ndarray]]) -> dict[str, int]:
-    """How many of the rows at these positions of each folder are of each class."""
-    y = np.concatenate([Samples.load(folder).y[rows] for folder, rows in parts])
-    return dict(zip(classes, np.bincount(y, minlength=len(classes)).tolist(), strict=True))
 
 
 def settle(params: Params, arm: Arm, found: dict) -> tuple[Arm, Recipe]:
@@ -176,7 +162,7 @@ def train_seed(
     made = synthetic_rows(recipe, parts)
     if made is not None and order is not None:
         made = replace(made, y=mixed_up(made.y, len(held.classes), np.random.default_rng(order)))
-    told = partial(_told, report, f"seed {number}")
+    told = partial(titled, report, f"seed {number}")
     network, curve, initial = learn(params, settings, recipe, seed, made, source, told, kept)
     probabilities = predict.probabilities(predict.run(network, held.images, devices.device(params.compute))[0])
     predict.save(network, settings, out / f"seed{number}")
@@ -187,37 +173,6 @@ def train_seed(
         "slowed": network.slowed,
         "micro_batches": network.micro_batches,
     }
-
-
-def _told(report: Callable, who: str, count: int, note: str) -> None:
-    report(count, f"{who}, {note}")
-
-
-def learn(
-    params: Params,
-    settings: "Settings",
-    recipe: Recipe,
-    seed: int,
-    made: Rows | None,
-    source: Real,
-    report: Callable,
-    kept: Path | None = None,
-) -> tuple["Network", list[dict], str]:
-    """A classifier of real and synthetic rows: the network, its curve, and a hash of its first weights."""
-    from pipeline import devices
-    from pipeline.classifier.model import Network
-    from pipeline.classifier.train import train as fit
-
-    real, held = Samples.load(source.train), Samples.load(source.val)
-    own = Rows(real.y, Views.load(source.views / recipe.views), real.table["weight"].to_numpy())
-    if source.pool is not None and len(more := Samples.load(source.pool)):
-        bank = Views.joined([own.views, Views.load(source.pool / "views" / recipe.views)])
-        own = Rows(np.concatenate([own.y, more.y]), bank, np.concatenate([own.weight, more.table["weight"]]))
-    batches = mix(recipe, own, len(real.classes), settings, seed, made)
-    devices.seed_everything(seed)
-    initial = b"".join(v.numpy().tobytes() for v in Network(settings).state_dict().values())
-    network, curve = fit(batches, held, settings, recipe, seed, params.compute, report, kept)
-    return network, curve, hashlib.blake2b(initial, digest_size=8).hexdigest()
 
 
 def mixed_up(y: np.ndarray, classes: int, rng: np.random.Generator) -> np.ndarray:
@@ -237,9 +192,3 @@ def synthetic_rows(recipe: Recipe, parts: list[tuple[Path, np.ndarray]]) -> Rows
         return Rows(y, Views.load(folder / "views" / recipe.views), weight, chosen)
     banks = [Views.load(folder / "views" / recipe.views).take(chosen) for folder, chosen in parts]
     return Rows(y, Views.joined(banks), weight)
-
-
-def mix(recipe: Recipe, real: Rows, classes: int, settings: "Settings", seed: int, made: Rows | None) -> Batches:
-    """The batches of one arm: its real rows and the synthetic ones, by the arm's recipe."""
-    size = (settings.batch, settings.steps)
-    return Batches(real, classes, *size, seed, recipe.balance, made, recipe.share, recipe.real_only)

@@ -21,11 +21,12 @@ from pipeline.seeds import derive
 from pipeline.selection import copies
 from pipeline.selection.rules import drawn, wanted
 from stages import Output
+from stages._learn import Real
 from stages._trials import answers, by_trial
 from stages.augment import write_banks
 from stages.generate import ask
 from stages.pseudo_label import judge
-from stages.retrain import Real, added_rows, settle, synthetic_rows
+from stages.retrain import added_rows, settle, synthetic_rows
 
 if TYPE_CHECKING:
     from pipeline.classifier.model import Settings
@@ -208,7 +209,7 @@ def label(name: str, settings: Found) -> str:
 
 def stand_in(params: Params, name: str) -> Arm:
     """Of the arms that the search is for, the plainest of this generator: its rows alone, in the dose of all."""
-    arms = [a for a in params.compared.values() if a.tuned and a.role == "candidate" and a.rows == name]
+    arms = [a for a in params.compared.values() if a.tuned and a.role in ("candidate", "control") and a.rows == name]
     return min(arms, key=lambda arm: (arm.also != "nothing", arm.dose != params.generation.dose))
 
 

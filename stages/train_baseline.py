@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,12 +10,11 @@ import numpy as np
 
 from pipeline import processes
 from pipeline.data import splits
-from pipeline.data.augment import Views
-from pipeline.data.loaders import Batches, Rows
 from pipeline.params import Params
 from pipeline.samples import Samples
 from pipeline.seeds import derive
 from stages import Output, within
+from stages._learn import Real, learn, titled
 
 if TYPE_CHECKING:
     from pipeline.classifier.model import Settings
@@ -60,30 +60,10 @@ def train_one(
 ) -> dict[str, Any]:
     """Train on the real rows where `mask` is true and save under `name`; returns its curve and whether it was slowed."""
     from pipeline.classifier import predict
-    from pipeline.classifier.train import train as fit
 
-    recipe = params.recipes[params.teachers.recipe]
-    rows, bank = Samples.load(train), Views.load(views / recipe.views)
-    weight = rows.table["weight"].to_numpy()
-    seed = derive(params.seed, "baseline", name)
-    batches = Batches(
-        Rows(rows.y, bank, weight).take(mask),
-        len(rows.classes),
-        settings.batch,
-        settings.steps,
-        seed,
-        recipe.balance,
-    )
-    network, curve = fit(
-        batches,
-        Samples.load(val),
-        settings,
-        recipe,
-        seed,
-        params.compute,
-        lambda count, note: report(count, f"{name}, {note}"),
-        kept,
-    )
+    recipe, seed = params.recipes[params.teachers.recipe], derive(params.seed, "baseline", name)
+    told = partial(titled, report, name)
+    network, curve, _ = learn(params, settings, recipe, seed, None, Real(train, val, views), told, kept, mask)
     predict.save(network, settings, out / name)
     return {"curve": curve, "slowed": network.slowed}
 
@@ -97,6 +77,7 @@ def held_out(params: Params, rows: Samples, val: Samples, fold: np.ndarray, out:
     from pipeline.classifier import predict
     from pipeline.evaluation.scores import ece, reliability
 
+    devices.set_threads(params.compute)
     where, temperatures = devices.device(params.compute), []
     held = np.empty((len(rows), len(rows.classes)))
     for k in range(params.teachers.folds):

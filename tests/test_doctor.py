@@ -139,6 +139,20 @@ def test_a_device_that_is_not_there_is_wrong(ask, monkeypatch):
     assert isinstance(error, OSError) and "finds no such device here" in str(error)
 
 
+@pytest.mark.parametrize("accelerator", ["auto", "cuda"])
+def test_a_gpu_whose_driver_is_too_old_is_wrong(ask, monkeypatch, accelerator):
+    """torch counts it and cannot use it; on a CPU the run goes on."""
+
+    def init():
+        raise RuntimeError("The NVIDIA driver on your system is too old")
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "init", init)
+    _, error = ask(compute__accelerator=accelerator)
+    assert isinstance(error, OSError) and "there is a GPU, but torch" in str(error) and "driver on your" in str(error)
+    assert ask(compute__accelerator="cpu")[1] is None
+
+
 def test_a_folder_that_dvc_does_not_know_is_wrong(ask, project):
     shutil.rmtree(project / ".dvc")
     _, error = ask()
@@ -155,7 +169,7 @@ def test_what_would_be_slow_is_said(ask, project, monkeypatch):
     for words in (
         "pictures of 64 px without a GPU",
         "for which this CPU has no instructions",
-        "24 arms x 8 seeds and a search of up to 60 trainings; make quick has fewer",
+        "24 arms x 8 seeds and a search of up to 90 trainings; make quick has fewer",
         "the whole run 3 times",
         "28 rows, of which two cores read",
     ):

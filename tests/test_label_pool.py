@@ -9,7 +9,7 @@ import pytest
 from pipeline import params
 from pipeline.data.augment import Views
 from pipeline.samples import Facts, Samples, with_pool
-from stages import label_pool, retrain, train_baseline
+from stages import _learn, label_pool, retrain, train_baseline
 from stages.augment import write_banks
 
 SHIPPED = params.load(Path(params.__file__).parents[2] / "params.yaml")
@@ -131,8 +131,8 @@ def test_an_arm_learns_from_the_pool_as_from_real_rows(small, places, tmp_path, 
     kept, train = Samples.load(tmp_path / "pool"), Samples.load(places["train"])
     (tmp_path / "plan.json").write_text('{"wanted": true}')
     (tmp_path / "search.json").write_text("{}")
-    seen, mix = [], retrain.mix
-    monkeypatch.setattr(retrain, "mix", lambda recipe, real, *rest: seen.append(real) or mix(recipe, real, *rest))
+    seen, mix = [], _learn.mix
+    monkeypatch.setattr(_learn, "mix", lambda recipe, real, *rest: seen.append(real) or mix(recipe, real, *rest))
     monkeypatch.setattr(
         retrain.processes, "parallel", lambda f, jobs, *_: [f(*j, report=lambda *_: None) for j in jobs]
     )

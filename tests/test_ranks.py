@@ -118,17 +118,16 @@ def test_fitting_drawing_and_judging_come_to_the_same(place):
 
 
 def members(parent: int) -> dict[str, int]:
-    """The processes that a process started as ranks, by their number."""
-    found = {}
+    """The processes that a process started as ranks, by their number, which is their order."""
+    found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            if int((folder / "stat").read_text().rpartition(")")[2].split()[1]) == parent:
-                told = dict(part.partition("=")[::2] for part in (folder / "environ").read_text().split("\0"))
-                if "spawn_main" in (folder / "cmdline").read_text():
-                    found[told["RANK"]] = int(folder.name)
+            own = int((folder / "stat").read_text().rpartition(")")[2].split()[1]) == parent
+            if own and "spawn_main" in (folder / "cmdline").read_text():
+                found.append(int(folder.name))
         except OSError:  # it has ended meanwhile
             continue
-    return found
+    return {str(rank): pid for rank, pid in enumerate(sorted(found))}
 
 
 def wait_for(condition, seconds: float = 200) -> None:
@@ -257,10 +256,23 @@ def test_the_process_that_starts_ranks_is_none_itself(monkeypatch):
     """Its own error would else be written over that of the last rank."""
     process = MagicMock()
     monkeypatch.setattr(_ranks.mp, "get_context", lambda _: MagicMock(Process=process))
-    monkeypatch.setattr(_ranks, "first_failure", lambda begun: 7 * (os.environ["RANK"] == "1"))
+    monkeypatch.setattr(_ranks, "first_failure", lambda begun: 7 * ("RANK" not in os.environ))
     before = dict(os.environ)
     assert _ranks.start(["plan"], 2) == 7 and dict(os.environ) == before
-    assert process.call_count == 2
+    told = [call.kwargs["args"][1] for call in process.call_args_list]
+    assert [one["RANK"] for one in told] == [one["LOCAL_RANK"] for one in told] == ["0", "1"]
+    assert all(one["WORLD_SIZE"] == one["LOCAL_WORLD_SIZE"] == "2" for one in told)
+
+
+def test_a_rank_that_cannot_be_started_ends_the_others_and_is_told_as_it_is(monkeypatch):
+    """One that was never started cannot be ended, and that error stood in the place of the first."""
+    first, second = MagicMock(), MagicMock()
+    second.start.side_effect = OSError("no more processes")
+    second.terminate.side_effect = AttributeError
+    monkeypatch.setattr(_ranks.mp, "get_context", lambda _: MagicMock(Process=MagicMock(side_effect=[first, second])))
+    with pytest.raises(OSError, match="no more processes"):
+        _ranks.start(["plan"], 2)
+    assert first.terminate.called and first.join.called
 
 
 def test_a_training_of_one_process_does_not_ask_slurm(monkeypatch):
@@ -293,6 +305,7 @@ def test_auto_is_the_number_of_gpus(monkeypatch, compute):
 
     assert _ranks.wanted(compute.model_copy(update={"devices": "auto"})) == 1, "on a CPU"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "init", lambda: None)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     cuda = compute.model_copy(update={"accelerator": "cuda", "devices": "auto"})
     assert _ranks.wanted(cuda) == 3 and _ranks.wanted(cuda.model_copy(update={"devices": 2})) == 2
@@ -352,6 +365,7 @@ def test_each_rank_has_a_gpu_of_its_own_or_it_is_an_error(monkeypatch, compute):
     from pipeline.devices import device
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "init", lambda: None)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     cuda = compute.model_copy(update={"accelerator": "cuda"})
     monkeypatch.setattr(ranks, "_here", ranks.Place(6, 8, 2, 4, 1))

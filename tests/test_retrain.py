@@ -14,7 +14,7 @@ from pipeline.classifier.predict import load
 from pipeline.data.augment import Views
 from pipeline.errors import Diverged
 from pipeline.samples import Facts, Samples, table
-from stages import retrain, search, train_baseline, trained
+from stages import _learn, retrain, search, train_baseline, trained
 from stages.augment import write_banks
 
 SHIPPED = params.load(Path(params.__file__).parents[2] / "params.yaml")
@@ -138,7 +138,7 @@ def test_batches_of_a_mixture_hold_rows_of_both_generators(data, settled, seed):
     recipe = settled.recipes["synthetic"]
     made = retrain.synthetic_rows(recipe, parts_of(data, settled, "mixture", "first", "second"))
     own = retrain.Rows(data.real.y, Views.load(data.root / "views" / "standard"), np.ones(len(data.real)))
-    batches = retrain.mix(recipe, own, 3, SimpleNamespace(batch=64, steps=40), seed, made)
+    batches = _learn.mix(recipe, own, 3, SimpleNamespace(batch=64, steps=40), seed, made)
     drawn = np.concatenate([row[swap] for _, row, swap, _ in map(batches.draw, range(40))])
     assert set(drawn) == set(range(14)), "each of the 14 rows comes sooner or later"
     assert (batches.balance, batches.share, batches.real_only) == (recipe.balance, recipe.share, recipe.real_only)
@@ -167,8 +167,8 @@ def test_a_tuned_arm_has_what_the_search_found_and_another_has_not(settled):
     arm, recipe = retrain.settle(settled, SHIPPED.arms["diffusion"], found)
     assert (recipe.share, recipe.weight, arm.dose) == (0.3, 0.2, "sqrt")
     assert recipe.real_only == settled.recipes["synthetic"].real_only
-    plain = SHIPPED.arms["duplicate"]
-    assert retrain.settle(settled, plain, found) == (plain, settled.recipes["synthetic"])
+    plain = SHIPPED.arms["mixup"]
+    assert retrain.settle(settled, plain, found) == (plain, settled.recipes["mixup"])
     assert retrain.settle(settled, SHIPPED.arms["diffusion_quarter"], found)[0].dose == "quarter"
 
 
@@ -187,8 +187,8 @@ def test_labels_that_are_all_one_become_any_class():
 
 def test_a_shuffled_arm_learns_from_the_same_pictures_under_other_labels(data, settled, tmp_path, monkeypatch):
     seen = []
-    real = retrain.mix
-    monkeypatch.setattr(retrain, "mix", lambda *a: seen.append(a[-1]) or real(*a))
+    real = _learn.mix
+    monkeypatch.setattr(_learn, "mix", lambda *a: seen.append(a[-1]) or real(*a))
     for name in ("mixture", "shuffled"):
         train_one(data, settled, tmp_path / name, name, "first", "second")
     plain, mixed = seen

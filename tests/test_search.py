@@ -136,7 +136,9 @@ def small() -> params.Params:
     return SHIPPED.model_copy(update={
         "profile": "full",
         "generators": blocks,
-        "arms": {n: SHIPPED.arms[n] for n in ("real", "duplicate", "translate")},
+        "arms": {
+            n: SHIPPED.arms[n].model_copy(update={"tuned": n == "translate"}) for n in ("real", "duplicate", "translate")
+        },
         "search": params.Search(trainings=10, seeds=2, space=space),
         "augment": SHIPPED.augment.model_copy(update={"views_per_class": 20, "views_per_row": (2, 4)}),
         "classifier": SHIPPED.classifier.model_copy(update={"widths": [8], "batch": 16, "steps": 3}),
@@ -216,6 +218,13 @@ def test_a_generator_is_tried_with_those_options_alone_that_say_how_it_draws():
     of_use = set(every) - set(params.GUIDING)
     assert tried["classic"] == tried["cvae"] == of_use and "strength" not in tried["diffusion"]
     assert tried["translate"] == of_use | {"guidance", "interval", "churn", "strength"}
+
+
+def test_controls_with_rows_of_their_own_are_searched_for_as_candidates_are():
+    """A recipe that is found for candidates alone is a gain of the recipe, and seems to be one of their rows."""
+    full = SHIPPED.model_copy(update={"profile": "full"})
+    assert {"smote", "classic", "duplicate", "diffusion"} <= set(full.searched)
+    assert search.stand_in(full, "smote") == full.arms["smote"]
 
 
 def test_a_generator_that_makes_no_rows_is_not_searched_for():

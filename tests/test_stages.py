@@ -183,7 +183,15 @@ def test_control_characters_do_not_reach_the_terminal():
 
 
 def test_times_of_removed_arms_and_generators_are_left_out(shipped):
-    names = ["prepare", "retrain-cvae", "retrain-gone", "fit_generator-cvae", "generate-gone", "train_baseline"]
+    names = [
+        "prepare",
+        "retrain-cvae",
+        "retrain-gone",
+        "fit_generator-cvae",
+        "generate-gone",
+        "train_baseline",
+        "export",
+    ]
     assert not in_graph({"stage": "prepare"}, shipped), "of a version that did not tell the device"
     assert [n for n in names if in_graph({"stage": n, "device": ""}, shipped)] == [
         "prepare",

@@ -61,6 +61,7 @@ def losses(logits: torch.Tensor, y: torch.Tensor, recipe: Recipe, share: np.ndar
     2021 does with tau = 1. Where the prior shifts the logits, in the loss or afterwards, labels are not smoothed: smoothing
     bounds how far a logit leads, and the prior of a common class would outweigh the surest of its rows.
     """
+    logits = logits.float()  # in bf16 a logarithm of small probabilities is off in the second digit
     if recipe.loss == "balanced_softmax" or recipe.tau:
         smoothing = 0.0
     if recipe.loss == "balanced_softmax":

@@ -19,7 +19,7 @@ from scipy.sparse.csgraph import connected_components
 from pipeline import processes
 from pipeline.data import registration
 from pipeline.data.intake import Thumbs
-from pipeline.samples import room
+from pipeline.samples import blocks, room
 
 SIGMAS = 8.0  # measured on tiles, chest X-rays, natural photographs and glyphs: see docs/data.md
 LEAST = 0.7  # never call two pictures near duplicates below this correlation
@@ -58,11 +58,11 @@ def find(thumbs: Thumbs, longest: np.ndarray, y: np.ndarray, apart: np.ndarray, 
         spaces = [reduced(x, known, seed) for x in described(thumbs, length, Path(folder))]
     near = np.unique(np.concatenate([candidates(neighbours(x, apart, NEIGHBOURS, seed)) for x in spaces]))
     pairs = np.stack(np.divmod(near, n), axis=1)
-    pairs = np.concatenate([pairs[rows][alike(spaces, pairs[rows])] for rows in _parts(len(pairs), 8192)])
+    pairs = np.concatenate([pairs[rows][alike(spaces, pairs[rows])] for rows in blocks(pairs, 8192)])
     unrelated = known[random_pairs(y[known], 2000, np.random.default_rng(seed))]
     both, place = np.unique(np.concatenate([numbered(unrelated, n), numbered(pairs, n)]), return_inverse=True)
     both = np.stack(np.divmod(both, n), axis=1)
-    jobs = [(thumbs, length, both[rows]) for rows in _parts(len(both))]
+    jobs = [(thumbs, length, both[rows]) for rows in blocks(both, 1024)]
     score = np.concatenate(
         processes.parallel(registration.register, jobs, processes.cores(), "compare pictures", len(both))
     )[place]
@@ -80,10 +80,6 @@ def candidates(near: np.ndarray) -> np.ndarray:
     """The distinct pairs of each row and another that stands among its neighbours (N, k), by their numbers, int (P,)."""
     own = np.arange(len(near))
     return np.unique(np.concatenate([numbered(np.stack([own, c], axis=1), len(near))[own != c] for c in near.T]))
-
-
-def _parts(n: int, size: int = 1024) -> list[np.ndarray]:
-    return np.array_split(np.arange(n), range(size, n, size))
 
 
 def random_pairs(y: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -119,7 +115,7 @@ def described(thumbs: Thumbs, length: np.ndarray, folder: Path) -> list[np.ndarr
     files = [folder / "coarse.npy", folder / "spectral.npy"]
     for file, width in zip(files, (576, 512), strict=True):
         room(file, np.float16, (len(length), width)).flush()
-    jobs = [(thumbs.take(rows), length[rows], files, rows[0]) for rows in _parts(len(length))]
+    jobs = [(thumbs.take(rows), length[rows], files, rows.start) for rows in blocks(length, 1024)]
     processes.parallel(describe, jobs, processes.cores(), "describe pictures", len(length))
     return [np.load(file, mmap_mode="r", allow_pickle=False) for file in files]
 
@@ -161,7 +157,7 @@ def reduced(features: np.ndarray, known: np.ndarray, seed: int) -> np.ndarray:
     sample = known[np.random.default_rng(seed).permutation(len(known))[:SAMPLE]]
     pca = PCA(min(64, len(sample), features.shape[1]), random_state=seed % 2**32)
     pca.fit(features[sample].astype(np.float32))
-    x = np.concatenate([pca.transform(features[rows].astype(np.float32)) for rows in _parts(len(features))])
+    x = np.concatenate([pca.transform(features[rows].astype(np.float32)) for rows in blocks(features, 1024)])
     return x / (np.linalg.norm(x, axis=1, keepdims=True) + 1e-9)
 
 
@@ -188,7 +184,7 @@ def _search(x: np.ndarray, asking: np.ndarray, answering: np.ndarray, out: np.nd
     if len(answering) > EXACT and len(asking):
         means = MiniBatchKMeans(round(np.sqrt(len(answering))), random_state=seed % 2**32, n_init=1, batch_size=4096)
         centres = means.fit(x[answering]).cluster_centers_
-    nearest = np.concatenate([_best(x[rows] @ centres.T, PROBES).astype(np.int32) for rows in _parts(len(x))])
+    nearest = np.concatenate([_best(x[rows] @ centres.T, PROBES).astype(np.int32) for rows in blocks(x, 1024)])
     order = np.argsort(nearest[asking], axis=None, kind="stable")  # places in the flat array, cell by cell
     ends = np.searchsorted(nearest[asking].reshape(-1)[order], np.arange(len(centres) + 1))
     found = np.full(out.shape, -np.inf, x.dtype)

@@ -45,7 +45,7 @@ class Thumbs:
         file, start, height, width = self.where[i]
         return np.array(_mapped(self.files[file])[start : start + height * width]).reshape(height, width)
 
-    def take(self, rows: np.ndarray) -> "Thumbs":
+    def take(self, rows: np.ndarray | slice) -> "Thumbs":
         return Thumbs(self.files, self.where[rows])
 
     def __add__(self, other: "Thumbs") -> "Thumbs":
@@ -104,7 +104,7 @@ def look_at(
             pixels = picture.pixels
             if pixels.dtype != np.uint8 and picture.window is None:
                 samples[i] = pixels.reshape(-1)[np.linspace(0, pixels.size - 1, SAMPLE).astype(int)]
-            shown = to_bytes(picture, own_range(picture))
+            shown = to_bytes(picture, None)  # by its own range: thumbnails and brightness are compared robustly
             small = thumbnail(shown)
             where.append((out.tell(), *small.shape))
             out.write(small.tobytes())
@@ -115,14 +115,6 @@ def look_at(
     columns = ["code", "remedy", "height", "width", "grey", "hash", "notes", "mean", "spread"]
     kinds = {"height": int, "width": int, "grey": bool, "mean": float, "spread": float}
     return pd.DataFrame(rows, columns=columns).astype(kinds), np.array(where, np.int64).reshape(-1, 3), samples
-
-
-def own_range(picture: Picture) -> tuple[float, float]:
-    """The picture's window, or that of its own pixels: for thumbnails and brightness, which are compared robustly."""
-    if picture.window is not None:
-        return picture.window
-    low, high = np.percentile(picture.pixels, [0.5, 99.5])
-    return float(low), float(high)
 
 
 def common_range(samples: np.ndarray, percentiles: tuple[float, float]) -> tuple[float, float] | None:
@@ -139,10 +131,10 @@ def common_range(samples: np.ndarray, percentiles: tuple[float, float]) -> tuple
 
 
 def to_bytes(picture: Picture, window: tuple[float, float] | None) -> np.ndarray:
-    """uint8 (H, W, C): deep pixels clipped to their window and scaled."""
+    """uint8 (H, W, C): deep pixels clipped to their window, else to this one or to the range of their own, and scaled."""
     if picture.pixels.dtype == np.uint8:
         return picture.pixels
-    low, high = picture.window or window or own_range(picture)
+    low, high = picture.window or window or map(float, np.percentile(picture.pixels, [0.5, 99.5]))
     return np.round((np.clip(picture.pixels, low, high) - low) * (255 / max(high - low, 1e-12))).astype(np.uint8)
 
 

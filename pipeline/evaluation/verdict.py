@@ -23,7 +23,7 @@ from pipeline.evaluation.words import classify, combine
 from pipeline.params import Arm, Evaluation
 
 LEAST_GROUPS = 30  # of test rows: resamples of fewer know too little of how wrong they may be
-LEAST_OF_CLASS = 3  # likewise: two that happen to agree have no spread
+LEAST_OF_CLASS = 5  # likewise: a few that happen to agree have no spread
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def choose(
 
     A candidate that had no synthetic row to learn from (`added` maps arms to their rows) stands back for those that had.
     `contenders` are the controls that validation cannot tell from the best one: a small validation split picks the
-    best control almost by chance, so a gain has to hold against each of them. One too small to tell anything keeps all.
+    best control almost by chance, so a gain or a loss has to hold against each of them. One too small to tell anything keeps all.
     """
     scores = {a: validation.score(a, block.primary_metric) for a in arms}
     mean = {a: float(s.mean()) for a, s in scores.items()}
@@ -119,7 +119,7 @@ def decide(
     """The verdict as plain numbers and words: HELPS, NEUTRAL, HURTS or CANNOT_TELL, and why, overall and for each arm.
 
     `added` says how many synthetic rows each arm had to learn from. HELPS and HURTS need the whole interval on one side
-    of zero and a sign-flip p of at most 1 - confidence, HELPS against every contender and with every guardrail whole;
+    of zero and a sign-flip p of at most 1 - confidence, against every contender, HELPS with every guardrail whole too;
     NEUTRAL needs the whole interval within +-margin. The arm to judge was named beforehand: it carries the verdict, and
     its p stands as it is. The other arms are secondary, and their p values are adjusted for their number.
     """
@@ -129,12 +129,13 @@ def decide(
     base |= {"confidence": block.confidence, "margin": block.margin, "seeds": test.seeds}
     others = [control, *(c for c in choices["contenders"] if c != control)] if arm else []
     steps = exchange.knots(arms, added, choices)
-    beside = dict.fromkeys([*others, *(a for _, a in steps)])
+    negative = [a for a in arms if arms[a].role == "negative"] if arm else []
+    beside = dict.fromkeys([*others, *(a for _, a in steps), *negative])
     pairs = [(a, control) for a in arms if a != control] + [(arm, other) for other in beside if other != control]
     drawn = dict(zip(pairs, test.compare(pairs, block, seed), strict=True)) if pairs else {}
     found, small = {(a, b): ends(test, a, b, d, block) for (a, b), d in drawn.items()}, too_small(test)
     base |= {"arms": every_arm(found, arms, added, choices, test.seeds, block, small)}
-    base |= {"comparisons": [], "guardrails": [], "exchange": None}
+    base |= {"comparisons": [], "over_negative": {}, "guardrails": [], "exchange": None}
     if not arm:
         return pronounced(base, "CANNOT_TELL", "no arm has the role `candidate`, so there is nothing to judge")
     comparisons = [{"control": other, **found[arm, other]} for other in others]
@@ -149,6 +150,7 @@ def decide(
         "synthetic_rows": added[arm],
         "detectable": detectable(drawn[arm, control], block.confidence),
         "comparisons": comparisons,
+        "over_negative": {a: found[arm, a] for a in negative},
         "guardrails": rails,
         "threshold_shift": guardrails.threshold_shift(rails),
         "exchange": exchange.rate(steps, {a: found[arm, a] for _, a in steps}, added[arm]),

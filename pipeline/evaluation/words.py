@@ -16,20 +16,23 @@ def combine(
     rails: list[dict[str, Any]],
     block: Evaluation,
 ) -> tuple[str, str]:
-    """The word of the first comparison, the one with the best control; HELPS only if all others and the guardrails agree."""
+    """The word of the first comparison, the one with the best control; HELPS and HURTS only if all others agree.
+
+    A gain must break no guardrail, and where there is no difference the broken ones are told.
+    """
     words = [classify(c["ci_low"], c["ci_high"], c["p_value"], seeds, added, block) for c in comparisons]
-    doubtful = [c["control"] for c, (word, _) in zip(comparisons, words, strict=True) if word != "HELPS"]
-    control, broken = comparisons[0]["control"], [rail["name"] for rail in rails if rail["broken"]]
-    if words[0][0] != "HELPS":
-        return words[0]
-    if doubtful:
-        return "CANNOT_TELL", (
-            f"it is ahead of {control}, but not surely of {', '.join(doubtful)}, "
-            f"which {validation_rows} validation rows cannot tell from {control}"
+    word, reason = words[0]
+    doubtful = [c["control"] for c, (other, _) in zip(comparisons, words, strict=True) if other != word]
+    control, worse = comparisons[0]["control"], ", ".join(rail["name"] for rail in rails if rail["broken"])
+    if word in ("HELPS", "HURTS") and doubtful:
+        place = (
+            f"ahead of {control}, but not surely of" if word == "HELPS" else f"behind {control}, but not surely behind"
         )
-    if broken:
-        return "CANNOT_TELL", f"it is ahead of {control}, but gets worse in {', '.join(broken)}"
-    return words[0]
+        said = f"it is {place} {', '.join(doubtful)}"
+        return "CANNOT_TELL", f"{said}, which {validation_rows} validation rows cannot tell from {control}"
+    if word == "HELPS" and worse:
+        return "CANNOT_TELL", f"it is ahead of {control}, but gets worse in {worse}"
+    return word, f"{reason}, but it gets worse in {worse}" if word == "NEUTRAL" and worse else reason
 
 
 def least_seeds(confidence: float, among: int = 1) -> int:

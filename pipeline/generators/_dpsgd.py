@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -36,16 +36,8 @@ class Options(base.Options):
     average: Annotated[float, Field(ge=0, lt=1)]  # length of the average of the weights, as a share of all steps
 
 
-class Randomness(Protocol):
-    """The part of numpy's generators that is used here."""
-
-    def random(self, size: int) -> np.ndarray: ...
-
-    def standard_normal(self, size: int) -> np.ndarray: ...
-
-
 class Secret:
-    """Numbers from the operating system's source for keys."""
+    """The part of numpy's generators that is used here, with numbers from the operating system's source for keys."""
 
     def random(self, size: int) -> np.ndarray:
         return (np.frombuffer(os.urandom(8 * size), np.uint64) >> np.uint64(11)) * 2.0**-53
@@ -149,7 +141,7 @@ class Fit:
 
     def take(self, where: torch.device) -> None:
         o, parameters, n = self.o, list(self.network.parameters()), len(self.rows)
-        rng: Randomness = Secret() if o.secret else np.random.default_rng([self.seed, self.step])
+        rng: Secret | np.random.Generator = Secret() if o.secret else np.random.default_rng([self.seed, self.step])
         drawn = rng.standard_normal(sum(p.numel() for p in parameters))
         chosen = np.flatnonzero(rng.random(n) < self.promise["sample_rate"])
         latent = rng.standard_normal(len(chosen) * self.latent).reshape(len(chosen), self.latent)
@@ -164,10 +156,6 @@ class Fit:
             group["lr"] = o.lr * rate
         self.optimiser.step()
         self.averages.after(self.step)
-
-    def average(self) -> None:
-        """The network takes the average of its weights."""
-        self.network.load_state_dict(self.averages.kept[-1].weights)
 
     def about(self) -> dict[str, Any]:
         return {"promise": self.promise, "seed": self.seed, "torch": torch.__version__}

@@ -8,12 +8,14 @@ Sampling from the likeliest levels alone, top-p: Holtzman et al., 2020.
 import itertools
 import math
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pipeline.generators._blocks import Block, NetworkGenerator, NetworkOptions, fold
 from pipeline.generators._edm import AUGMENTS, augment
@@ -91,7 +93,8 @@ class Layer(nn.Module):
         if past is not None:
             past.append(qkv[1:])
         q, (k, v) = qkv[0], qkv[1:] if past is None else torch.cat(past, dim=3)
-        seen = F.scaled_dot_product_attention(q, k, v, is_causal=past is None)  # (N, heads, T, 32)
+        with sdpa_kernel(SDPBackend.MATH) if q.is_cuda else nullcontext():  # others there give other bits each time
+            seen = F.scaled_dot_product_attention(q, k, v, is_causal=past is None)  # (N, heads, T, 32)
         h = h + self.drop(self.mix(seen.transpose(1, 2).flatten(2)))
         return h + self.drop(self.feed(h))
 
@@ -173,7 +176,7 @@ class Network(nn.Module):
         yield "autoencoder", F.l1_loss(self.autoencoder.decode(read, y), x)
         if settled:
             codes, read = codes.round().long(), read.round().long()
-            yield "prior", F.cross_entropy(self.prior(codes, y, move, read).flatten(0, 2), codes.flatten())
+            yield "prior", F.cross_entropy(self.prior(codes, y, move, read).flatten(0, 2).float(), codes.flatten())
 
     def forward(self, y: torch.Tensor, noise: Callable[..., torch.Tensor]) -> torch.Tensor:
         u = torch.special.ndtr(noise(len(self.prior.place), self.o.code))  # (N, T, d), uniform

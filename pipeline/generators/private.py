@@ -99,7 +99,7 @@ class Model(base.Generator):
         network = Network(self.shape, self.classes, self.options)
         fit = _dpsgd.Fit(network, self.options.latent, self.guarantee, self.options, rows, seed)
         fit.run(None if self.unfinished is None else self.unfinished / str(seed), report, devices.device(self.compute))
-        fit.average()
+        network.load_state_dict(fit.averages.kept[-1].weights)
         self.decoder, every = network.decoder.cpu().eval(), np.arange(self.classes)
         with torch.inference_mode():
             drawn = self.decoder(torch.from_numpy(every), lambda *shape: noise(every, shape))

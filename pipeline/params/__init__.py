@@ -138,9 +138,14 @@ class Params(Block):
         return {n: arm for n, arm in arms.items() if arm.also != POOL or self.has_pool}
 
     @property
+    def left_out(self) -> list[str]:
+        """The arms that are not trained, but for those of a pool that there is not: nothing is missed without them."""
+        return [n for n, arm in self.arms.items() if n not in self.compared and (self.has_pool or arm.also != POOL)]
+
+    @property
     def searched(self) -> list[str]:
-        """The generators whose use is tried on validation: those of tuned candidates, if there is a budget."""
-        asked = {arm.rows for arm in self.compared.values() if arm.tuned and arm.role == "candidate"}
+        """The generators whose use is tried on validation, of tuned candidates and controls alike, if there is a budget."""
+        asked = {arm.rows for arm in self.compared.values() if arm.tuned and arm.role in ("candidate", "control")}
         makers = [name for name, block in self.made.items() if name in asked and block.family != NOTHING]
         return makers if self.search.trainings and not self.is_quick else []
 

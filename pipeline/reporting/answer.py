@@ -22,7 +22,8 @@ def sentence(verdict: Mapping[str, Any], scarce: Sequence[str]) -> str:
     metric = TITLES[verdict["primary_metric"]]
     gain = f"{points(verdict['difference'])} points {ends(verdict['ci_low'], verdict['ci_high'])} of {metric}"
     doubt = f"{verdict['seeds']} paired seeds, {_p(verdict['p_value'])}"
-    against = f"against the best control on validation, {verdict['best_control']} ({doubt})"
+    best = f"the best of the {verdict['controls']} controls" if verdict["controls_left_out"] else "the best control"
+    against = f"against {best} on validation, {verdict['best_control']} ({doubt})"
     arm = verdict["chosen_arm"]
     return {
         "HELPS": f"Generative augmentation with {arm} helps: {gain} {against}.",
@@ -63,8 +64,9 @@ def beside(verdict: Mapping[str, Any], price: str, skipped: Sequence[str]) -> li
             lines.append("Macro F1 rises while AUPRC falls: that is a shifted threshold, not a better model.")
         if 100 * verdict["detectable"] >= 0.05:
             lines.append(
-                f"A true difference of {100 * verdict['detectable']:.1f} points to {verdict['best_control']} would show in four "
-                "of five such runs, a smaller one in fewer."
+                f"A true difference of {100 * verdict['detectable']:.1f} points would keep the interval beside "
+                f"{verdict['best_control']} away from zero in four of five such runs. HELPS takes more: the seeds and every "
+                "contender have to agree."
             )
         one = verdict["single_models"]
         lines.append(
@@ -79,7 +81,12 @@ def beside(verdict: Mapping[str, Any], price: str, skipped: Sequence[str]) -> li
     if verdict["repeats"]:
         lines.append(elsewhere(verdict["repeats"]))
     if skipped:
-        lines.append(f"Not trained in this profile: {', '.join(skipped)}.")
+        left_out = verdict["controls_left_out"]
+        doubt = (
+            f" {len(left_out)} of them are controls ({', '.join(left_out)}), beside which a gain may vanish: have them "
+        )
+        doubt += "trained (profile: full) before you rely on one."
+        lines.append(f"Not trained in this profile: {', '.join(skipped)}.{doubt if left_out else ''}")
     return lines
 
 
@@ -99,9 +106,9 @@ def exchange(rate: Mapping[str, Any], arm: str, confidence: float) -> str:
         f"over {most}" if rate[k] is None else f"{rate[k]:.0f}" for k in ("real_rows", "ci_low", "ci_high")
     )
     return (
-        f"Exchange rate: the {rate['synthetic_rows']} synthetic rows of {arm} are worth {worth} more real rows of the "
-        f"scarce classes ({100 * confidence:.0f} % interval: {low} to {high}), by the arms that learnt from up to {most} "
-        "real rows set aside."
+        f"Exchange rate: the {rate['synthetic_rows']} synthetic rows of {arm}, with the recipe of that arm, are worth {worth} "
+        f"more real rows of the scarce classes ({100 * confidence:.0f} % interval: {low} to {high}), by the arms that learnt "
+        f"from up to {most} real rows set aside."
     )
 
 
@@ -183,8 +190,8 @@ def guardrail_table(verdict: Mapping[str, Any]) -> pd.DataFrame:
     for rail in verdict["guardrails"]:
         in_points = rail["name"] not in ("AUPRC", "ECE")
         told = change(rail) if in_points else "{difference:+.3f} [{ci_low:+.3f}, {ci_high:+.3f}]".format(**rail)
-        rows.append({"guardrail": rail["name"], "change": told, "holds": "no" if rail["broken"] else "yes"})
-    return pd.DataFrame(rows, columns=["guardrail", "change", "holds"])
+        rows.append({"guardrail": rail["name"], "change": told, "surely worse": "yes" if rail["broken"] else "no"})
+    return pd.DataFrame(rows, columns=["guardrail", "change", "surely worse"])
 
 
 def rails_table(
@@ -195,7 +202,7 @@ def rails_table(
     `rows` counts the training rows of each class. Beside the change stand the scores of both arms.
     """
     control, arm = verdict["best_control"], verdict["chosen_arm"]
-    holds = guardrail_table(verdict).set_index("guardrail")
+    said = guardrail_table(verdict).set_index("guardrail")
     size = {r["name"]: (not r["broken"], -abs(r["difference"])) for r in verdict["guardrails"] if "arm" in r}
     shown, lines = sorted(size, key=size.__getitem__)[:most], []
     for rail in verdict["guardrails"]:
@@ -207,8 +214,8 @@ def rails_table(
         else:
             title, scores = name, [_score(metrics[a], RAILS[name]) for a in (control, arm)]
         if name in shown or name not in size:
-            lines.append([title, *scores, *holds.loc[name, ["change", "holds"]]])
-    return pd.DataFrame(lines, columns=["guardrail", control, arm, "change", "holds"])
+            lines.append([title, *scores, *said.loc[name, ["change", "surely worse"]]])
+    return pd.DataFrame(lines, columns=["guardrail", control, arm, "change", "surely worse"])
 
 
 def no_doses(named: Mapping[str, Arm], trained: Mapping[str, Arm]) -> str:

@@ -1,6 +1,6 @@
 """The audit of the data as people read it: counts, what was checked and found, drift, leaks, how often test was opened."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -32,13 +32,19 @@ def leak_sentence(about: Mapping[str, Any]) -> str:
     )
 
 
-def openings_sentence(times: int) -> str:
-    """How often this test split has been looked at, in this copy of the project."""
+def openings_sentence(openings: Mapping[str, Sequence[str]], test: str) -> str:
+    """How often this test split has been looked at, and others, in this copy of the project."""
+    times, others = len(openings[test]), len(openings) - 1
+    more = (
+        f" {others} other{' test splits have' if others > 1 else ' test split has'} been looked at here."
+        if others
+        else ""
+    )
     if times <= 1:
-        return "This test split has been evaluated under one set of params only."
+        return f"This test split has been evaluated under one set of params only.{more}"
     return (
         f"This test split has now been evaluated under {times} different sets of params; each further one makes its "
-        "figures less blind, so confirm a gain on rows that were never looked at."
+        f"figures less blind, so confirm a gain on rows that were never looked at.{more}"
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.evaluation.openings import settings_hash
-from pipeline.params import POOL, Params
+from pipeline.params import Params
 from pipeline.reporting import answer, cautions, copies, cost, data, opinions, selected, tables
 from pipeline.samples import Samples
 from pipeline.selection.rules import REASONS
@@ -57,18 +57,16 @@ def facts(run: Run) -> dict[str, Any]:
     found, about, block = run.verdict, run.about, run.params.evaluation
     metrics = tables.summarise(run.scores, block.confidence)
     settings = next(iter(run.records.values()))["settings"]
-    pooled = run.params.has_pool  # without a pool nothing is missed by leaving out the arms that learn from it
-    skipped = [a for a, arm in run.params.arms.items() if a not in run.params.compared and (pooled or arm.also != POOL)]
     price = cost.sentence(run.times, run.records, run.params, found["chosen_arm"], found["best_control"])
     return {
         "verdict": found,
         "sentence": answer.sentence(found, about["scarce"]),
         "advice": answer.advice(found),
-        "beside": answer.beside(found, price, skipped),
+        "beside": answer.beside(found, price, run.params.left_out),
         "about": about,
         "warnings": cautions.warnings(run),
         "leaks": data.leak_sentence(about),
-        "openings": data.openings_sentence(len(run.openings[found["test"]["fingerprint"]])),
+        "openings": data.openings_sentence(run.openings, found["test"]["fingerprint"]),
         "metrics": metrics,
         "settings": settings,
         "seeds": run.params.retraining.seeds,

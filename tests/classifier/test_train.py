@@ -246,6 +246,7 @@ def test_workers_take_the_gpus_of_a_machine_in_turn(monkeypatch, gpus, cores, pl
     from pipeline import devices, processes
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "init", lambda: None)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     monkeypatch.setattr(devices, "cores", lambda: cores)
     compute = Compute(accelerator="auto", precision="auto", processes="auto", threads=1, devices=1, num_nodes=1)

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from pipeline.evaluation.statistics import breadth
-from pipeline.evaluation.verdict import LEAST_GROUPS, Outcomes, decide, too_small
+from pipeline.evaluation.verdict import LEAST_GROUPS, LEAST_OF_CLASS, Outcomes, decide, too_small
 from pipeline.params import Arm, Evaluation
 from tests.conftest import PLAIN
 
@@ -52,11 +52,11 @@ def test_many_pictures_of_few_things_are_few():
     assert "only 20 independent" in verdict(y, np.arange(200) // 10)["reason"]
 
 
-@pytest.mark.parametrize("patients", [1, 2])
-def test_a_class_that_one_patient_or_two_stand_for_cannot_be_judged(patients):
+@pytest.mark.parametrize("patients", [1, 2, LEAST_OF_CLASS - 1])
+def test_a_class_that_few_patients_stand_for_cannot_be_judged(patients):
     y, groups = np.repeat([0, 1], [60, 9]), np.concatenate([np.arange(60), 99 + np.arange(9) % patients])
     found = verdict(y, groups)
-    assert "fewer than 3 independent test rows or groups stand for b" in found["reason"]
+    assert "fewer than 5 independent test rows or groups stand for b" in found["reason"]
     assert not any(rail["broken"] for rail in found["guardrails"])
     assert too_small(perfect_against_half_blind(np.repeat([0, 1], 40), np.arange(80))) == ""
 

@@ -253,9 +253,22 @@ def test_helps_needs_every_contender():
     assert decided({"a": 0.7, "b": 0.7, "new": 0.8}, contenders=["b", "a"])["verdict"] == "HELPS"
 
 
-def test_hurts_and_neutral_are_against_the_best_control():
-    assert decided({"a": 0.8, "b": 0.6, "new": 0.7}, contenders=["a", "b"])["verdict"] == "HURTS"
+def test_hurts_needs_every_contender_and_neutral_the_best_control():
+    """The best on validation owes that to luck too, so an arm may be behind it and no worse than its equals."""
+    found = decided({"a": 0.8, "b": 0.6, "new": 0.7}, contenders=["a", "b"])
+    assert found["verdict"] == "CANNOT_TELL" and "behind a, but not surely behind b, which" in found["reason"]
+    assert decided({"a": 0.8, "b": 0.8, "new": 0.7}, contenders=["a", "b"])["verdict"] == "HURTS"
     assert decided({"a": 0.7, "b": 0.6, "new": 0.7}, contenders=["a", "b"])["verdict"] == "NEUTRAL"
+
+
+def test_the_judged_arm_is_compared_with_each_negative_arm():
+    shares = {"a": 0.7, "new": 0.8, "mixed": 0.75}
+    test = outcomes(np.arange(900) % 3, **shares)
+    found = decided(shares, test=test, roles={"a": "control", "new": "candidate", "mixed": "negative"})
+    own = test.score("new", "balanced_accuracy") - test.score("mixed", "balanced_accuracy")
+    assert list(found["over_negative"]) == ["mixed"]
+    assert found["over_negative"]["mixed"]["difference"] == pytest.approx(own.mean())
+    assert decided({"a": 0.7, "new": 0.8})["over_negative"] == {}
 
 
 def test_the_first_comparison_is_with_the_best_control():
@@ -321,6 +334,7 @@ def test_guardrails_do_not_soften_a_loss_nor_spoil_a_tie():
     assert decided({"a": 0.8, "new": 0.7}, sure={"new": 0.999})["verdict"] == "HURTS"
     tie = decided({"a": 0.7, "new": 0.7}, sure={"a": 0.7, "new": 0.999})
     assert any(rail["broken"] for rail in tie["guardrails"]) and tie["verdict"] == "NEUTRAL"
+    assert tie["reason"].endswith("of zero, but it gets worse in ECE")
 
 
 def test_doubt_between_controls_is_named_before_a_broken_guardrail():

@@ -59,6 +59,8 @@ VERDICT = {
         "classic": {"difference": -0.0004, "ci_low": -0.01, "ci_high": 0.006, "p_value": 0.5},
     },
     "test": {"fingerprint": "00ff", "rows": 800},
+    "controls": 2,
+    "controls_left_out": [],
     "comparisons": [
         {"control": "oversample", "difference": 0.0163, "ci_low": 0.0071, "ci_high": 0.0259, "p_value": 0.03125},
         {"control": "classic", "difference": -0.002, "ci_low": -0.01, "ci_high": 0.006, "p_value": 0.5},
@@ -85,6 +87,17 @@ def test_the_sentence_names_arm_control_change_and_doubt(word, says):
     )
     assert says in text and all(f in text for f in facts)
     assert text.endswith(".") and text.count("\n") == 0
+
+
+def test_controls_that_were_not_trained_are_told():
+    quick = VERDICT | {"controls_left_out": ["mixup", "cutmix"]}
+    assert "against the best of the 2 controls on validation, oversample (" in answer.sentence(quick, ["9"])
+    said = "\n".join(answer.beside(quick, "", ["mixup", "gmm", "cutmix"]))
+    assert (
+        "Not trained in this profile: mixup, gmm, cutmix. 2 of them are controls (mixup, cutmix), beside which"
+        in said
+    )
+    assert "are controls" not in "\n".join(answer.beside(VERDICT, "", ["gmm"]))
 
 
 def test_the_sentence_without_a_scarce_class_says_that_there_was_nothing_to_do():
@@ -189,7 +202,8 @@ def test_an_interval_of_a_share_stays_between_0_and_100_but_that_of_a_loss_does_
 
 def test_what_stands_beside_the_sentence():
     lines = "\n".join(answer.beside(VERDICT, "Cost: 90 s for diffusion.", ["mixup", "cutmix"]))
-    for fact in ("recall of cat", "A true difference of 1.2 points to oversample", "diffusion (seed 1) against oversample (seed 4)",
+    for fact in ("recall of cat", "A true difference of 1.2 points would keep the interval", "beside oversample away",
+                 "diffusion (seed 1) against oversample (seed 4)",
                  "19 test rows (or groups of them) the first gets right", "7 the second", "p = 0.029",
                  "Cost: 90 s for diffusion.", "Not trained in this profile: mixup, cutmix"):  # fmt: skip
         assert fact in lines, fact
@@ -230,9 +244,9 @@ def test_a_tiny_p_is_not_called_zero():
     )
 
 
-def test_the_guardrail_table_says_which_hold():
+def test_the_guardrail_table_says_what_is_surely_worse():
     table = answer.guardrail_table(VERDICT).set_index("guardrail")
-    assert table["holds"].tolist() == ["yes", "yes", "no"]
+    assert table["surely worse"].tolist() == ["no", "no", "yes"]
     assert table.loc["AUPRC", "change"] == "-0.004 [-0.008, +0.001]"
     assert table.loc["recall of cat", "change"] == "-5.0 [-7.0, -3.0]"
     assert len(answer.guardrail_table({"guardrails": []})) == 0
@@ -270,9 +284,9 @@ def test_the_digest_shows_guardrails_with_broken_recalls_and_those_that_change_m
         "50.0 [40.0, 60.0]",
         "60.0 [50.0, 70.0]",
         "+1.0 [-20.0, +20.0]",
-        "no",
+        "yes",
     ]
-    assert table.loc["AUPRC"].tolist() == ["0.800 [0.790, 0.810]"] * 2 + ["-0.004 [-0.008, +0.001]", "yes"]
+    assert table.loc["AUPRC"].tolist() == ["0.800 [0.790, 0.810]"] * 2 + ["-0.004 [-0.008, +0.001]", "no"]
     assert answer.rails_table(VERDICT | {"guardrails": []}, measured(), {}).empty
 
 

@@ -84,8 +84,6 @@ def test_the_labels_of_the_pool_and_the_search_count_for_the_arms_that_need_them
     assert cost.costs(times, arm("nothing", "pool"), full) == {"one": 11.0}
     assert cost.costs(times, arm("diffusion", tuned=True), full) == {"one": 101.0}
     assert cost.costs(times, arm("diffusion", tuned=True), quick) == {"one": 1.0}, "a quick run has no search"
-    assert (
-        cost.costs(times, arm("diffusion"), full) == cost.costs(times, arm("smote", tuned=True), full) == {"one": 1.0}
-    )
+    assert cost.costs(times, arm("diffusion"), full) == cost.costs(times, arm("gmm", tuned=False), full) == {"one": 1.0}
     told = arm("diffusion", tuned=True)
     assert "for one with its generator and the whole search, " in cost.sentence(times, told, full, "one", "one")

@@ -74,7 +74,13 @@ def test_leaks_are_named_and_no_leak_gives_no_words():
 
 @pytest.mark.parametrize(("times", "words"), [(1, "one set of params only"), (5, "5 different sets")])
 def test_repeated_looks_at_the_test_split_are_counted(times, words):
-    assert words in data.openings_sentence(times)
+    own = {"00ff": [f"settings {i}" for i in range(times)]}
+    said = data.openings_sentence(own, "00ff")
+    assert words in said and "looked at here" not in said
+    assert data.openings_sentence(own | {"11": ["x"]}, "00ff") == f"{said} 1 other test split has been looked at here."
+    assert data.openings_sentence(own | {"11": ["x"], "22": ["x", "y"]}, "00ff").endswith(
+        "2 other test splits have been looked at here."
+    )
 
 
 def test_drift_is_shown_in_words_and_numbers():

@@ -127,7 +127,11 @@ def decided(params, records, test):
     found = verdict.over_splits(
         verdict.decide(choices, test, params.arms, rows, params.evaluation, 0), [], 0, params.evaluation
     )
-    return choices, verdict.incomplete(found, {}, []) | {"test": {"rows": len(test.y), "fingerprint": "00ff"}}
+    return choices, verdict.incomplete(found, {}, []) | {
+        "test": {"rows": len(test.y), "fingerprint": "00ff"},
+        "controls": 1,
+        "controls_left_out": [],
+    }
 
 
 def measured(test):
@@ -218,7 +222,9 @@ def test_rows_set_aside_go_through_an_arm_into_the_reports(run):
     assert rate["arms"] == ["oversample", "some_real", "more_real"] and 6 < rate["real_rows"] < 20
     facts = runs.facts(run)
     page = html.page(facts | pictures.pictures(run, facts["metrics"]))
-    words = f"the 27 synthetic rows of cvae are worth {rate['real_rows']:.0f} more real rows"
+    words = (
+        f"the 27 synthetic rows of cvae, with the recipe of that arm, are worth {rate['real_rows']:.0f} more real rows"
+    )
     assert words in page and words in html.digest(facts)
     points = runs.plots(run, facts["metrics"])["doses"]
     assert points[points["curve"] == "heldback, all"]["rows"].tolist() == [6, 20]
@@ -255,12 +261,11 @@ def test_a_generator_that_failed_is_told_with_the_arms_that_did_without_it(run):
 
 def test_what_makes_the_comparison_doubtful_stands_above_other_warnings(run):
     other = {"machine": run.records["cvae"]["machine"] | {"device": "cpu, x86_64"}, "slowed": [1]}
-    negative = {"arm": run.records["more_real"]["arm"] | {"role": "negative"}}
-    records = run.records | {"cvae": run.records["cvae"] | other, "more_real": run.records["more_real"] | negative}
-    facts = runs.facts(replace(run, records=records))
+    found = run.verdict | {"over_negative": {"more_real": {"difference": 0.0, "ci_low": -0.1, "ci_high": 0.1}}}
+    facts = runs.facts(replace(run, records=run.records | {"cvae": run.records["cvae"] | other}, verdict=found))
     unequal, unbeaten, slowed = facts["warnings"]
     assert "device cpu, x86_64, not cuda, Toy 1): arms cvae." in unequal and "half the learning rate" in slowed
-    assert unbeaten.startswith("negative arm more_real is not below cvae")
+    assert unbeaten.startswith("negative arm more_real is ")
     assert unequal in html.digest(facts).replace("\\`", "`") and runs.facts(run)["warnings"] == []
 
 

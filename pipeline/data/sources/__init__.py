@@ -30,10 +30,7 @@ def open_source(path: Path, data: Data, scratch: Path) -> Source:
                 f"data.manifest.file: {path} is no .csv, .tsv or .parquet file inside the source's folder; "
                 "set it to none to read class folders"
             )
-    for kind in FORMATS:
-        if kind.accepts(path):
-            return kind.read(path, data, scratch)
-    raise AssertionError(path)
+    return next(kind for kind in FORMATS if kind.accepts(path)).read(path, data, scratch)
 
 
 def locate(source: str, key: str) -> Path:

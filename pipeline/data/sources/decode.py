@@ -92,7 +92,7 @@ def _decode(stream: BinaryIO, head: bytes, data: Data) -> tuple[Picture, str]:
                 return _deep(image, stream, orientation, notes, data), kind
             image.load()
             plain, more = _plain(ImageOps.exif_transpose(image), data.background)
-            return Picture(_pixels(plain), notes + more), kind
+            return Picture(np.asarray(plain, np.uint8).reshape(plain.height, plain.width, -1), notes + more), kind
     except UnidentifiedImageError:
         raise Unreadable("unreadable", f"no image, or of a kind that is not read; begins with {head[:8]!r}") from None
     except Image.DecompressionBombError:
@@ -203,7 +203,3 @@ def _plain(image: Image.Image, background: int) -> tuple[Image.Image, tuple[str,
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, (background,) * 3 + (255,)), rgba)
         notes += ("alpha",)
     return image.convert("L" if grey else "RGB"), notes
-
-
-def _pixels(image: Image.Image) -> np.ndarray:
-    return np.asarray(image, dtype=np.uint8).reshape(image.height, image.width, -1)

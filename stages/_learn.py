@@ -1,0 +1,66 @@
+"""How a stage trains a classifier, be it an arm, a teacher or a trial: folders and a recipe in, a network out."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from pipeline.data.augment import Views
+from pipeline.data.loaders import Batches, Rows
+from pipeline.params import Params, Recipe
+from pipeline.samples import Samples
+
+if TYPE_CHECKING:
+    from pipeline.classifier.model import Network, Settings
+
+
+class Real(NamedTuple):
+    """Folders of real rows: training and validation rows, the views of the first, and rows of a pool with theirs."""
+
+    train: Path
+    val: Path
+    views: Path
+    pool: Path | None = None
+
+
+def learn(
+    params: Params,
+    settings: "Settings",
+    recipe: Recipe,
+    seed: int,
+    made: Rows | None,
+    source: Real,
+    report: Callable,
+    kept: Path | None = None,
+    some: np.ndarray | None = None,
+) -> tuple["Network", list[dict], str]:
+    """A classifier of real rows, or of some of them, bool (N,), and synthetic ones: the network, its curve, and a hash of its
+    first weights."""
+    from pipeline import devices
+    from pipeline.classifier.model import Network
+    from pipeline.classifier.train import train as fit
+
+    real, held = Samples.load(source.train), Samples.load(source.val)
+    own = Rows(real.y, Views.load(source.views / recipe.views), real.table["weight"].to_numpy())
+    own = own if some is None else own.take(some)
+    if source.pool is not None and len(more := Samples.load(source.pool)):
+        bank = Views.joined([own.views, Views.load(source.pool / "views" / recipe.views)])
+        own = Rows(np.concatenate([own.y, more.y]), bank, np.concatenate([own.weight, more.table["weight"]]))
+    batches = mix(recipe, own, len(real.classes), settings, seed, made)
+    devices.seed_everything(seed)
+    initial = b"".join(v.numpy().tobytes() for v in Network(settings).state_dict().values())
+    network, curve = fit(batches, held, settings, recipe, seed, params.compute, report, kept)
+    return network, curve, hashlib.blake2b(initial, digest_size=8).hexdigest()
+
+
+def mix(recipe: Recipe, real: Rows, classes: int, settings: "Settings", seed: int, made: Rows | None) -> Batches:
+    """The batches of one arm: its real rows and the synthetic ones, by the arm's recipe."""
+    size = (settings.batch, settings.steps)
+    return Batches(real, classes, *size, seed, recipe.balance, made, recipe.share, recipe.real_only)
+
+
+def titled(report: Callable, who: str, count: int, note: str) -> None:
+    """Reports under the name of one of several trainings."""
+    report(count, f"{who}, {note}")
