@@ -1,8 +1,8 @@
-"""The whole run on cuts of three public sets, as docs/results.md reports them: every arm, six paired seeds.
+"""The whole run on the embedded set and on cuts of three public ones, as docs/results.md reports them: every arm.
 
 Run: python -m benchmarks.results <cut> <folder of the set> <folder to work in>
 Cuts: pneumonia_60, pneumonia_388 (folder with pneumoniamnist.npz), cifar10_lt_10 (folder with train/ and test/, a folder
-per class in each), tile_64 (folder with manifest.csv). Called again with the same folders it goes on where it was. At the
+per class in each), tile_64 (folder with manifest.csv), digits (sets/digits.yaml). Called again with the same folders it goes on where it was. At the
 end docs/results/ holds the report of the cut, a picture of its rows and the keys that differ from params.yaml.
 """
 
@@ -77,6 +77,7 @@ CUTS = {
     "tile_64": Cut(
         whole, {"data": {"image_size": 64, "manifest": {"file": "manifest.csv"}}, "classifier": {"steps": 800}, **SIX}
     ),
+    "digits": Cut(whole, {"data": {}}),
 }
 
 

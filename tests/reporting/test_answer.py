@@ -94,8 +94,7 @@ def test_controls_that_were_not_trained_are_told():
     assert "against the best of the 2 controls on validation, oversample (" in answer.sentence(quick, ["9"])
     said = "\n".join(answer.beside(quick, "", ["mixup", "gmm", "cutmix"]))
     assert (
-        "Not trained in this profile: mixup, gmm, cutmix. 2 of them are controls (mixup, cutmix), beside which"
-        in said
+        "Not trained in this profile: mixup, gmm, cutmix. 2 of them are controls (mixup, cutmix), beside which" in said
     )
     assert "are controls" not in "\n".join(answer.beside(VERDICT, "", ["gmm"]))
 
