@@ -2,8 +2,9 @@
 
 Run: python -m benchmarks.results <cut> <folder of the set> <folder to work in>
 Cuts: pneumonia_60, pneumonia_388 (folder with pneumoniamnist.npz), cifar10_lt_10 (folder with train/ and test/, a folder
-per class in each), tile_64 (folder with manifest.csv), digits (sets/digits.yaml). Called again with the same folders it goes on where it was. At the
-end docs/results/ holds the report of the cut, a picture of its rows and the keys that differ from params.yaml.
+per class in each), tile_64 (folder with manifest.csv), digits (sets/digits.yaml). Called again with the same folders it goes
+on where it was. At the end docs/results/ holds the report of the cut, a picture of its rows and the keys that differ from
+params.yaml.
 """
 
 import json
