@@ -43,6 +43,8 @@ def main(params, act: str, source: Path, out: Output):
         raise OSError(28, "No space left on the toy")
     if act == "memory":
         raise MemoryError
+    if act == "driver":
+        raise type("AcceleratorError", (RuntimeError,), {})("CUDA error: all devices are busy or unavailable")
     if act == "gpu":
         class OutOfMemoryError(RuntimeError): pass
         raise OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
@@ -212,6 +214,7 @@ def test_an_output_may_lie_deep_in_folders_that_do_not_exist_yet(run):
         ("disk", 3, "No space left on the toy"),
         ("memory", 3, "MemoryError"),
         ("gpu", 3, "out of memory; lower compute.processes"),
+        ("driver", 3, "the GPU failed; if it is full or lets one process in at a time"),
         ("torch", 3, "not enough memory: you tried"),
         ("killed", 3, "process"),
         ("diverged", 4, "the loss of the toy is nan"),
