@@ -212,7 +212,17 @@ def test_the_quick_profile_leaves_out_the_arms_it_names_and_auto_is_quick_for_th
 ):
     skip = {f"arms.{name}.quick": False for name in ("real", "diffusion")}
     loaded = params.load(changed(tmp_path, {"profile": profile, "data.source": source, **skip}))
-    left = {"oversample_sqrt", "oversample", "duplicate", "classic", "smote", "cvae", "cgan"}
+    left = {
+        "oversample",
+        "duplicate",
+        "classic",
+        "smote",
+        "balanced_softmax",
+        "logit_adjusted",
+        "mixup",
+        "cvae",
+        "cgan",
+    }
     assert set(loaded.compared) == (
         left if quick else set(loaded.arms) - {"autoregressive", "private", "pool", "pool_diffusion"}
     )
