@@ -94,9 +94,14 @@ def climb(trials: "Trials", climbs: Sequence[Climb]) -> None:
             values = space(trials.params, one.name).get(key, [])
             if key == "recipe" and one is not climbs[0]:
                 values = [v for v in values if v == climbs[0].found.get("recipe")]
-            values = [v for v in values if trials.matters(key, v)]
+            values = [v for v in values if trials.matters(key, v) and v != standing(trials.params, one, key)]
             if values := values[: trials.affords(len(values))]:
                 step(trials, one, key, values)
+
+
+def standing(params: Params, one: Climb, key: str) -> Any:
+    """What a key of the recipe is without a trial of it; None for other keys."""
+    return getattr(settle(params, stand_in(params, one.name), one.found)[1], key, None)
 
 
 def step(trials: "Trials", one: Climb, key: str, values: list) -> None:

@@ -73,7 +73,7 @@ def test_the_shipped_params_can_start(ask):
     assert error is None and said.endswith("a run can start: make repro\n") and "wrong" not in said
     assert f"torch {torch.__version__}" in said and "profile quick: 11 arms x 8 seeds" in said
     assert "1238 rows (counted, no picture opened), 288 to train on, 10 classes" in said and "8 px" in said
-    assert "672 steps of 32 rows a seed, 48384 in all arms" in said
+    assert "672 steps of 32 rows a seed, 59136 in all arms" in said
     assert "stages are not up to date: plan, prepare" in said
     assert not Path("data").exists() and not Path(".work").exists(), "it changes nothing"
 

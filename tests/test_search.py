@@ -220,6 +220,20 @@ def test_a_generator_is_tried_with_those_options_alone_that_say_how_it_draws():
     assert tried["translate"] == of_use | {"guidance", "interval", "churn", "strength"}
 
 
+def test_what_a_generator_is_used_with_anyway_is_not_tried():
+    """smote learns with the full weight as it is: two trainings for a gain of 0.000."""
+    trials = Judged(lambda name, found: 1.0, 100)
+    space = SHIPPED.search.space.model_copy(update={"weight": [0.3, 1.0]})
+    trials.params = trials.params.model_copy(
+        update={"search": trials.params.search.model_copy(update={"space": space})}
+    )
+    tried = {
+        one.name: [row["value"] for row in one.table if row.get("key") == "weight"]
+        for one in climbed(trials, "smote", "cvae")
+    }
+    assert tried == {"smote": ["0.3"], "cvae": ["1.0"]}
+
+
 def test_controls_with_rows_of_their_own_are_searched_for_as_candidates_are():
     """A recipe that is found for candidates alone is a gain of the recipe, and seems to be one of their rows."""
     full = SHIPPED.model_copy(update={"profile": "full"})
