@@ -117,7 +117,7 @@ def publish(cut: str, copy: Path, out: Path) -> None:
     tried = pd.read_csv(copy / "results" / "search" / "tried.csv", dtype={"generator": str})
     head = [
         f"`python -m benchmarks.results {cut} /path/to/set /path/to/work`; other keys than shipped: "
-        f"`{json.dumps(CUTS[cut].keys)}`.",
+        f"`{json.dumps({**CUTS[cut].keys, 'profile': 'full'})}`.",
         f"All stages added up: {seconds / 60:.0f} minutes on {', '.join(kinds)}, several of them side by side.",
         f"Rows of each scarce class, a line each of train, then kept ones of {', '.join(SHOWN)} where fitted:",
         f"![rows]({cut}-rows.png)",

@@ -85,7 +85,8 @@ def best_first(trials: "Trials", names: Sequence[str]) -> list[Climb]:
 def climb(trials: "Trials", climbs: Sequence[Climb]) -> None:
     """One key of the space after the other, each for all generators, so that a budget that ends leaves the last keys untried.
 
-    Of recipes, generators after the first try the one that it took; of doses, those that come to other rows.
+    Of recipes, generators after the first try the one that it took; of doses, those that come to other rows; of weights and
+    shares, those that are not in use anyway.
     """
     for key in trials.params.search.space.model_dump():
         for one in climbs:
