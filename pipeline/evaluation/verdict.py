@@ -1,7 +1,7 @@
 """The verdict: arms are chosen on validation, then compared on the test split, paired by seed."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -136,6 +136,7 @@ def decide(
     found, small = {(a, b): ends(test, a, b, d, block) for (a, b), d in drawn.items()}, too_small(test)
     base |= {"arms": every_arm(found, arms, added, choices, test.seeds, block, small)}
     base |= {"comparisons": [], "over_negative": {}, "guardrails": [], "exchange": None}
+    base |= {"over_constant": over_constant(test, control, block, seed)}
     if not arm:
         return pronounced(base, "CANNOT_TELL", "no arm has the role `candidate`, so there is nothing to judge")
     comparisons = [{"control": other, **found[arm, other]} for other in others]
@@ -217,6 +218,16 @@ def ends(test: Outcomes, arm: str, other: str, draws: np.ndarray, block: Evaluat
         "ci_high": float(high),
         "p_value": sign_flip(paired),
     }
+
+
+def over_constant(test: Outcomes, arm: str, block: Evaluation, seed: int) -> dict[str, float]:
+    """An arm against the best that one and the same answer to every row can do: difference, ends of its interval, and p."""
+    said = test.probabilities[arm]
+    same = {str(c): np.broadcast_to(answer, said.shape) for c, answer in enumerate(np.eye(len(test.labels)))}
+    both = replace(test, probabilities={"": said, **same})
+    best = max(same, key=lambda c: both.score(c, block.primary_metric)[0])
+    (draws,) = both.compare([("", best)], block, seed)
+    return ends(both, "", best, draws, block)
 
 
 def every_arm(

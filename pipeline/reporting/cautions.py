@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from pipeline.params import Params
-from pipeline.reporting.tables import change
+from pipeline.reporting.tables import TITLES, change
 
 if TYPE_CHECKING:
     from pipeline.reporting.run import Run
@@ -44,7 +44,7 @@ def warnings(run: "Run") -> list[str]:
         f"arm {a} could not be trained and is not compared: {reason}" for a, reason in run.verdict["failed"].items()
     ]
     return (
-        unequal(run) + unbeaten(run) + failed(run) + unlike(run) + lost + slowed + cut + run.about["warnings"] + found
+        unequal(run) + unlearnt(run) + unbeaten(run) + failed(run) + unlike(run) + lost + slowed + cut + run.about["warnings"] + found
     )
 
 
@@ -62,6 +62,18 @@ def unequal(run: "Run") -> list[str]:
         "from that, so this is no comparison between equals; `dvc repro --single-item --force retrain`, then `dvc repro`, "
         "trains all of them here"
         for apart, arms in found.items()
+    ]
+
+
+def unlearnt(run: "Run") -> list[str]:
+    """That even the best control does not surely know more than nothing of rows it has not seen, if it is so."""
+    over, metric = run.verdict["over_constant"], TITLES[run.verdict["primary_metric"]]
+    if over["ci_low"] > 0:
+        return []
+    return [
+        f"the best control {run.verdict['best_control']} lies {change(over)} points of {metric} above one and the same answer "
+        "to every test row, which is not surely more than nothing: no difference between arms means much before it is. Are "
+        "labels right, and are there enough rows and groups of each class to learn it from?"
     ]
 
 

@@ -15,6 +15,7 @@ from pipeline.evaluation.verdict import (
     choose,
     decide,
     incomplete,
+    over_constant,
     over_splits,
     single_models,
 )
@@ -269,6 +270,25 @@ def test_the_judged_arm_is_compared_with_each_negative_arm():
     assert list(found["over_negative"]) == ["mixed"]
     assert found["over_negative"]["mixed"]["difference"] == pytest.approx(own.mean())
     assert decided({"a": 0.7, "new": 0.8})["over_negative"] == {}
+
+
+@pytest.mark.parametrize(("metric", "constant"), [("balanced_accuracy", 1 / 3), ("accuracy", 0.6), ("macro_f1", 0.25)])
+def test_the_best_control_is_held_against_one_and_the_same_answer(metric, constant):
+    """Six in ten rows are of class 1: who always says so has 0.6 of all, one class of three, and its F1 of 0.75."""
+    test = outcomes(np.repeat([0, 1, 2], [180, 540, 180]), a=0.7, new=0.8)
+    block = BLOCK.model_copy(update={"primary_metric": metric})
+    found = over_constant(test, "a", block, seed=3)
+    own = test.score("a", metric).mean() - constant
+    assert found["difference"] == pytest.approx(own) and found["ci_low"] < own < found["ci_high"]
+    assert own > 0.05 and found["ci_low"] > 0 and found["p_value"] < 0.05
+
+
+def test_a_control_that_knows_nothing_is_not_surely_above_a_constant():
+    rng = np.random.default_rng(0)
+    test = Outcomes({"a": rng.random((8, 300, 3))}, np.arange(300) % 3, np.arange(300), ("0", "1", "2"))
+    found = decided({"a": 0.7, "new": 0.8})["over_constant"]
+    assert found["ci_low"] > 0.2 and found["difference"] == pytest.approx(0.7 - 1 / 3, abs=0.05)
+    assert over_constant(test, "a", BLOCK, seed=3)["ci_low"] <= 0
 
 
 def test_the_first_comparison_is_with_the_best_control():
