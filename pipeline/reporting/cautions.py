@@ -44,7 +44,16 @@ def warnings(run: "Run") -> list[str]:
         f"arm {a} could not be trained and is not compared: {reason}" for a, reason in run.verdict["failed"].items()
     ]
     return (
-        unequal(run) + unlearnt(run) + unbeaten(run) + failed(run) + unlike(run) + lost + slowed + cut + run.about["warnings"] + found
+        unequal(run)
+        + unlearnt(run)
+        + unbeaten(run)
+        + failed(run)
+        + unlike(run)
+        + lost
+        + slowed
+        + cut
+        + run.about["warnings"]
+        + found
     )
 
 

@@ -81,7 +81,9 @@ def test_a_best_control_that_knows_nothing_is_told():
     told = {"best_control": "real", "primary_metric": "macro_f1"}
     over = {"difference": 0.012, "ci_low": -0.003, "ci_high": 0.027}
     (said,) = cautions.unlearnt(SimpleNamespace(verdict=told | {"over_constant": over}))
-    assert said.startswith("the best control real lies +1.2 [-0.3, +2.7] points of macro F1 above one and the same answer")
+    assert said.startswith(
+        "the best control real lies +1.2 [-0.3, +2.7] points of macro F1 above one and the same answer"
+    )
     assert cautions.unlearnt(SimpleNamespace(verdict=told | {"over_constant": over | {"ci_low": 0.001}})) == []
 
 
