@@ -52,7 +52,10 @@ setup: $(READY)
 
 $(READY): $(LOCKED)
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "Python 3.11 or newer is needed, this is %d.%d; set PYTHON=python3.x" % v[:2])'
+	@if [ -L .venv ] || { [ -e .venv ] && ! ls .venv/ready-* .venv/made-by-make 2>/dev/null | grep -q .; }; then \
+	echo ".venv was not made here, and setting it up would empty it: rename or remove it, then run make again" >&2; exit 2; fi
 	$(PYTHON) -m venv --clear .venv
+	@touch .venv/made-by-make
 	pip install --disable-pip-version-check --quiet --progress-bar off --no-deps --require-hashes -r requirements.lock
 	pip install --disable-pip-version-check --quiet --progress-bar off -r requirements-torch.txt
 	@touch $(READY)

@@ -3,7 +3,7 @@
 Exit codes: 0 done, 1 the gate is shut, 2 bad input or params, 3 environment (disk, memory, device), 4 training diverged
 (twice, and not that of a generator or of one arm: see fit_generator.py and retrain.py), 130 and 143 signals.
 A stage writes to a side folder, renamed to its final name at the end, so that what exists is complete. What a killed one
-has trained so far lies in another, and is removed once it is done: see _unfinished.py.
+has in hand lies in another, and is removed once it is done: see _unfinished.py.
 """
 
 import fcntl
@@ -94,6 +94,7 @@ def play(
         more: dict[str, Any] = {"params": params} if "params" in asked else {}
         if home:
             more["unfinished"] = _unfinished.folder(home, stage, params, values, outputs, clear=ranks.first())
+            begun -= _unfinished.begin(more["unfinished"]) if ranks.first() else 0
         try:
             function(**values | drafts | more)
         except FileNotFoundError as error:

@@ -56,7 +56,7 @@ def learn(
 
 
 def mix(recipe: Recipe, real: Rows, classes: int, settings: "Settings", seed: int, made: Rows | None) -> Batches:
-    """The batches of one arm: its real rows and the synthetic ones, by the arm's recipe."""
+    """The batches of one training: real rows and synthetic ones, as the recipe draws them."""
     size = (settings.batch, settings.steps)
     return Batches(real, classes, *size, seed, recipe.balance, made, recipe.share, recipe.real_only)
 

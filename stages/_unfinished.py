@@ -1,10 +1,15 @@
-"""Where a stage that is killed finds its work again: a folder named after all that determines what it comes to."""
+"""Where a stage that is killed finds its work again: a folder named after all that determines what it comes to.
+
+Beside it lies, in a file of its name, how long earlier starts worked at it.
+"""
 
 import hashlib
 import json
+import os
 import platform
 import re
 import shutil
+import time
 from collections.abc import Iterable, Mapping
 from functools import reduce
 from importlib.metadata import version
@@ -37,9 +42,21 @@ def folder(
     }
     mine = home / hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
     for other in home.glob("*"):
-        if clear and other != mine:
-            shutil.rmtree(other)
+        if clear and other.stem != mine.name:
+            shutil.rmtree(other) if other.is_dir() else other.unlink()
     return mine
+
+
+def begin(work: Path) -> float:
+    """Seconds that earlier starts worked at this, each up to the last that it kept; notes that another begins now."""
+    note, draft = work.with_suffix(".json"), work.with_suffix(".draft")
+    known = json.loads(note.read_text()) if note.exists() else {"seconds": 0.0, "begun": time.time()}
+    last = max((f.stat().st_mtime for f in work.rglob("*") if f.is_file()), default=0.0)
+    seconds = known["seconds"] + max(0.0, last - known["begun"])
+    note.parent.mkdir(parents=True, exist_ok=True)
+    draft.write_text(json.dumps({"seconds": seconds, "begun": time.time()}))
+    os.replace(draft, note)
+    return seconds
 
 
 def asked(stage: str, params: Params, name: Path | str | None) -> dict[str, Any]:

@@ -153,6 +153,31 @@ def test_what_was_trained_for_something_else_is_thrown_away(place, toy, change):
     assert whole(*FIT)
 
 
+def test_the_time_of_a_stage_counts_what_it_had_in_hand_before_it_was_killed(place):
+    assert killed(signal.SIGKILL, begun, *FIT) == -9
+    (note,), (state,) = Path(".work/unfinished").glob("*/*.json"), states()
+    said = json.loads(note.read_text())
+    assert said["seconds"] == 0 and 0 < state.stat().st_mtime - said["begun"] < 60
+    os.utime(state, (said["begun"] + 5000,) * 2)  # as if it had been killed after so many seconds
+    assert whole(*FIT)
+    assert 5000 < json.loads(Path(".work/times/fit_generator-cvae.json").read_text())["seconds"] < 5120
+
+
+def test_each_start_counts_up_to_what_it_kept_last(tmp_path, monkeypatch):
+    clock = iter([100.0, 100.0, 400.0, 500.0])  # read twice by the first start, for want of a note
+    monkeypatch.setattr(time, "time", lambda: next(clock))
+    work = tmp_path / "home" / "abc"
+    assert _unfinished.begin(work) == 0
+    work.mkdir()
+    (work / "state").touch()
+    os.utime(work / "state", (130, 130))
+    assert _unfinished.begin(work) == 30
+    assert _unfinished.begin(work) == 30, "the second start kept nothing"
+    os.utime(work / "state", (507, 507))
+    monkeypatch.setattr(time, "time", lambda: 600.0)
+    assert _unfinished.begin(work) == 37
+
+
 # ---- the name of the folder -------------------------------------------------------------------------------------
 
 

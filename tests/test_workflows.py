@@ -352,6 +352,35 @@ def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(["make", *arguments], cwd=folder, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.parametrize("kind", ["folder", "link", "dangling"])
+def test_an_environment_that_make_did_not_make_is_left_alone(tmp_path, kind):
+    """Its packages were removed, through a link too."""
+    place, other = equip(tmp_path, "dvc"), tmp_path / "other"
+    shutil.rmtree(place / ".venv")
+    if kind != "dangling":
+        other.mkdir()
+        (other / "package").touch()
+    if kind == "folder":
+        other = other.rename(place / ".venv")
+    else:
+        (place / ".venv").symlink_to(other)
+    program(place / "python", "case $1 in -c) ;; *) touch emptied; exit 1 ;; esac")
+    done = make(place, "setup", f"PYTHON={place / 'python'}")
+    assert done.returncode == 2 and ".venv was not made here" in done.stderr and not (place / "emptied").exists()
+    assert kind == "dangling" or (other / "package").exists()
+
+
+@pytest.mark.parametrize("left", ["nothing", "made-by-make", "ready-7"])
+def test_an_environment_that_is_half_made_or_old_is_made_anew(tmp_path, left):
+    place = equip(tmp_path, "dvc")
+    shutil.rmtree(place / ".venv")
+    if left != "nothing":
+        (place / ".venv").mkdir()
+        (place / ".venv" / left).touch()
+    program(place / "python", "case $1 in -c) ;; *) touch begun; mkdir -p .venv; exit 3 ;; esac")
+    assert make(place, "setup", f"PYTHON={place / 'python'}").returncode == 2 and (place / "begun").exists()
+
+
 SEE = "[ $1 = repro ] || exit 0; cp params.yaml seen.yaml; "  # what the graph would be run with
 
 
