@@ -85,19 +85,19 @@ def best_first(trials: "Trials", names: Sequence[str]) -> list[Climb]:
 def climb(trials: "Trials", climbs: Sequence[Climb]) -> None:
     """One key of the space after the other, each for all generators, so that a budget that ends leaves the last keys untried.
 
-    Of recipes, generators after the first try the one that it took; of doses, those that come to other rows; of weights and
-    shares, those that are not in use anyway.
+    Of recipes, generators after the first try the one that it took, which they need not make sure of once more; of doses,
+    those that come to other rows; of weights and shares, those that are not in use anyway.
     """
     for key in trials.params.search.space.model_dump():
         for one in climbs:
             if not trials.affords(1):
                 return
-            values = space(trials.params, one.name).get(key, [])
-            if key == "recipe" and one is not climbs[0]:
+            values, shown = space(trials.params, one.name).get(key, []), key == "recipe" and one is not climbs[0]
+            if shown:
                 values = [v for v in values if v == climbs[0].found.get("recipe")]
             values = [v for v in values if trials.matters(key, v) and v != standing(trials.params, one, key)]
             if values := values[: trials.affords(len(values))]:
-                step(trials, one, key, values)
+                step(trials, one, key, values, shown)
 
 
 def standing(params: Params, one: Climb, key: str) -> Any:
@@ -105,12 +105,15 @@ def standing(params: Params, one: Climb, key: str) -> Any:
     return getattr(settle(params, stand_in(params, one.name), one.found)[1], key, None)
 
 
-def step(trials: "Trials", one: Climb, key: str, values: list) -> None:
-    """Tries these values; the likeliest that is surely better and has no fewer rows right is taken."""
+def step(trials: "Trials", one: Climb, key: str, values: list, shown: bool) -> None:
+    """Tries these values; the likeliest that is surely better and has no fewer rows right is taken.
+
+    Of values that another generator was `shown` to be better with, the likeliest that is better at all.
+    """
     tried = [one.found | spelt_out(trials.params, key, value) for value in values]
     results = trials.run(one.name, tried)
     gains = [gain(said, one.said, trials.held.y, trials.held.table["group"].to_numpy()) for said in results]
-    fit = [g["gain"] if g["gain"] > g["standard_error"] and g["correct"] >= 0 else -np.inf for g in gains]
+    fit = [g["gain"] if shown or (g["gain"] > g["standard_error"] and g["correct"] >= 0) else -np.inf for g in gains]
     taken = int(np.argmax(fit)) if max(fit) > 0 else None
     for i, (value, said, g) in enumerate(zip(values, results, gains, strict=True)):
         mean = likelihood(said, trials.held.y).mean()
