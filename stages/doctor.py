@@ -202,6 +202,10 @@ def run(params: Params, project: Path, data: Known | None, faults: Faults) -> It
         yield f"{data.rows} rows ({data.told}), {sum(data.counts.values())} to train on, {len(data.counts)} classes"
         yield f"{data.side} px, {data.channels} channel(s)"
         yield f"{settings.steps} steps of {settings.batch} rows a seed, {arms * seeds * settings.steps} in all arms"
+        if not faults.machine:
+            from stages import _pace
+
+            yield _pace.duration(params, settings)
         parts = ", ".join(f"{what} {size(n)}" for what, n in needed.items())
         yield f"writes about {size(sum(needed.values()))}: {parts}"
     else:

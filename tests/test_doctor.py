@@ -14,12 +14,15 @@ import torch
 from PIL import Image
 from ruamel.yaml import YAML
 
-from pipeline import devices, generators
+from pipeline import devices, generators, processes
+from pipeline.classifier.model import Settings
 from pipeline.params import Params, load
 from pipeline.samples import Samples
-from stages import augment, doctor, generate, prepare
+from stages import _pace, augment, doctor, generate, prepare
 
 ROOT = Path(__file__).parents[1]
+SMALL = {"channels": 1, "classes": 3, "widths": (8, 16), "depth": 1, "fold": 1, "batch": 16, "steps": 9, "lr": 0.01,
+         "weight_decay": 0.05, "dropout": 0.1, "label_smoothing": 0.05}  # fmt: skip
 PLACES = (Path("."), Path("data/real/about"), Path("requirements.lock"), Path(".work/params.before.yaml"))
 
 
@@ -38,8 +41,11 @@ def project(tmp_path, monkeypatch) -> Path:
 
 
 @pytest.fixture
-def ask(project, capsys):
+def ask(project, capsys, monkeypatch):
     """`ask(data__image_size=64)` is what is said with these keys changed, and the error, None if a run can start."""
+
+    monkeypatch.setattr(_pace, "pace", lambda *_: 0.01)
+    monkeypatch.setattr(_pace, "lanes", lambda _: 4)
 
     def run(**changes) -> tuple[str, Exception | None]:
         raw = YAML(typ="safe", pure=True).load(ROOT / "params.yaml")
@@ -74,6 +80,7 @@ def test_the_shipped_params_can_start(ask):
     assert f"torch {torch.__version__}" in said and "profile quick: 11 arms x 8 seeds" in said
     assert "1238 rows (counted, no picture opened), 288 to train on, 10 classes" in said and "8 px" in said
     assert "672 steps of 32 rows a seed, 59136 in all arms" in said
+    assert "training all arms will take about 2 minutes (by steps of 10 ms, tried just now); to fit" in said
     assert "stages are not up to date: plan, prepare" in said
     assert not Path("data").exists() and not Path(".work").exists(), "it changes nothing"
 
@@ -174,6 +181,20 @@ def test_what_would_be_slow_is_said(ask, project, monkeypatch):
         "28 rows, of which two cores read",
     ):
         assert words in said, words
+
+
+def test_the_search_waits_for_each_trial_however_many_cores_there_are(ask):
+    """24 arms of 8 seeds and 90 trainings of 672 steps, 10 ms each: four at a time, and two at a time."""
+    said, _ = ask(profile="full")
+    assert "all arms will take about 5 minutes, and the search at most 5 minutes (by steps of 10 ms" in said
+    assert _pace.spelt(99.4) == "99 seconds" and _pace.spelt(7199) == "120 minutes" and _pace.spelt(9000) == "2.5 hours"
+
+
+def test_steps_are_tried_in_earnest(shipped):
+    small, large = (Settings(**SMALL | {"size": n}) for n in (8, 32))
+    alone = shipped.model_copy(update={"compute": shipped.compute.model_copy(update={"processes": 1})})
+    assert 0 < _pace.pace(alone, small, 0.2) < _pace.pace(alone, large, 0.2) < 10
+    assert _pace.lanes(alone) == 1 and _pace.lanes(shipped) == processes.cores()
 
 
 def test_nothing_of_the_shipped_run_is_slow(ask, monkeypatch):
