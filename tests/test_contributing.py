@@ -36,6 +36,13 @@ def with_lines(params: str, sections: str) -> str:
     return params
 
 
+def test_what_to_read_first_is_read_in_two_hours():
+    part = PAGE.partition("## What to read first\n")[2].partition("\n## ")[0]
+    files = re.findall(r"`((?:pipeline|stages)/[\w/]+\.py)`", part)
+    lines = sum(len((ROOT / file).read_text().splitlines()) for file in files)
+    assert len(set(files)) == len(files) > 20 and lines < 4500, f"{lines} lines: what of it is a leaf?"
+
+
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Path:
     """A copy of the project with the file, the block and the arm of the example, and nothing else edited."""
