@@ -6,20 +6,26 @@ And it removes what would keep dvc from running after one that was killed.
 import json
 import logging
 import os
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from ruamel.yaml import YAML, YAMLError
 
 from pipeline import generators
 from pipeline.data import sources
 from pipeline.params import Params, borrowing
 
 NOTES = Path(".dvc/tmp/rwlock")  # in which dvc notes who reads and writes what
+RECORD = Path("dvc.lock")  # of what stages were made of, which dvc writes anew after each
+WHOLE = r"\n +(size|nfiles): \d+\n$|\n +isexec: true\n$"  # how a record ends that dvc wrote to its end
 log = logging.getLogger("stages")
 
 
 def main(params: Params) -> None:
     mend(NOTES)
+    mend_record(RECORD)
     makes_sense(params)
 
 
@@ -61,6 +67,38 @@ def half_written(notes: Path) -> bool:
     try:
         json.loads(notes.read_bytes() if notes.exists() else "{}")
     except ValueError:
+        return True
+    return False
+
+
+def mend_record(record: Path) -> None:
+    """Takes the stage that is not whole off the record's end: dvc, killed while it writes it, leaves it cut short, and runs no more.
+
+    What dvc knew of that stage and those behind it lies in its cache, too, from where `dvc repro` takes it.
+    """
+    for _ in range(2):
+        if not cut_short(record):
+            return
+        time.sleep(1)  # a dvc that lives may be writing it
+    lines = record.read_text(errors="replace").splitlines(keepends=True)
+    begins = [number for number, line in enumerate(lines) if re.match(r"  \S", line)]
+    draft = record.with_name(f".{record.name}.draft")
+    draft.write_text("".join(lines[: begins[-1]]) if len(begins) > 1 else "schema: '2.0'\nstages: {}\n")
+    os.replace(draft, record)
+    log.warning("%s was left half written by a dvc that was killed; cut off behind its last whole stage", record)
+
+
+def cut_short(record: Path) -> bool:
+    """Whether the record is there, and does not end as dvc ends it, and dvc would not read it."""
+    text = record.read_text(errors="replace") if record.exists() else ""
+    if not record.exists() or re.search(WHOLE, text):
+        return False
+    from dvc.schema import COMPILED_LOCKFILE_SCHEMA
+    from voluptuous import Invalid
+
+    try:
+        COMPILED_LOCKFILE_SCHEMA(YAML(typ="safe").load(text))
+    except (YAMLError, Invalid):
         return True
     return False
 

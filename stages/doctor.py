@@ -222,6 +222,8 @@ def state(project: Path, faults: list[str]) -> str:
     """What dvc says of the run; a fault if it cannot say anything."""
     if check.half_written(project / check.NOTES):
         return f"a dvc was killed while it wrote {check.NOTES}, and none runs before make repro has removed it"
+    if check.cut_short(project / check.RECORD):
+        return f"a dvc was killed while it wrote {check.RECORD}, and none runs before make repro has mended it"
     from dvc.exceptions import DvcException
     from dvc.lock import LockError
     from dvc.repo import Repo

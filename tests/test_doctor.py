@@ -124,6 +124,13 @@ def test_notes_that_dvc_left_half_written_are_told_and_left(ask, project):
     assert notes.read_text() == '{"data/real": {"wri', "a doctor changes nothing"
 
 
+def test_a_record_that_dvc_left_half_written_is_told_and_left(ask, project):
+    (project / "dvc.lock").write_text("schema: '2.0'\nstages:\n  plan:\n    cmd: x\n    deps:\n    - ")
+    said, error = ask()
+    assert error is None and "a dvc was killed while it wrote dvc.lock, and none runs before make repro" in said
+    assert (project / "dvc.lock").read_text().endswith("deps:\n    - ")
+
+
 def test_a_folder_that_cannot_be_written_is_wrong(ask, monkeypatch):
     def refuse(**_):
         raise OSError(30, "Read-only file system")

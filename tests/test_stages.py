@@ -7,13 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dvc.schema import COMPILED_LOCKFILE_SCHEMA
+from ruamel.yaml import YAML
 
 from pipeline import devices
 from pipeline.samples import Facts, Samples, table
 from pipeline.selection import copies
-from stages import pseudo_label
+from stages import check, pseudo_label
 from stages.report import in_graph
 from stages.retrain import added_rows
+
+ROOT = Path(__file__).parents[1]
 
 
 def samples(y, keep=True):
@@ -223,8 +227,6 @@ def test_processes_side_by_side(shipped, monkeypatch, kind, processes, beside, e
 @pytest.mark.parametrize("content", ["", '{"write": {"data/pl', "{}"])
 def test_notes_that_a_killed_dvc_left_half_written_are_removed(tmp_path, monkeypatch, caplog, content):
     """dvc ends with `Unable to read RWLock-file` for ever after."""
-    from stages import check
-
     monkeypatch.setattr(check.time, "sleep", lambda seconds: None)
     check.mend(tmp_path / "rwlock")
     assert not caplog.text
@@ -234,12 +236,45 @@ def test_notes_that_a_killed_dvc_left_half_written_are_removed(tmp_path, monkeyp
 
 
 def test_notes_that_are_being_written_are_left_alone(tmp_path, monkeypatch):
-    from stages import check
-
     (tmp_path / "rwlock").write_text("")
     monkeypatch.setattr(check.time, "sleep", lambda seconds: (tmp_path / "rwlock").write_text("{}"))
     check.mend(tmp_path / "rwlock")
     assert (tmp_path / "rwlock").read_text() == "{}"
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_record_that_a_killed_dvc_left_half_written_is_cut_off_behind_its_last_whole_stage(
+    tmp_path, monkeypatch, seed
+):
+    """dvc ends with `'./dvc.lock' validation failed` for ever after; what it cannot read no more it has in its cache."""
+    monkeypatch.setattr(check.time, "sleep", lambda seconds: None)
+    record, text = tmp_path / "dvc.lock", (ROOT / "dvc.lock").read_text()
+    whole, rng, cut = COMPILED_LOCKFILE_SCHEMA(YAML(typ="safe").load(text))["stages"], np.random.default_rng(seed), 0
+    for size in (0, 3, *rng.integers(len(text), size=4)):
+        record.write_text(text[:size])
+        told = check.cut_short(record)
+        check.mend_record(record)
+        stages = COMPILED_LOCKFILE_SCHEMA(YAML(typ="safe").load(record.read_text())).get("stages", {})
+        if told:
+            assert stages == {name: whole[name] for name in list(whole)[: len(stages)]}
+            cut += 1
+        else:
+            assert record.read_text() == text[:size], "dvc reads it as it is"
+    assert cut >= 2
+
+
+def test_a_record_that_is_whole_or_being_written_is_left_alone(tmp_path, monkeypatch, caplog):
+    record, text = tmp_path / "dvc.lock", (ROOT / "dvc.lock").read_text()
+    check.mend_record(record)
+    assert not record.exists()
+    record.write_text(text)
+    check.mend_record(record)
+    assert record.read_text() == text and not caplog.text
+    record.write_text(text[:5000] + "\n - ")
+    assert check.cut_short(record)
+    monkeypatch.setattr(check.time, "sleep", lambda seconds: record.write_text(text))
+    check.mend_record(record)
+    assert record.read_text() == text and not caplog.text
 
 
 @pytest.mark.parametrize("rows", [300, 700])
