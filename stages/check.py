@@ -82,17 +82,25 @@ def mend_record(record: Path) -> None:
         time.sleep(1)  # a dvc that lives may be writing it
     lines = record.read_text(errors="replace").splitlines(keepends=True)
     begins = [number for number, line in enumerate(lines) if re.match(r"  \S", line)]
+    whole = "".join(lines[: begins[-1]]) if len(begins) > 1 else "schema: '2.0'\nstages: {}\n"
+    if refused(whole):
+        return  # more is wrong with it than its end, as after a merge: dvc says what, and a person knows better
     draft = record.with_name(f".{record.name}.draft")
-    draft.write_text("".join(lines[: begins[-1]]) if len(begins) > 1 else "schema: '2.0'\nstages: {}\n")
+    draft.write_text(whole)
     os.replace(draft, record)
     log.warning("%s was left half written by a dvc that was killed; cut off behind its last whole stage", record)
 
 
 def cut_short(record: Path) -> bool:
     """Whether the record is there, and does not end as dvc ends it, and dvc would not read it."""
-    text = record.read_text(errors="replace") if record.exists() else ""
-    if not record.exists() or re.search(WHOLE, text):
+    if not record.exists():
         return False
+    text = record.read_text(errors="replace")
+    return not re.search(WHOLE, text) and refused(text)
+
+
+def refused(text: str) -> bool:
+    """Whether dvc would not read this record."""
     from dvc.schema import COMPILED_LOCKFILE_SCHEMA
     from voluptuous import Invalid
 

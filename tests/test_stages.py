@@ -263,6 +263,22 @@ def test_a_record_that_a_killed_dvc_left_half_written_is_cut_off_behind_its_last
     assert cut >= 2
 
 
+@pytest.mark.parametrize(
+    "end", ["", "<<<<<<< ours\n  report:\n    cmd: x\n=======\n  report:\n    cmd: y\n>>>>>>> theirs\n"]
+)
+def test_a_record_with_the_marks_of_a_merge_is_left_to_the_person_who_merges(tmp_path, monkeypatch, caplog, end):
+    monkeypatch.setattr(check.time, "sleep", lambda seconds: None)
+    record, text = tmp_path / "dvc.lock", (ROOT / "dvc.lock").read_text()
+    merged = (
+        text.replace("  prepare:\n", "<<<<<<< ours\n  prepare:\n=======\n>>>>>>> theirs\n", 1)
+        if not end
+        else text + end
+    )
+    record.write_text(merged)
+    check.mend_record(record)
+    assert record.read_text() == merged and not caplog.text
+
+
 def test_a_record_that_is_whole_or_being_written_is_left_alone(tmp_path, monkeypatch, caplog):
     record, text = tmp_path / "dvc.lock", (ROOT / "dvc.lock").read_text()
     check.mend_record(record)
