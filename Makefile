@@ -138,12 +138,17 @@ PUT_BACK = if [ ! -e .work/params.before.yaml ]; then :; \
 	cp .work/params.before.yaml .work/params.replaced.yaml; fi; rm -f .work/params.before.yaml
 
 define OVERRIDE
-import os, shlex, sys
+import os, pathlib, shlex, sys
 from dvc.exceptions import DvcException
 from dvc.utils.hydra import apply_overrides
+from pipeline.params.fields import read
+try:
+    read(pathlib.Path("params.yaml"))
+except ValueError as error:
+    sys.exit(str(error))
 try:
     apply_overrides(sys.argv[1], shlex.split(os.environ["QUICK"]))
-except DvcException as error:
-    sys.exit("QUICK: " + str(error.__cause__).splitlines()[0])
+except (DvcException, ValueError) as error:
+    sys.exit("QUICK: " + str(error.__cause__ or error).splitlines()[0])
 endef
 export OVERRIDE

@@ -203,6 +203,7 @@ class _Loop:
         val = [_on(where, batch) for batch in self.val or ()]
         if self.averages is not None:
             self.averages.begin(module.network)
+        module.train()  # which it is not if validation ran out of memory
         for step in range(self.state.step, len(self.batches)):
             batch = _share(self.batches[step], here)
             self.state.before(module, step)

@@ -106,7 +106,7 @@ def play(
         for name, path in outputs.items():
             publish(drafts[name], path)
         if home:
-            remove(home)
+            _unfinished.forget(more["unfinished"])
         seconds = time.monotonic() - begun
     if outputs:
         key = "-".join([stage, *(v for v in values.values() if isinstance(v, str))])
@@ -239,10 +239,11 @@ def kind(error: Exception) -> tuple[int, str] | None:
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether torch says that a device or the machine has no memory left; its own class is not imported for that."""
-    return isinstance(error, RuntimeError) and (
-        type(error).__name__ == "OutOfMemoryError" or "not enough memory" in str(error)
+    """Whether torch, or a library of the GPU, says that no memory is left; its own class is not imported for that."""
+    told = any(
+        words in str(error) for words in ("not enough memory", "out of memory", "ALLOC_FAILED", "ALLOCATION_FAILED")
     )
+    return isinstance(error, RuntimeError) and (type(error).__name__ == "OutOfMemoryError" or told)
 
 
 def cannot_write(error: Exception) -> bool:

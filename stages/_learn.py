@@ -2,13 +2,14 @@
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from pipeline.data.augment import Views
-from pipeline.data.loaders import Batches, Rows
+from pipeline.data.loaders import Batches, Rows, mean_weight
 from pipeline.params import Params, Recipe
 from pipeline.samples import Samples
 
@@ -47,7 +48,8 @@ def learn(
     own = own if some is None else own.take(some)
     if source.pool is not None and len(more := Samples.load(source.pool)):
         bank = Views.joined([own.views, Views.load(source.pool / "views" / recipe.views)])
-        own = Rows(np.concatenate([own.y, more.y]), bank, np.concatenate([own.weight, more.table["weight"]]))
+        beside = mean_weight(own, len(real.classes))[more.y]
+        own = Rows(np.concatenate([own.y, more.y]), bank, np.concatenate([own.weight, beside]))
     batches = mix(recipe, own, len(real.classes), settings, seed, made)
     devices.seed_everything(seed)
     initial = b"".join(v.numpy().tobytes() for v in Network(settings).state_dict().values())
@@ -56,8 +58,13 @@ def learn(
 
 
 def mix(recipe: Recipe, real: Rows, classes: int, settings: "Settings", seed: int, made: Rows | None) -> Batches:
-    """The batches of one training: real rows and synthetic ones, as the recipe draws them."""
+    """The batches of one training: real rows and synthetic ones, as the recipe draws them.
+
+    The loss weight of a synthetic row is one beside a real row of its class, whatever those of the class weigh.
+    """
     size = (settings.batch, settings.steps)
+    if made is not None:
+        made = replace(made, weight=made.weight * mean_weight(real, classes)[made.y])
     return Batches(real, classes, *size, seed, recipe.balance, made, recipe.share, recipe.real_only)
 
 

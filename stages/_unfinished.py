@@ -11,6 +11,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from functools import reduce
 from importlib.metadata import version
 from operator import getitem
@@ -30,7 +31,7 @@ def folder(
 ) -> Path:
     """The folder in `home` for what this stage is asked for, by its code, these versions and these inputs; not made yet.
 
-    What lies in `home` for others is removed, if `clear`: they are not what this stage is asked for now.
+    Of what lies in `home` for others all but the latest is removed, if `clear`: a long run may be interrupted for a quick one.
     """
     inputs = {name: value for name, value in values.items() if name not in outputs}
     facts = {
@@ -41,16 +42,33 @@ def folder(
         "versions": [platform.python_version(), *map(version, NEEDED)],
     }
     mine = home / hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
-    for other in home.glob("*"):
-        if clear and other.stem != mine.name:
-            shutil.rmtree(other) if other.is_dir() else other.unlink()
+    others = {other.with_suffix("") for other in home.glob("*")} - {mine}
+    for other in sorted(others, key=lambda o: note_of(o).stat().st_mtime if note_of(o).exists() else 0.0)[:-1]:
+        if clear:
+            forget(other)
     return mine
+
+
+def note_of(work: Path) -> Path:
+    return work.with_suffix(".json")
+
+
+def forget(work: Path) -> None:
+    """Removes what lies there for it, done or not wanted any more."""
+    shutil.rmtree(work, ignore_errors=True)
+    for file in work.parent.glob(f"{work.name}.*"):
+        file.unlink()
+    if work.parent.exists() and not any(work.parent.iterdir()):
+        work.parent.rmdir()
 
 
 def begin(work: Path) -> float:
     """Seconds that earlier starts worked at this, each up to the last that it kept; notes that another begins now."""
-    note, draft = work.with_suffix(".json"), work.with_suffix(".draft")
-    known = json.loads(note.read_text()) if note.exists() else {"seconds": 0.0, "begun": time.time()}
+    note, draft = note_of(work), work.with_suffix(".draft")
+    known = {"seconds": 0.0, "begun": time.time()}
+    if note.exists():
+        with suppress(ValueError):  # torn by a power cut: then only seconds are lost
+            known = json.loads(note.read_text())
     last = max((f.stat().st_mtime for f in work.rglob("*") if f.is_file()), default=0.0)
     seconds = known["seconds"] + max(0.0, last - known["begun"])
     note.parent.mkdir(parents=True, exist_ok=True)

@@ -31,8 +31,9 @@ def main(params: Params) -> None:
 
 def makes_sense(params: Params) -> None:
     """Raises ValueError for what params ask for and there is not. Changes nothing."""
-    sources.locate(params.data.source, "data.source")
-    if not Path(params.data.unlabelled).exists():
+    source, pool = sources.locate(params.data.source, "data.source"), Path(params.data.unlabelled)
+    sources.check_apart(source, pool, params.data)
+    if not pool.exists():
         raise ValueError(
             f"data.unlabelled: {params.data.unlabelled!r} does not exist; expected a folder, a table, or sets/none.yaml"
         )

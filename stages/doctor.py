@@ -111,6 +111,10 @@ def known(params: Params, record: Path) -> Known | None:
         1 - f for s, f in (("test", data.test_fraction), ("val", data.val_fraction)) if s not in set(rows["split"])
     )
     fit = rows["label"][rows["split"].isin(["train", ""])].value_counts().sort_index()
+    if not len(fit):
+        raise ValueError(
+            f"data.source: {data.source!r} has no training rows, for it gives all to val or test; move some to train"
+        )
     side = data.image_size if data.image_size != "auto" else 8 if digits else LARGE
     channels = data.channels if data.channels != "auto" else 1 if digits else 3
     counts = {str(c): max(1, round(n * left)) for c, n in fit.items()}
@@ -197,6 +201,8 @@ def run(params: Params, project: Path, data: Known | None, faults: Faults) -> It
     arms, seeds = len(params.compared), params.retraining.seeds
     yield f"profile {'quick' if params.is_quick else 'full'}: {arms} arms x {seeds} seeds"
     yield f"generators: {', '.join(params.made)}"
+    if data and not audit.find_scarce(data.counts, params.data.scarce):
+        yield "no class is scarce by data.scarce: nothing is generated, and the answer can only be CANNOT_TELL"
     if data:
         settings, needed = settings_of(params, data), needs(params, data)
         yield f"{data.rows} rows ({data.told}), {sum(data.counts.values())} to train on, {len(data.counts)} classes"

@@ -46,13 +46,13 @@ def main(params: Params, test: Path, models: Path, repeats: Path, openings: Path
     found = [(name, *row) for name, (*_, scored) in zip(arms, done, strict=True) for row in scored]
     csvs.write(pd.DataFrame(found, columns=["arm", "seed", "class", "metric", "value"]), out / "scores.csv")
     said, tempered = ({name: told[k] for name, told in zip(arms, done, strict=True)} for k in (0, 1))
-    seen = verdict.Outcomes(said, rows.y, rows.table["group"].to_numpy(), rows.classes, tempered)
+    seen = verdict.Outcomes(said, rows.y, rows.table["group"].to_numpy(), rows.classes, tempered, rows.facts.scarce)
     np.savez(out / "predictions.npz", y=rows.y, **{f"arm_{a}": seen.predicted(a).astype(np.int32) for a in arms})
     bins = [(name, *one) for name in arms for one in reliability(said[name], rows.y)]
     csvs.write(pd.DataFrame(bins, columns=["arm", "confidence", "accuracy", "share"]), out / "reliability.csv")
     result = verdict.decide(choices, seen, arms, added, block, derive(params.seed, "bootstrap"))
     result = verdict.over_splits(result, json.loads(repeats.read_text()), params.data.split, block)
-    result = verdict.incomplete(result, failed, [name for name in failed if roles[name] == "control"])
+    result = verdict.incomplete(result, failed, roles)
     result["test"] = {"rows": len(rows), "fingerprint": rows.pictures(), "settings": settings}
     result["controls"] = sum(role == "control" for role in (roles[name] for name in arms))
     result["controls_left_out"] = left_out

@@ -114,7 +114,7 @@ def usable(source: Source, seen: intake.Seen, data: Data) -> tuple[pd.DataFrame,
                 {"quarantine.csv": audit.quarantine(problems)},
             )
         lost, rows = lost + problems, rows[~torn].reset_index(drop=True)
-    audit.check_losses(len(source.refs), source.classes, rows["label"], lost, data.max_quarantined)
+    audit.check_losses(source.rows["label"].tolist(), source.classes, rows["label"], lost, data.max_quarantined)
     return rows, lost
 
 
@@ -131,6 +131,11 @@ def split(
         lost = sorted(set(rows["label"]) - set(rows["label"][~gone]))
         if lost:
             raise ValueError(f"data.drop_leaks leaves no row of classes {lost}; mend the splits that the source gives")
+        if gone_splits := sorted(set(rows["split"]) - set(rows["split"][~gone])):
+            raise ValueError(
+                f"data.drop_leaks leaves no row of the {' and the '.join(gone_splits)} split, for all of it stands in a later "
+                "one too; mend the splits that the source gives, or leave that one out and it is cut from train"
+            )
         rows = rows[~gone].reset_index(drop=True)
     elif len(found) and not data.allow_leaks:
         audit.refuse_leaks(found, rows.groupby("group")["named"].agg(list))

@@ -110,6 +110,16 @@ def said(evaluation: Path, about: Path) -> dict:
     """The verdict on one split, and how many rows it was trained and tested on."""
     found = json.loads((evaluation / "verdict.json").read_text())
     counts = json.loads((about / "audit.json").read_text())["counts"]
-    keys = ("best_control", "chosen_arm", "difference", "ci_low", "ci_high", "verdict", "reason")
+    keys = (
+        "best_control",
+        "chosen_arm",
+        "difference",
+        "ci_low",
+        "ci_high",
+        "verdict",
+        "reason",
+        "synthetic_rows",
+        "controls_failed",
+    )
     rows = {f"{split}_rows": sum(counts[split].values()) for split in ("train", "test")}
     return {k: found[k] for k in keys} | rows

@@ -1,16 +1,17 @@
 """report: everything a run writes for people and for CI; the only stage whose outputs git tracks."""
 
 import hashlib
+import io
 import json
 import logging
 import os
-import re
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from ruamel.yaml import YAML
 
 from pipeline import csvs
 from pipeline.evaluation.openings import opened
@@ -97,7 +98,7 @@ def read_run(
     fidelity, verdict = results / "fidelity.csv", read(results / "evaluation" / "verdict.json")
     return runs.Run(
         params=params,
-        text=without_folders(Path("params.yaml").read_text(encoding="utf-8"), params),
+        text=settings(params),
         about=read(about / "audit.json"),
         verdict=verdict,
         code=code,
@@ -155,13 +156,20 @@ def digest(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file.exists() else "no such file here"
 
 
-def without_folders(text: str, params: Params) -> str:
-    """The text of params.yaml without the folders above the user's data, which may name people."""
-    paths = (params.data.source, params.data.unlabelled, params.data.downloads)
-    for path in sorted(paths, key=len, reverse=True):
-        if path.startswith(("/", "~", "..")):
-            text = re.sub(rf"(?<![\w./~-]){re.escape(path)}(?![\w./-])", lambda _, path=path: Path(path).name, text)
-    return text
+def settings(params: Params) -> str:
+    """The params as YAML, without the folders above the user's data, which may name people."""
+    raw = params.model_dump(mode="json")
+    raw["data"] |= {key: inside(raw["data"][key]) for key in ("source", "unlabelled", "downloads")}
+    text = io.StringIO()
+    writer = YAML(typ="safe")
+    writer.sort_base_mapping_type_on_output, writer.default_flow_style, writer.width = False, None, 160
+    writer.dump(raw, text)
+    return text.getvalue()
+
+
+def inside(path: str) -> str:
+    """A path as it stands, or of one that leads out of the project the last part alone."""
+    return Path(path).name if os.path.normpath(path).startswith(("/", "~", "..")) else path
 
 
 def in_graph(noted: dict, params: Params) -> bool:

@@ -15,7 +15,7 @@ from pipeline import csvs, processes
 from pipeline.data.augment import Views
 from pipeline.data.loaders import Rows
 from pipeline.errors import Diverged
-from pipeline.params import POOL, Arm, Params, Recipe, pick
+from pipeline.params import HELDBACK, POOL, Arm, Params, Recipe, pick
 from pipeline.samples import Samples
 from pipeline.seeds import derive
 from pipeline.selection.rules import first_rows, shared, wanted
@@ -107,6 +107,8 @@ def settle(params: Params, arm: Arm, found: dict) -> tuple[Arm, Recipe]:
     A dose that was found is for arms that fill their classes; those of another one stand for that one.
     """
     recipe = params.recipes[arm.recipe]
+    if arm.generators == [HELDBACK]:  # real rows, so drawn as all real rows are
+        recipe = recipe.model_copy(update={"share": 1.0, "weight": 1.0, "real_only": 0.0})
     if not arm.tuned:
         return arm, recipe
     used = {k: v for k, v in found.items() if k in Recipe.model_fields}

@@ -15,7 +15,7 @@ from PIL import Image
 from pipeline.params import Params, borrowing, guided
 from pipeline.samples import Samples
 from pipeline.selection.rules import REASONS
-from stages.export import read, there, weights_hash
+from stages.export import read, weights_hash
 from stages.generate import draw
 
 log = logging.getLogger("stages")
@@ -26,7 +26,7 @@ def main(
 ) -> None:
     name = Path(name).stem if name.endswith(".png") else name
     generator = name.rsplit("-", 2)[0]
-    folder = there(selected) / generator if generator in params.generators else there(train)
+    folder = selected / generator if generator in params.generators else train
     rows, place = find(name, folder)
     history: dict[str, Any] = {k: v for k, v in rows.table.iloc[place].to_dict().items() if v == v and v != ""}
     if generator in params.generators:
@@ -48,11 +48,16 @@ def main(
 
 def find(name: str, folder: Path) -> tuple[Samples, int]:
     """The rows of a folder and the position of the one with this id. Raises ValueError if there is none."""
-    rows = Samples.load(there(folder))
+    if not folder.exists():
+        raise ValueError(f"{folder} is missing, where row {name!r} would be; run `make repro`, then ask again")
+    rows = Samples.load(folder)
     places = np.flatnonzero(rows.table["id"] == name)
     if not len(places):
         some = ", ".join(rows.table["id"].head(3)) or "no row at all"
-        raise ValueError(f"{folder} has no row {name!r}; there are {len(rows)}, such as: {some}")
+        raise ValueError(
+            f"{folder} has no row {name!r}; there are {len(rows)}, such as: {some}. Expected the id of a training row or of "
+            "a synthetic one (rows of validation, test and the pool have no history)"
+        )
     return rows, int(places[0])
 
 

@@ -216,6 +216,19 @@ def test_rows_are_counted_as_splits_will_be_cut(ask, project):
     )
 
 
+def test_that_no_class_is_scarce_is_told_before_the_run(ask, project):
+    said, error = ask(data__source=class_folders(project / "toy", a=40, b=40))
+    assert error is None and "no class is scarce by data.scarce: nothing is generated" in said
+    assert "no class is scarce" not in ask()[0]
+
+
+def test_a_source_without_training_rows_is_wrong_in_words(ask, project):
+    for split in ("val", "test"):
+        class_folders(project / "toy" / split, a=3, b=3)
+    said, _ = ask(data__source=str(project / "toy"))
+    assert "has no training rows, for it gives all to val or test" in said and "max()" not in said
+
+
 def test_a_run_of_make_quick_that_was_killed_is_told(ask, project):
     (project / ".work").mkdir()
     (project / ".work" / "params.before.yaml").touch()

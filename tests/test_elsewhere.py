@@ -135,6 +135,21 @@ def test_diffusion_says_how_much_a_row_surprises_it(shipped, compute, toy):
         assert network.surprise(x, y).is_meta
 
 
+def test_cvae_asks_its_encoder_where_it_is(shipped, compute, toy, monkeypatch):
+    """All rows were encoded on one core, once for each of its snapshots, while the GPU waited."""
+    model, rows, seen = generator("cvae", shipped, compute, toy), toy((60, 50, 4), size=20), []
+    network = model.build().eval().to(META)
+
+    def encode(x, y):
+        seen.append(len(x))
+        assert x.is_meta and y.is_meta
+        return torch.zeros(len(x), model.options.latent), torch.zeros(len(x), model.options.latent)
+
+    monkeypatch.setattr(network, "encode", encode)
+    network.fit_prior(model.padded(rows.images), rows.y)
+    assert sum(seen) == 114 and max(seen) == 64 and network.prior_std.is_meta
+
+
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("pieces", [1, 3])
 def test_a_classifier_learns(recipe, pieces, shipped):

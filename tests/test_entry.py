@@ -48,6 +48,10 @@ def main(params, act: str, source: Path, out: Output):
     if act == "gpu":
         class OutOfMemoryError(RuntimeError): pass
         raise OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+    if act == "cublas":
+        raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+    if act == "cudnn":
+        raise RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED")
     if act == "torch":
         raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 4 bytes")
     if act == "bug":
@@ -214,6 +218,8 @@ def test_an_output_may_lie_deep_in_folders_that_do_not_exist_yet(run):
         ("disk", 3, "No space left on the toy"),
         ("memory", 3, "MemoryError"),
         ("gpu", 3, "out of memory; lower compute.processes"),
+        ("cublas", 3, "out of memory; lower compute.processes"),
+        ("cudnn", 3, "out of memory; lower compute.processes"),
         ("driver", 3, "the GPU failed; if it is full or lets one process in at a time"),
         ("torch", 3, "not enough memory: you tried"),
         ("killed", 3, "process"),

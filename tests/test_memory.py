@@ -13,7 +13,7 @@ from torch import nn
 from pipeline import checkpoints, generators, params, pieces, training
 from pipeline.classifier import encoder, predict
 from pipeline.classifier.model import Network, Settings
-from pipeline.classifier.train import train
+from pipeline.classifier.train import Training, train
 from pipeline.data.augment import Views
 from pipeline.data.loaders import Batches, Pairs, Rows
 
@@ -82,6 +82,22 @@ def test_memory_that_runs_out_later_costs_only_the_steps_since_the_last_good_sta
         "the first is asked for its number of rows alone"
     )
     assert network.micro_batches == 2 and near(whole, network)
+
+
+def test_after_a_validation_that_ran_out_of_memory_dropout_goes_on(classifier, monkeypatch):
+    """Steps were taken in the mode that validation is asked in, until the next one."""
+    modes, learn, validate, asked = [], Training.learn, Training.validate, []
+    monkeypatch.setattr(Training, "learn", lambda self, *given: modes.append(self.training) or learn(self, *given))
+
+    def instead(self, *given):
+        asked.append(self.training)
+        if len(asked) == 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return validate(self, *given)
+
+    monkeypatch.setattr(Training, "validate", instead)
+    network, _ = classifier()
+    assert network.micro_batches == 2 and len(modes) > STEPS and all(modes) and not any(asked)
 
 
 def test_an_encoder_still_compares_each_row_with_all_others(toy, compute):

@@ -20,6 +20,8 @@ FOUND = {
     "ci_high": 0.04,
     "verdict": "CANNOT_TELL",
     "reason": "why",
+    "synthetic_rows": 9,
+    "controls_failed": [],
     "seeds": 6,
 }
 

@@ -144,6 +144,22 @@ def test_batches_of_a_mixture_hold_rows_of_both_generators(data, settled, seed):
     assert (batches.balance, batches.share, batches.real_only) == (recipe.balance, recipe.share, recipe.real_only)
 
 
+def test_a_synthetic_row_weighs_what_is_asked_beside_a_real_one_of_its_class(data, settled):
+    """With a column of weights it weighed three times as much as real rows of a weight of 0.1, instead of a third."""
+    made = retrain.synthetic_rows(settled.recipes["synthetic"], parts_of(data, settled, "mixture", "first", "second"))
+    weight = np.array([1.0, 0.1, 3.0])[data.real.y] * np.where(np.arange(len(data.real)) % 2, 0.9, 1.1)
+    own = retrain.Rows(data.real.y, Views.load(data.root / "views" / "standard"), weight)
+    batches = _learn.mix(settled.recipes["synthetic"], own, 3, SimpleNamespace(batch=64, steps=40), 0, made)
+    for c in np.unique(made.y):
+        beside = batches.synthetic.weight[made.y == c] / weight[data.real.y == c].mean()
+        assert beside == pytest.approx(np.full(len(beside), settled.recipes["synthetic"].weight))
+
+
+def test_only_a_control_with_its_recipe_could_answer_for_a_tuned_arm_of_the_pool():
+    for name in ("pool", "pool_diffusion"):
+        assert SHIPPED.arms[name].also == "pool" and not SHIPPED.arms[name].tuned
+
+
 def test_a_part_without_rows_is_left_out_and_no_part_at_all_is_none(data, settled):
     recipe, none = settled.recipes["synthetic"], (data.root / "nothing", np.zeros(0, np.int64))
     alone = retrain.synthetic_rows(recipe, [none, (data.root / "second", np.array([8, 0]))])
@@ -160,6 +176,16 @@ def test_a_recipe_that_was_found_keeps_how_the_arm_uses_synthetic_rows(settled):
     assert (recipe.share, recipe.real_only) == (own.share, own.real_only)
     progressive = search.spelt_out(settled, "recipe", "progressive")
     assert retrain.settle(settled, SHIPPED.arms["diffusion"], progressive)[1].balance == (1.0, 0.0)
+
+
+def test_rows_set_aside_are_drawn_as_real_rows_are(settled):
+    """Five times as many as the others came in half of the draws, so that synthetic rows seemed worth more of them."""
+    arm = SHIPPED.arms["oversample"].model_copy(update={"role": "oracle", "rows": "heldback", "use": "all"})
+    again, recipe = retrain.settle(settled, arm, {})
+    assert again == arm and (recipe.share, recipe.weight, recipe.real_only) == (1.0, 1.0, 0.0)
+    assert recipe.model_dump(exclude={"share", "real_only"}) == settled.recipes["balanced"].model_dump(
+        exclude={"share", "real_only"}
+    )
 
 
 def test_a_tuned_arm_has_what_the_search_found_and_another_has_not(settled):

@@ -64,8 +64,16 @@ def test_a_real_row_says_where_it_came_from(run):
 
 @pytest.mark.parametrize("name", ["nobody", "gmm-1-7", "../../etc/passwd"])
 def test_an_unknown_id_is_refused_with_some_that_exist(run, name):
-    with pytest.raises(ValueError, match=r"has no row .* such as: "):
+    with pytest.raises(ValueError, match=r"has no row .* such as: .*the id of a training row or of a synthetic one"):
         run[0](name)
+
+
+def test_before_a_run_there_is_no_row_and_no_word_of_an_export(run):
+    ask, root, made, _ = run
+    there = (root / "selected" / "gmm").rename(root / "elsewhere")
+    with pytest.raises(ValueError, match=r"selected/gmm is missing, where row .* would be; run `make repro`"):
+        ask(made.table["id"][0])
+    there.rename(root / "selected" / "gmm")
 
 
 def test_another_picture_than_before_is_said_so(run):

@@ -137,19 +137,33 @@ def test_a_full_disk_is_said_so_and_nothing_is_published(place, words, seconds, 
     assert not [f for f in Path(".work/drafts").glob("*") if f.suffix != ".lock"]
 
 
-@pytest.mark.parametrize("change", ["params", "rows"])
-def test_what_was_trained_for_something_else_is_thrown_away(place, toy, change):
-    assert killed(signal.SIGKILL, begun, *FIT) == -9
-    (stale,) = states()
+def asked_for(toy, change: str, number: int) -> None:
+    """The stage is asked for something else."""
     if change == "params":
         raw = yaml.safe_load(Path("params.yaml").read_text())
-        raw["generators"]["cvae"]["lr"] *= 2
+        raw["generators"]["cvae"]["lr"] = 0.001 * (1 + number)
         Path("params.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
     else:
-        toy((14, 9, 4), seed=1).save(Path("train"))
-    assert killed(signal.SIGKILL, lambda found: begun({f: n for f, n in found.items() if f != stale}), *FIT) == -9
-    (fresh,) = states()
-    assert fresh.parent.parent == stale.parent.parent and fresh.parent != stale.parent and not stale.exists()
+        toy((14, 9, 4), seed=number).save(Path("train"))
+
+
+@pytest.mark.parametrize("change", ["params", "rows"])
+def test_what_was_trained_for_something_else_waits_until_a_third_thing_is_asked_for(place, toy, change):
+    """A long run that was interrupted for a quick one had to begin anew."""
+    left: list[Path] = []
+    for number in range(3):
+        asked_for(toy, change, number)
+        assert (
+            killed(
+                signal.SIGKILL, lambda now, old=tuple(left): begun({f: n for f, n in now.items() if f not in old}), *FIT
+            )
+            == -9
+        )
+        left += [f for f in states() if f not in left]
+        assert len(left) == number + 1 and len({f.parent for f in left}) == number + 1
+    assert set(states()) == set(left[1:])
+    assert start(*FIT).wait(120) == 0 and set(states()) == {left[1]}, "what is done is removed, by itself"
+    asked_for(toy, change, 1)
     assert whole(*FIT)
 
 
@@ -164,7 +178,7 @@ def test_the_time_of_a_stage_counts_what_it_had_in_hand_before_it_was_killed(pla
 
 
 def test_each_start_counts_up_to_what_it_kept_last(tmp_path, monkeypatch):
-    clock = iter([100.0, 100.0, 400.0, 500.0])  # read twice by the first start, for want of a note
+    clock = iter([time_ for now in (100.0, 400.0, 500.0) for time_ in (now, now)])  # each start reads it twice
     monkeypatch.setattr(time, "time", lambda: next(clock))
     work = tmp_path / "home" / "abc"
     assert _unfinished.begin(work) == 0
@@ -176,6 +190,8 @@ def test_each_start_counts_up_to_what_it_kept_last(tmp_path, monkeypatch):
     os.utime(work / "state", (507, 507))
     monkeypatch.setattr(time, "time", lambda: 600.0)
     assert _unfinished.begin(work) == 37
+    work.with_suffix(".json").write_text('{"seconds"')
+    assert _unfinished.begin(work) == 0, "a note that a power cut has torn costs seconds, and not the stage"
 
 
 # ---- the name of the folder -------------------------------------------------------------------------------------

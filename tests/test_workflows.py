@@ -436,6 +436,7 @@ def test_quick_with_the_keys_of_the_workflow_hides_real_rows(project):
     [
         ("profle=quick", "QUICK: Could not override 'profle'"),
         ("retraining.seeds=[", "QUICK: "),
+        ("data.source='my photos", "QUICK: No closing quotation"),
         ("profile=fast", "Input should be 'auto', 'full' or 'quick'"),
         ("retraining.seeds=0", "retraining.seeds"),
     ],
@@ -445,6 +446,13 @@ def test_a_mistake_in_the_keys_is_said_and_leaves_params_as_they_were(project, k
     done = make(project, "quick", f"QUICK={keys}")
     assert done.returncode == 2 and says in done.stderr and "Traceback" not in done.stderr
     assert (project / "params.yaml").read_bytes() == before and not (project / "seen.yaml").exists()
+
+
+def test_params_that_are_no_yaml_are_not_laid_to_the_keys(project):
+    (project / "params.yaml").write_text("seed: 0\n\tprofile: auto\n")
+    done = make(project, "quick")
+    assert done.returncode == 2 and "params.yaml" in done.stderr and "line 2" in done.stderr
+    assert "QUICK" not in done.stderr and "Traceback" not in done.stderr
 
 
 def test_a_run_that_fails_fails_quick_and_puts_params_back(project):

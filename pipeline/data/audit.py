@@ -24,26 +24,29 @@ NOT_CHECKED = (
 )
 
 
-def check_losses(total: int, classes: Sequence[str], left: Iterable[str], lost: list[Problem], most: float) -> None:
+def check_losses(
+    labels: Sequence[str], classes: Sequence[str], left: Iterable[str], lost: list[Problem], most: float
+) -> None:
     """Raises ValueError if too many rows cannot be used, or all of a class, or if there is one class only.
+
+    `labels` are those of all rows of the source, `left` those of the rows that can be used.
 
     A row that stands there twice is listed and is no loss: its picture is used.
     """
     if len(set(classes)) < 2:
         raise ValueError(f"all rows are of one class, {listed(classes)}; a classifier needs two or more")
+    if absent := sorted(set(classes) - set(labels)):
+        raise ValueError(f"there is no image of {listed(absent)}; correct data.classes or add some")
     bad = [p for p in lost if p.code != REPEATED]
     lines, files = [p.said() for p in bad], {"quarantine.csv": quarantine(lost)}
-    if len(bad) > most * total:
+    if len(bad) > most * len(labels):
         raise refusal(
-            f"{len(bad)} of {total} images cannot be used, more than data.max_quarantined = {most:g} allows. "
+            f"{len(bad)} of {len(labels)} images cannot be used, more than data.max_quarantined = {most:g} allows. "
             "Mend or remove them, or raise it:",
             lines,
             files,
         )
-    gone = sorted(set(classes) - set(left))
-    if gone and not bad:
-        raise ValueError(f"there is no image of {listed(gone)}; correct data.classes or add some")
-    if gone:
+    if gone := sorted(set(classes) - set(left)):
         raise refusal(f"no usable image is left in {listed(gone)}. These cannot be used:", lines, files)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.data import duplicates, intake
-from pipeline.data.sources.base import Problem, refusal
+from pipeline.data.sources.base import REPEATED, Problem, refusal
 from pipeline.params import Data
 from pipeline.samples import Samples, spaced
 
@@ -58,11 +58,16 @@ def join_pool(rows: pd.DataFrame, spare: pd.DataFrame, near: np.ndarray) -> list
 
 
 def left_over(spare: pd.DataFrame, rows: pd.DataFrame) -> tuple[pd.DataFrame, list[Problem]]:
-    """The rows of the pool that show nothing of validation, test and the rows set aside, and the others."""
+    """The rows of the pool that show nothing of validation, test and the rows set aside and are none of train, and the others."""
     held = spare["group"].isin(rows["joined"][rows["split"] != "train"])
-    why = "shows the same as a row of validation or test, or as one set aside"
-    problems = [Problem(path, row, "leak", why) for path, row in spare.loc[held, ["path", "row"]].to_numpy().tolist()]
-    return spare[~held].assign(split="unlabelled"), problems
+    twice = spare["hash"].isin(rows["hash"][rows["split"] == "train"]) & ~held
+    lost = _lost(spare[held], "leak", "shows the same as a row of validation or test, or as one set aside")
+    lost += _lost(spare[twice], REPEATED, "the same pixels stand in train, with a label")
+    return spare[~held & ~twice].assign(split="unlabelled"), lost
+
+
+def _lost(rows: pd.DataFrame, code: str, why: str) -> list[Problem]:
+    return [Problem(path, row, code, why) for path, row in rows[["path", "row"]].to_numpy().tolist()]
 
 
 def examples(near: duplicates.Found, paths: list[str], samples: Samples, most: int = 8) -> list[tuple[str, str, float]]:

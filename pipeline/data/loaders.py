@@ -110,7 +110,7 @@ class Batches:
         """
         if self.synthetic is None:
             return np.ones(self.classes)
-        real, made = (_mean_weight(rows, self.classes) for rows in (self.real, self.synthetic))
+        real, made = (mean_weight(rows, self.classes) for rows in (self.real, self.synthetic))
         mixed = (1 - self.synthetic_share) * real + self.synthetic_share * made
         return real / np.where(mixed > 0, mixed, 1)
 
@@ -188,7 +188,7 @@ class Pairs:
         return (to_network(self.views.images[self.draw(step).reshape(-1)]),)
 
 
-def _mean_weight(rows: Rows, classes: int) -> np.ndarray:
+def mean_weight(rows: Rows, classes: int) -> np.ndarray:
     """Mean loss weight of each class, float (K,); zero for a class without rows."""
     count = np.bincount(rows.y, minlength=classes)
     return np.bincount(rows.y, rows.weight, minlength=classes) / np.maximum(count, 1)

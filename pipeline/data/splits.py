@@ -36,12 +36,21 @@ def assign(
         )
     for name in ("val", "test"):
         if not (splits == name).any():
-            raise ValueError(
-                f"no row is left for the {name} split: every class has too few rows or groups "
-                f"(a class needs 3 groups to give one away). Add data, set data.{name}_fraction or data.split, or "
-                "divide groups that hold several classes"
-            )
+            raise ValueError(_nothing_for(name, labels, groups, splits, "test" not in given))
     return splits
+
+
+def _nothing_for(name: str, labels: list[str], groups: list[str], splits: np.ndarray, cut: bool) -> str:
+    """Why no row is left for a split, and what to do; `cut`: the test split is cut too, so another cut can be asked for."""
+    free = pd.DataFrame({"label": labels, "group": groups})[splits == "train"]
+    counts = free.groupby("label")["group"].nunique()
+    many = ", ".join(f"{label} {n}" for label, n in counts[:20].items()) + (" ..." if len(counts) > 20 else "")
+    ways = f"data.{name}_fraction" + (" or data.split" if cut else "")
+    return (
+        f"no row is left for the {name} split: a class needs 3 groups to give one away, and there are {many}. Add data, set "
+        f"{ways}, or divide groups that hold several classes; near duplicates are one group, unless data.near_duplicates "
+        "is warn or ignore"
+    )
 
 
 def hold_back(

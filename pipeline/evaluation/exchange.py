@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from pipeline.params import HELDBACK, Arm
+from pipeline.params import HELDBACK, POOL, Arm
 
 Knot = tuple[int, str]  # real rows added, and the arm that added them
 
@@ -12,14 +12,15 @@ Knot = tuple[int, str]  # real rows added, and the arm that added them
 def knots(arms: Mapping[str, Arm], added: Mapping[str, int], choices: Mapping[str, Any]) -> list[Knot]:
     """The arms that add real rows, least first, behind one with their recipe that adds none, else the best control.
 
-    None if no row was set aside for such an arm, or if the arm to judge had no synthetic row.
+    None if no row was set aside for such an arm, or if the arm to judge had no synthetic row, or rows of the pool beside them.
     """
     real = [a for a in arms if arms[a].role == "oracle" and (arms[a].rows, arms[a].also) == (HELDBACK, "nothing")]
     real = [a for a in real if added[a]]
-    if not real or not added.get(choices["chosen_arm"]):
+    arm = choices["chosen_arm"]
+    if not real or not added.get(arm) or arms[arm].also == POOL:
         return []
-    recipe = arms[real[0]].recipe
-    alike = [a for a in arms if arms[a].role == "control" and not added[a] and arms[a].recipe == recipe]
+    recipe, plain = arms[real[0]].recipe, [a for a in arms if arms[a].role == "control" and arms[a].also != POOL]
+    alike = [a for a in plain if not added[a] and arms[a].recipe == recipe]
     zero = (alike or [choices["best_control"]])[0]
     return [(0, zero), *sorted((added[a], a) for a in real if arms[a].recipe == recipe)]
 

@@ -113,11 +113,12 @@ def differences(
     """Draws of the mean paired difference first - second of several statistics, (R,) or (R, K) each, the same for all.
 
     A hierarchical bootstrap (Davison and Hinkley, 1997, ch. 3.8) over seeds and test groups. A handful of seeds cannot
-    be resampled: how far their mean strays is drawn from Student's distribution. To it comes the way of the mean over
-    seeds when groups are resampled as `draws` says, without the part that is each seed's own luck with the rows: the
-    variance between seeds has that already, and resampling both would count it three times (Owen, 2007). Where only
-    the seeds vary, or only their luck, the interval is Student's; where only the rows do, the bootstrap's, with its
-    draws `stretch` times as far from their mean (see `breadth`), as a few rows know little of their spread.
+    be resampled: how far their mean strays is drawn from Student's distribution, for each class by itself, for a seed that
+    is lucky with one is not with all. To it comes the way of the mean over seeds when groups are resampled as `draws`
+    says, without the part that is each seed's own luck with the rows: the variance between seeds has that already, and
+    resampling both would count it three times (Owen, 2007). Where only the seeds vary, or only their luck, the interval
+    is Student's; where only the rows do, the bootstrap's, with its draws `stretch` times as far from their mean (see
+    `breadth`), as a few rows know little of their spread.
     """
     out = []
     for seen, drawn in _resampled(pairs, draws):
@@ -129,8 +130,8 @@ def differences(
             luck = (drawn - mean[:, None]).var(axis=0).mean(axis=0) / (count - 1)  # in the mean over seeds
             common = np.sqrt(np.maximum(1 - luck / np.maximum(mean.var(axis=0), 1e-300), 0))
             sem = seen.std(axis=0, ddof=1) / np.sqrt(count)
-            stray = np.multiply.outer(_student(len(drawn), count - 1, seed), sem)
-            mean = mean + (common * stretch - 1) * (mean - center) + stray
+            stray = [_student(len(drawn), count - 1, [seed, 1, *c]) * one for c, one in np.ndenumerate(sem)]
+            mean = mean + (common * stretch - 1) * (mean - center) + np.stack(stray, axis=-1).reshape(mean.shape)
         out.append(mean.round(12) + 0.0)  # a difference of rounding alone is none
     return out
 
@@ -151,10 +152,10 @@ def _resampled(
         yield (a(whole) - b(whole))[0], drawn[a] - drawn[b]
 
 
-def _student(count: int, freedom: int, seed: int) -> np.ndarray:
+def _student(count: int, freedom: int, seed: Sequence[int]) -> np.ndarray:
     """Student's quantiles (R,), evenly spaced, in random order: an interval's ends then carry no noise of theirs."""
     quantiles = stats.t.ppf((np.arange(count) + 0.5) / count, freedom)
-    return np.random.default_rng([seed, 1]).permutation(quantiles)
+    return np.random.default_rng(seed).permutation(quantiles)
 
 
 def by_confusion(predicted: np.ndarray, y: np.ndarray, classes: int, metric: str) -> Statistic:

@@ -28,13 +28,15 @@ LEAST_OF_CLASS = 5  # likewise: a few that happen to agree have no spread
 
 @dataclass(frozen=True)
 class Outcomes:
-    """What each arm says of one split: probabilities (S, N, K) by arm; true classes and groups of the rows (N,); class names."""
+    """What each arm says of one split: probabilities (S, N, K) by arm; true classes and groups of the rows (N,); class names,
+    and those of the scarce ones."""
 
     probabilities: Mapping[str, np.ndarray]
     y: np.ndarray
     groups: np.ndarray
     labels: Sequence[str]
     calibrated: Mapping[str, np.ndarray] | None = None  # the probabilities after a temperature fitted on validation
+    scarce: Sequence[str] = ()
 
     @property
     def seeds(self) -> int:
@@ -60,7 +62,11 @@ class Outcomes:
 
 def too_small(test: Outcomes) -> str:
     """Why this test split can tell nothing whatever the figures say; empty if it can."""
-    groups = len(np.unique(test.groups))
+    there, groups = [test.labels[c] for c in np.unique(test.y)], len(np.unique(test.groups))
+    if len(there) < 2:
+        return f"all rows of the test split are of one class, {there[0]}, beside which no other can be mistaken"
+    if test.scarce and not set(test.scarce) & set(there):
+        return f"no scarce class has a test row ({', '.join(test.scarce)}), so what helps or hurts them cannot be seen"
     if groups < LEAST_GROUPS:
         return (
             f"the test split has only {groups} independent rows or groups, and a verdict needs at least {LEAST_GROUPS}"
@@ -125,7 +131,7 @@ def decide(
     """
     arm, control = choices["chosen_arm"], choices["best_control"]
     base = {"primary_metric": block.primary_metric, "best_control": control, "chosen_arm": arm}
-    base |= dict.fromkeys(("difference", "ci_low", "ci_high", "p_value"))
+    base |= dict.fromkeys(("difference", "ci_low", "ci_high", "p_value")) | {"synthetic_rows": added[arm] if arm else 0}
     base |= {"confidence": block.confidence, "margin": block.margin, "seeds": test.seeds}
     others = [control, *(c for c in choices["contenders"] if c != control)] if arm else []
     steps = exchange.knots(arms, added, choices)
@@ -148,7 +154,6 @@ def decide(
     if small:
         word, reason = "CANNOT_TELL", small
     first = found[arm, control] | {
-        "synthetic_rows": added[arm],
         "detectable": detectable(drawn[arm, control], block.confidence),
         "comparisons": comparisons,
         "over_negative": {a: found[arm, a] for a in negative},
@@ -172,7 +177,8 @@ def over_splits(
 ) -> dict[str, Any]:
     """The verdict with what the run said on other splits of the rows; HELPS, HURTS and NEUTRAL must hold in the mean over all.
 
-    A split without a difference, for no candidate could be trained there, is left out of the mean.
+    Out of the mean is a split that asks another question: no candidate could be trained there, it had no synthetic row, or
+    a control failed.
     """
     if not elsewhere or found["difference"] is None:
         return found | {"repeats": None}
@@ -181,26 +187,28 @@ def over_splits(
         {"split": split, **{k: found[k] for k in keys}},
         *({k: s[k] for k in ("split", *keys)} for s in elsewhere),
     ]
-    judged = [s for s in elsewhere if s["difference"] is not None]
+    judged = [s for s in elsewhere if s["difference"] is not None and s["synthetic_rows"] and not s["controls_failed"]]
     values = np.array([found["difference"], *(s["difference"] for s in judged)])
     ratio = float(np.mean([s["test_rows"] / s["train_rows"] for s in elsewhere]))
     mean, low, high = resampled_interval(values, ratio, block.confidence)
     ends = {"difference": mean, "ci_low": low, "ci_high": high}
-    told = {"splits": splits} | {k: None if np.isnan(v) else v for k, v in ends.items()}
+    lost = [s["split"] for s in elsewhere if s not in judged]
+    told = {"splits": splits, "left_out": lost} | {k: None if np.isnan(v) else v for k, v in ends.items()}
     within = -block.margin <= low and high <= block.margin
     if {"HELPS": low > 0, "HURTS": high < 0, "NEUTRAL": within}.get(found["verdict"], True):
         return found | {"repeats": told}
-    doubt = (
-        f"not surely in the mean over {len(values)} splits" if judged else "on no other could a candidate be trained"
-    )
+    doubt = f"not surely in the mean over {len(values)} splits" if judged else "no other split could be judged"
     word = "is neutral" if found["verdict"] == "NEUTRAL" else found["verdict"].lower()
     reason = f"on this split it {word}, but {doubt}"
     return pronounced(found | {"repeats": told}, "CANNOT_TELL", reason)
 
 
-def incomplete(found: dict[str, Any], failed: Mapping[str, str], controls: Sequence[str]) -> dict[str, Any]:
+def incomplete(found: dict[str, Any], failed: Mapping[str, str], roles: Mapping[str, str]) -> dict[str, Any]:
     """The verdict with the arms that could not be trained, and why; it HELPS only if no control is among them."""
-    found = found | {"failed": dict(failed)}
+    controls, candidates = ([a for a in failed if roles[a] == role] for role in ("control", "candidate"))
+    found = found | {"failed": dict(failed), "controls_failed": controls}
+    if candidates and not found["chosen_arm"]:
+        return pronounced(found, "CANNOT_TELL", f"no candidate could be trained: {', '.join(candidates)} failed")
     if found["verdict"] != "HELPS" or not controls:
         return found
     return pronounced(

@@ -242,7 +242,7 @@ class Diffusion(NetworkGenerator):
         where, padded, out = devices.device(self.compute), Padded(images, self.side), np.empty(len(images))
         for i in np.unique(self.chosen[labels]):
             network, own = self.networks[i].to(where).eval(), np.flatnonzero(self.chosen[labels] == i)
-            for rows in np.array_split(own, math.ceil(len(own) / 256)):
+            for rows in np.array_split(own, math.ceil(len(own) / (self.chunk or 1))):
                 y = torch.from_numpy(labels[rows]).to(where)
                 out[rows] = -network.surprise(to_network(padded[rows]).to(where), y).cpu().numpy()
         return out

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import nn
 
+from pipeline import devices
 from pipeline.generators._blocks import Block, NetworkGenerator, NetworkOptions, Padded, fold, halvings
 from pipeline.samples import Samples, to_network
 
@@ -87,8 +88,10 @@ class Network(nn.Module):
 
         Of few rows they are too narrow for the next one: their mean is not that of the class, and the encoder has seen them.
         """
-        y = torch.from_numpy(labels)
-        parts = [self.encode(to_network(images[i : i + 256]), y[i : i + 256]) for i in range(0, len(y), 256)]
+        y, where, parts = torch.from_numpy(labels), self.prior_mean.device, []
+        for i in range(0, len(y), 64):
+            told = self.encode(to_network(images[i : i + 64]).to(where), y[i : i + 64].to(where))
+            parts.append([part.cpu() for part in told])
         mean, var = torch.cat([m for m, _ in parts]), torch.cat([v.clamp(-8, 8).exp() for _, v in parts])
         second = var + mean.square()
         for c in range(len(self.prior_mean)):
@@ -113,5 +116,5 @@ class Model(NetworkGenerator):
         return Network(self.side, self.shape[2], self.classes, self.options)
 
     def finished(self, game: Network, real: Samples) -> Network:
-        game.fit_prior(self.padded(real.images), real.y)
+        game.to(devices.device(self.compute)).fit_prior(self.padded(real.images), real.y)
         return game

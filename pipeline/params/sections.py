@@ -64,7 +64,7 @@ class Data(Block):
     drop_leaks: bool
     heldback: Annotated[float, Field(ge=0, lt=1)]
     max_quarantined: Share
-    max_pixels: Annotated[int, Field(gt=0, le=1_000_000_000)]
+    max_pixels: Annotated[int, Field(gt=0, le=178_956_970)]  # above that Pillow decodes nothing
     min_side: Annotated[int, Field(gt=0, le=1024)]
     max_aspect: Annotated[float, Field(ge=1)]
 

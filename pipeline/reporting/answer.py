@@ -92,10 +92,11 @@ def beside(verdict: Mapping[str, Any], price: str, skipped: Sequence[str]) -> li
 
 def elsewhere(again: Mapping[str, Any]) -> str:
     """What other splits say, in the mean of those on which an arm could be judged."""
-    lost = [str(s["split"]) for s in again["splits"] if s["difference"] is None]
+    lost = [str(split) for split in again["left_out"]]
     judged = len(again["splits"]) - len(lost)
     mean = f"In the mean over {judged} splits of the rows: {change(again)} points." if judged > 1 else ""
-    without = f"On other splits no candidate could be trained, so they are left out: {', '.join(lost)}." if lost else ""
+    why = "no candidate could be trained there, it had no synthetic row, or a control failed"
+    without = f"Left out, for {why}: split {', '.join(lost)}." if lost else ""
     return " ".join(filter(None, (mean, without)))
 
 

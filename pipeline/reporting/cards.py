@@ -77,7 +77,18 @@ def model_input(run: Run, settings: Mapping[str, Any]) -> dict[str, Any]:
         "pixels": "uint8 / 127.5 - 1, so from -1 to 1",
         "preparation": run.params.data.model_dump(mode="json", include={"fit", "background", "deep"})
         | {"deep_range": run.about["window"], "resampling": "bicubic, as Pillow does it"},
+        "deep": f"clipped to {deep_range(run)}, then scaled to 0 to 255",
     }
+
+
+def deep_range(run: Run) -> str:
+    """Black and white of pictures of more than 8 bits a channel, in words."""
+    rule, common = run.params.data.deep, run.about["window"]
+    found = str(list(common)) if common else "the 0.5th and 99.5th percentile of their pixels"
+    own = f"the window that the file names, or if it names none to {found}"
+    return {"window": str(list(rule.window)), "full": "the whole range of their type", "auto": own}.get(
+        rule.scale, found
+    )
 
 
 def generators(record: Mapping[str, Any]) -> list[str]:

@@ -32,6 +32,10 @@ def lost(n: int) -> list[Problem]:
     return [Problem(f"a/{i}.png", str(i + 2), "truncated", "fetch it again") for i in range(n)]
 
 
+def labels(total: int) -> list[str]:
+    return ["ab"[i % 2] for i in range(total)]
+
+
 # Rows that cannot be used
 
 
@@ -41,15 +45,15 @@ def lost(n: int) -> list[Problem]:
 )
 def test_the_limit_is_a_share_of_all_rows(total, bad, most, fine):
     if fine:
-        check_losses(total, ("a", "b"), ["a", "b"], lost(bad), most)
+        check_losses(labels(total), ("a", "b"), ["a", "b"], lost(bad), most)
     else:
         with pytest.raises(ValueError, match=rf"{bad} of {total} .* data\.max_quarantined = {most:g}(?s:.*)a/0\.png"):
-            check_losses(total, ("a", "b"), ["a", "b"], lost(bad), most)
+            check_losses(labels(total), ("a", "b"), ["a", "b"], lost(bad), most)
 
 
 def test_twenty_lost_rows_are_named_and_all_of_them_noted():
     with pytest.raises(ValueError) as error:
-        check_losses(100, ("a", "b"), ["a", "b"], lost(30), 0.1)
+        check_losses(labels(100), ("a", "b"), ["a", "b"], lost(30), 0.1)
     said, noted = str(error.value), "".join(error.value.__notes__)
     assert said.count("truncated") == 20 and "30 of 100" in said and said.endswith("... and 10 more")
     assert noted.count("truncated") == 30 and "a/29.png" in noted and "line 31: 'a/29.png': truncated" in noted
@@ -58,7 +62,7 @@ def test_twenty_lost_rows_are_named_and_all_of_them_noted():
 def test_all_lost_rows_are_handed_on_as_the_list_itself():
     twice = Problem("a/0.png", "40", "repeated", "the same path stands twice")
     with pytest.raises(ValueError) as error:
-        check_losses(100, ("a", "b"), ["a", "b"], [twice, *lost(30)], 0.1)
+        check_losses(labels(100), ("a", "b"), ["a", "b"], [twice, *lost(30)], 0.1)
     told = pd.read_csv(io.StringIO(error.value.files["quarantine.csv"]), dtype=str)
     assert list(told) == ["file", "row", "code", "remedy"] and len(told) == 31
     assert told.iloc[0].tolist() == list(twice) and told["row"].tolist()[1:] == [str(i + 2) for i in range(30)]
@@ -66,18 +70,25 @@ def test_all_lost_rows_are_handed_on_as_the_list_itself():
 
 
 def test_rows_that_stand_there_twice_are_no_loss():
-    check_losses(2, ("a", "b"), ["a", "b"], [Problem("a/0.png", str(i), "repeated", "") for i in range(9)], 0.0)
+    check_losses(labels(2), ("a", "b"), ["a", "b"], [Problem("a/0.png", str(i), "repeated", "") for i in range(9)], 0.0)
 
 
 def test_a_class_that_loses_all_rows_stops_the_run():
     with pytest.raises(ValueError, match=r"no usable image is left in 'b', 'd'(?s:.*)'a/0\.png': truncated, fetch it"):
-        check_losses(5, ("a", "b", "c", "d"), ["a", "c", "a"], lost(1), 1.0)
+        check_losses([*"abacd"], ("a", "b", "c", "d"), ["a", "c", "a"], lost(1), 1.0)
+
+
+def test_a_class_that_the_source_has_not_is_told_from_one_that_was_lost():
+    """A name that was mistyped was laid to the files that could not be read."""
+    with pytest.raises(ValueError, match=r"there is no image of 'bird'; correct data\.classes") as error:
+        check_losses(labels(5), ("a", "b", "bird"), ["a", "b"], lost(1), 1.0)
+    assert "a/0.png" not in str(error.value)
 
 
 @pytest.mark.parametrize("classes", [("a",), ()])
 def test_a_single_class_is_refused(classes):
     with pytest.raises(ValueError, match="all rows are of one class"):
-        check_losses(5, classes, classes * 5, [], 1.0)
+        check_losses(labels(5), classes, classes * 5, [], 1.0)
 
 
 # Equal pictures with different labels

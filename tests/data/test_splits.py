@@ -181,8 +181,18 @@ def test_a_given_split_that_leaves_a_class_without_training_rows_is_refused():
 
 
 def test_too_few_rows_for_a_split_is_refused():
-    with pytest.raises(ValueError, match=r"no row is left for the .* split"):
+    with pytest.raises(
+        ValueError, match=r"no row is left for the val split: .* a 2, b 2\..*val_fraction or data\.split"
+    ):
         assign(["a", "a", "b", "b"], list("abcd"), [""] * 4, SHARES, 0)
+
+
+def test_another_cut_is_not_advised_where_the_test_split_is_given():
+    given = ["train"] * 4 + ["test"] * 2
+    with pytest.raises(ValueError, match=r"no row is left for the val split") as error:
+        assign([*"aabbab"], [*"xxyyzu"], given, SHARES, 0)
+    assert "a 1, b 1" in str(error.value) and "data.split" not in str(error.value)
+    assert "near_duplicates" in str(error.value)
 
 
 def test_folds_keep_groups_whole_and_classes_in_proportion():

@@ -28,6 +28,7 @@ def test_the_arms_with_real_rows_stand_behind_the_control_of_their_recipe():
     other = named(balanced={"recipe": "mixup"})
     assert knots(other, ADDED, CHOSEN)[0] == (0, "a"), "else behind the best control"
     assert knots(named(some={"recipe": "plain"}), ADDED, CHOSEN) == [(0, "balanced"), (40, "more")]
+    assert knots(named(balanced={"also": "pool"}), ADDED, CHOSEN)[0] == (0, "a"), "and behind none that adds the pool"
 
 
 @pytest.mark.parametrize(
@@ -37,6 +38,7 @@ def test_the_arms_with_real_rows_stand_behind_the_control_of_their_recipe():
         ({"more": {"also": "cvae"}, "some": {"also": "cvae"}}, {}, {}),
         ({}, {"more": 0, "some": 0}, {}),
         ({}, {"new": 0}, {}),
+        ({"new": {"also": "pool"}}, {}, {}),
         ({}, {}, {"chosen_arm": ""}),
     ],
 )

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from pipeline.evaluation.guardrails import DRAWS, check, threshold_shift, together
+from pipeline.evaluation.guardrails import DRAWS, check, nothing, threshold_shift, together
 from pipeline.evaluation.scores import ece
+from pipeline.evaluation.statistics import differences
 from pipeline.params import load
 
 SET = {
@@ -257,3 +258,29 @@ def test_chance_breaks_the_recall_of_some_class_no_more_often_where_there_are_ma
         rails = check(arm, control, y, np.arange(len(y)), [str(c) for c in range(30)], BLOCK, seed)
         found.append(any(rail["broken"] for rail in rails if rail["name"].startswith("recall")))
     assert sum(found) <= 3
+
+
+def test_chance_breaks_no_more_recalls_of_many_classes_where_trainings_differ_more_than_rows():
+    """Each seed is lucky with other classes, but all were drawn lucky together, so ten classes were held to the bound of one."""
+    broken = 0
+    for seed in range(120):
+        seen = np.random.default_rng(seed).normal(-BLOCK.max_class_loss, 0.02, (8, 10))  # as much as is allowed
+        pair = (lambda rows, seen=seen: np.broadcast_to(seen, (len(rows), *seen.shape)), nothing)
+        (draws,) = differences([pair], iter([np.ones((500, 4))]), seed)
+        broken += bool((together(draws, 0.025) + BLOCK.max_class_loss < 0).any())
+    assert broken <= 10
+
+
+def test_an_interval_of_calibration_lies_around_what_was_measured():
+    """Few rows a bin raise an ECE by chance, and resampled ones once more: whole intervals lay above the difference."""
+    y, groups, rng = np.zeros(200, int), np.arange(200), np.random.default_rng(0)
+    u = rng.random(200)
+
+    def calibrated(low):  # right with the probability that it says
+        sure = np.clip(rng.uniform(low, 1, 200) + rng.normal(0, 0.01, (8, 200)), 0.501, 0.999)
+        return np.where((u < sure)[..., None], np.stack([sure, 1 - sure], 2), np.stack([1 - sure, sure], 2))
+
+    rail = next(
+        r for r in check(calibrated(0.6), calibrated(0.94), y, groups, ["a", "b"], BLOCK, 0) if r["name"] == "ECE"
+    )
+    assert rail["difference"] == pytest.approx((rail["ci_low"] + rail["ci_high"]) / 2, abs=0.01)

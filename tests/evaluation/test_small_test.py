@@ -1,5 +1,7 @@
 """Test splits too small to tell anything, however clear they look. Run: python -m pytest tests/evaluation/test_small_test.py"""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -59,6 +61,19 @@ def test_a_class_that_few_patients_stand_for_cannot_be_judged(patients):
     assert "fewer than 5 independent test rows or groups stand for b" in found["reason"]
     assert not any(rail["broken"] for rail in found["guardrails"])
     assert too_small(perfect_against_half_blind(np.repeat([0, 1], 40), np.arange(80))) == ""
+
+
+@pytest.mark.parametrize(("held", "scarce", "says"), [
+    ([0, 0], (), "all rows of the test split are of one class, a"),
+    ([0, 1], ("c",), "no scarce class has a test row (c)"),
+    ([0, 1], ("b", "c"), ""),
+    ([0, 1], (), ""),
+])  # fmt: skip
+def test_a_test_split_without_what_is_to_be_helped_cannot_tell(held, scarce, says):
+    """With the rare class in train alone, the recall of the common one said whether generation helps."""
+    test = perfect_against_half_blind(np.repeat(held, 40), np.arange(80))
+    found = too_small(replace(test, labels=("a", "b", "c"), scarce=scarce))
+    assert found.startswith(says) and bool(found) == bool(says)
 
 
 @pytest.mark.parametrize("sizes", [(12, 12), (100, 5), (40, 9, 3)])

@@ -446,6 +446,8 @@ def test_doubt_between_controls_and_doubt_of_other_splits_reach_the_table_of_arm
         "best_control": "a",
         "chosen_arm": "new",
         "verdict": "HURTS",
+        "synthetic_rows": 30,
+        "controls_failed": [],
     }
     again = over_splits(found, [other | {"difference": -0.2, "ci_low": -0.3, "ci_high": -0.1}], 0, BLOCK)
     assert found["arms"]["new"]["verdict"] == "HELPS", "what was given stays as it was"
@@ -505,11 +507,14 @@ def test_single_models_are_those_of_the_given_seeds():
     assert found["single_models"] == expected, "those chosen on validation, of the arm first"
 
 
-def told(differences, word="HELPS", split=0):
-    """The verdict `word` with the first of these differences, those of other splits beside it."""
+def told(differences, word="HELPS", split=0, odd=None):
+    """The verdict `word` with the first of these differences, those of other splits beside it; `odd` changes the last of them."""
     keys = {"best_control": "a", "chosen_arm": "new", "ci_low": 0.0, "ci_high": 0.1}
+    keys |= {"synthetic_rows": 30, "controls_failed": []}
     first, *others = [{"difference": d, "verdict": word, **keys} for d in differences]
     elsewhere = [{"split": split + i, "train_rows": 60, "test_rows": 20, **one} for i, one in enumerate(others, 1)]
+    if odd:
+        elsewhere[-1] |= odd
     return over_splits({**first, "reason": "why", "arms": {}}, elsewhere, split, BLOCK)
 
 
@@ -561,12 +566,23 @@ def test_a_split_on_which_every_candidate_diverged_is_left_out_of_the_mean():
     ends = ("difference", "ci_low", "ci_high")
     assert [found["repeats"][k] for k in ends] == [others["repeats"][k] for k in ends]
     assert "mean over 2 splits" in told([0.05, None, -0.04], "HELPS")["reason"]
+    assert found["repeats"]["left_out"] == [1]
+
+
+@pytest.mark.parametrize("odd", [{"synthetic_rows": 0}, {"controls_failed": ["smote"]}])
+def test_a_split_that_asks_another_question_is_left_out_of_the_mean(odd):
+    """A generator that failed on other splits made its arm another control, whose loss was one of synthetic rows."""
+    found, others = told([-0.05, -0.06, -0.04, 0.2], "HURTS", odd=odd), told([-0.05, -0.06, -0.04], "HURTS")
+    assert (found["verdict"], found["repeats"]["left_out"]) == ("HURTS", [3]) and len(found["repeats"]["splits"]) == 4
+    ends = ("difference", "ci_low", "ci_high")
+    assert [found["repeats"][k] for k in ends] == [others["repeats"][k] for k in ends]
+    assert told([-0.05, -0.06, -0.04, 0.2], "HURTS")["verdict"] == "CANNOT_TELL", "as it would be with the others"
 
 
 def test_where_no_other_split_could_be_judged_nothing_is_sure():
     found = told([0.05, None, None], "HELPS")
     assert found["verdict"] == "CANNOT_TELL"
-    assert found["reason"] == "on this split it helps, but on no other could a candidate be trained"
+    assert found["reason"] == "on this split it helps, but no other split could be judged"
     assert (found["repeats"]["difference"], found["repeats"]["ci_low"], found["repeats"]["ci_high"]) == (
         0.05,
         None,
@@ -592,14 +608,23 @@ def test_an_arm_trained_differently_is_refused_by_name(key):
 def test_a_gain_needs_every_control_and_no_other_arm(word):
     found = {"verdict": word, "reason": "why", "chosen_arm": "new", "best_control": "a", "arms": {"new": {}}}
     why = {"smote": "the loss is nan", "old": "the loss is inf"}
-    without = incomplete(found, why, ["smote"])
-    assert without["failed"] == why
+    without = incomplete(found, why, {"smote": "control", "old": "candidate", "new": "candidate"})
+    assert (without["failed"], without["controls_failed"]) == (why, ["smote"])
     if word == "HELPS":
         assert without["verdict"] == without["arms"]["new"]["verdict"] == "CANNOT_TELL"
         assert without["reason"] == "it is ahead of a, but smote could not be trained"
     else:
         assert (without["verdict"], without["reason"]) == (word, "why")
-    assert incomplete(found, {"old": why["old"]}, []) == found | {"failed": {"old": why["old"]}}
+    beside = incomplete(found, {"old": why["old"]}, {"old": "candidate"})
+    assert beside == found | {"failed": {"old": why["old"]}, "controls_failed": []}
+
+
+def test_that_no_candidate_could_be_trained_is_said_so():
+    """It was said that no arm has that role."""
+    found = {"verdict": "CANNOT_TELL", "reason": "no arm", "chosen_arm": "", "best_control": "a", "arms": {}}
+    without = incomplete(found, {"new": "nan", "old": "nan"}, {"new": "candidate", "old": "candidate", "a": "control"})
+    assert without["reason"] == "no candidate could be trained: new, old failed"
+    assert incomplete(found, {}, {"a": "control"})["reason"] == "no arm"
 
 
 @pytest.mark.parametrize("doubt", [{"seeds": 1}, {"added": {"a": 0, "new": 0}}])

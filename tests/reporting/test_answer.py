@@ -131,7 +131,8 @@ def test_the_comparison_table_has_a_line_for_each_contender():
 def test_other_splits_have_a_line_each_and_their_mean():
     one = {"best_control": "smote", "chosen_arm": "cvae", "difference": 0.01, "ci_low": -0.01, "ci_high": 0.03}
     splits = [{"split": k, "verdict": "CANNOT_TELL", **one} for k in (0, 1, 2)]
-    again = VERDICT | {"repeats": {"splits": splits, "difference": 0.011, "ci_low": 0.002, "ci_high": 0.02}}
+    mean = {"difference": 0.011, "ci_low": 0.002, "ci_high": 0.02, "left_out": []}
+    again = VERDICT | {"repeats": {"splits": splits, **mean}}
     table = answer.repeats_table(again)
     assert table["split"].tolist() == [0, 1, 2, "mean"] and table["best control"].tolist() == ["smote"] * 3 + [""]
     assert table["difference in points"].tolist() == ["+1.0 [-1.0, +3.0]"] * 3 + ["+1.1 [+0.2, +2.0]"]
@@ -144,10 +145,13 @@ def test_a_split_on_which_no_candidate_could_be_trained_is_shown_and_said_to_be_
     one = {"best_control": "smote", "chosen_arm": "cvae", "difference": 0.01, "ci_low": -0.01, "ci_high": 0.03}
     none = {"best_control": "real", "chosen_arm": "", "difference": None, "ci_low": None, "ci_high": None}
     splits = [{"split": k, "verdict": "CANNOT_TELL", **found} for k, found in enumerate((one, none, one))]
-    again = VERDICT | {"repeats": {"splits": splits, "difference": 0.01, "ci_low": 0.002, "ci_high": 0.02}}
+    ends = {"difference": 0.01, "ci_low": 0.002, "ci_high": 0.02}
+    again = VERDICT | {"repeats": {"splits": splits, **ends, "left_out": [1]}}
     table = answer.repeats_table(again)
     assert table["difference in points"].tolist()[1:] == ["n/a", "+1.0 [-1.0, +3.0]", "+1.0 [+0.2, +2.0]"]
-    without = "On other splits no candidate could be trained, so they are left out: 1."
+    without = (
+        "Left out, for no candidate could be trained there, it had no synthetic row, or a control failed: split 1."
+    )
     mean = "In the mean over 2 splits of the rows: +1.0 [+0.2, +2.0] points."
     assert f"{mean} {without}" in answer.beside(again, "", [])
     alone = VERDICT | {"repeats": again["repeats"] | {"splits": splits[:2], "ci_low": None, "ci_high": None}}

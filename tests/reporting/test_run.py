@@ -127,7 +127,7 @@ def decided(params, records, test):
     found = verdict.over_splits(
         verdict.decide(choices, test, params.arms, rows, params.evaluation, 0), [], 0, params.evaluation
     )
-    return choices, verdict.incomplete(found, {}, []) | {
+    return choices, verdict.incomplete(found, {}, {}) | {
         "test": {"rows": len(test.y), "fingerprint": "00ff"},
         "controls": 1,
         "controls_left_out": [],

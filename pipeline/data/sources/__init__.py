@@ -17,6 +17,7 @@ def read(data: Data, block: Digits, seed: int, scratch: Path) -> Source:
     Raises ValueError that lists what was expected, or the labels that are none of data.classes.
     """
     path = locate(data.source, "data.source")
+    check_apart(path, Path(data.unlabelled), data)
     source = digits.read_digits(block, seed) if stands_for(path, EMBEDDED) else open_source(path, data, scratch)
     _, classes = manifest.check_labels(source.rows.set_index("path")["label"], path.name, data, "rows")
     return source if data.classes == "auto" else replace(source, classes=classes)
@@ -31,6 +32,16 @@ def open_source(path: Path, data: Data, scratch: Path) -> Source:
                 "set it to none to read class folders"
             )
     return next(kind for kind in FORMATS if kind.accepts(path)).read(path, data, scratch)
+
+
+def check_apart(path: Path, pool: Path, data: Data) -> None:
+    """Raises ValueError for a pool inside a source of class folders, whose pictures would be those of a class."""
+    folders = data.manifest.file == "none" and next((k for k in FORMATS if k.accepts(path)), None) is folder
+    if folders and pool.is_dir() and pool.resolve().is_relative_to(path.resolve()):
+        raise ValueError(
+            f"data.unlabelled: {str(pool)!r} lies in data.source, so its pictures would also be read as those of a class; "
+            "move it out of that folder"
+        )
 
 
 def locate(source: str, key: str) -> Path:

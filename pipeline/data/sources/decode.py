@@ -67,7 +67,8 @@ def _open(file: Path | bytes) -> BinaryIO:
     """Only regular files are opened: a pipe would wait for ever. Raises Unreadable."""
     try:
         if isinstance(file, Path) and not file.is_file():
-            raise Unreadable("not_a_file", "remove it; only regular files are read")
+            what = "remove it; only regular files are read" if file.exists() else "it does not exist; correct the path"
+            raise Unreadable("not_a_file", what)
         return file.open("rb") if isinstance(file, Path) else io.BytesIO(file)
     except OSError as error:
         raise Unreadable("unreadable", f"{error.strerror}; check its name and permissions") from None

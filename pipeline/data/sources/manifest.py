@@ -221,20 +221,24 @@ def _groups(text: pd.Series, name: str) -> list[str]:
 
 def _weights(text: pd.Series, name: str) -> list[float]:
     weight = pd.to_numeric(text, errors="coerce").astype(float)
-    bad = ~np.isfinite(weight) | (weight < 0)
+    bad = ~np.isfinite(weight) | (weight <= 0)
     if bad.any():
-        raise ValueError(f"data.source: {name}, lines {_lines(bad)}: a weight must be a number of at least 0")
+        raise ValueError(
+            f"data.source: {name}, lines {_lines(bad)}: a weight must be a number above 0; leave out a row that is to count "
+            "for nothing, which generators would learn from all the same"
+        )
     return weight.tolist()
 
 
 def check_paths(text: pd.Series, path: Path, key: str = "data.source") -> None:
     """Raises ValueError for every path that leads out of the table's folder; such a row is never skipped."""
+    blank = text.str.strip() == ""
     root, out, inside = os.path.realpath(path.parent), [], {}
-    for line, name in text.items():
+    for line, name in text[~blank].items():
         folder = os.path.dirname(name)
         if folder not in inside:
             inside[folder] = _inside(folder, path.parent, root)
-        if not (name and inside[folder] and _inside(name, path.parent, root, linked=False)):
+        if not (inside[folder] and _inside(name, path.parent, root, linked=False)):
             out.append(f"line {line}: {name!r}")
     if out:
         raise ValueError(
@@ -242,6 +246,8 @@ def check_paths(text: pd.Series, path: Path, key: str = "data.source") -> None:
             f"{f' and {len(out) - 20} more' if len(out) > 20 else ''}. Write paths relative to that folder, with /, "
             "and copy what links lead to"
         )
+    if blank.any():
+        raise ValueError(f"{key}: {path.name}, lines {_lines(blank)}: no path")
 
 
 def _inside(name: str, folder: Path, root: str, linked: bool = True) -> bool:

@@ -272,7 +272,11 @@ def test_a_file_that_is_missing_or_none_is_quarantined_when_it_is_read(tmp_path,
     for ref in source.refs[:-1]:
         with pytest.raises(Unreadable) as error:
             source.load(ref)
-        assert error.value.code == "not_a_file" and error.value.remedy, ref
+        assert error.value.code == "not_a_file", ref
+        there = ref in ("folder.png", "pipe.png", ".")
+        assert ("only regular files" in error.value.remedy) == there and (
+            "does not exist" in error.value.remedy
+        ) != there
     assert source.load("a.png").pixels.shape == (8, 8, 1)
 
 
@@ -299,7 +303,6 @@ ESCAPES = [
     "C:\\x.png",
     "\\\\host\\share\\x.png",
     "a\0b.png",
-    "",
 ]
 
 
@@ -404,14 +407,14 @@ def test_a_blank_group_is_refused(tmp_path, data, blank):
     assert "lines 2, 4: no group" in said and "a name of its own" in said
 
 
-def test_weights_are_numbers_of_at_least_zero(tmp_path, data):
-    weights = ["0", "1", "2.5", "1e-3", " 3 "]
+def test_weights_are_numbers_above_zero(tmp_path, data):
+    weights = ["0.1", "1", "2.5", "1e-3", " 3 "]
     rows = [(f"{i}.png", "cat", w) for i, w in enumerate(weights)]
     source = read(written(tmp_path, rows, ("path", "label", "weight")), data)
     assert source.rows["weight"].tolist() == [float(w) for w in weights]
 
 
-@pytest.mark.parametrize("wrong", ["", "-1", "nan", "inf", "-inf", "1e999", "much", "1,5", "0x10", "None"])
+@pytest.mark.parametrize("wrong", ["", "0", "-1", "nan", "inf", "-inf", "1e999", "much", "1,5", "0x10", "None"])
 def test_any_other_weight_is_refused(tmp_path, data, wrong):
     rows = [("a.png", "cat", "1"), ("b.png", "cat", wrong)]
     assert "lines 3: a weight must be a number" in refused(written(tmp_path, rows, ("path", "label", "weight")), data)
@@ -573,3 +576,10 @@ def test_a_parquet_table_that_unpacks_to_far_more_than_it_is_is_not_unpacked(tmp
 def test_a_header_without_end_is_not_all_said(tmp_path, data, text):
     (tmp_path / "set.csv").write_text(text)
     assert len(refused(tmp_path / "set.csv", data)) < 2000
+
+
+@pytest.mark.parametrize("blank", ["", "  "])
+def test_a_blank_path_is_said_to_be_none(tmp_path, data, blank):
+    """It was said to lead out of the folder."""
+    said = refused(written(tmp_path, [("a.png", "cat"), (blank, "dog")]), data)
+    assert "lines 3: no path" in said and "leave" not in said

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from pipeline.data import sources
 from pipeline.data.sources import pool
 from pipeline.data.sources.base import Source, Unreadable
 
@@ -143,7 +144,6 @@ def test_paths_that_lead_out_are_all_listed(tmp_path, refused):
         "/etc/passwd",
         "~/x.png",
         "file:///x.png",
-        "",
         "a/../../x.png",
         "link.png",
         "round/set/../x.png",
@@ -192,3 +192,23 @@ def test_a_table_with_two_columns_of_paths_is_refused(tmp_path, shipped, header)
         ValueError, match=r"^data\.unlabelled: rows\.csv has several columns called 'path'; it has \['path', "
     ):
         pool.read(tmp_path / "rows.csv", shipped.data)
+
+
+@pytest.mark.parametrize("inside", [".", "more", "cat/more"])
+def test_a_pool_inside_a_source_of_class_folders_is_refused(tmp_path, shipped, inside):
+    """Its folder became a class of its own, without a word."""
+    root = pictures(tmp_path / "set", "cat/1.png", "dog/2.png", "more/3.png", "cat/more/4.png")
+    data = shipped.data.model_copy(update={"source": str(root), "unlabelled": str(root / inside)})
+    with pytest.raises(ValueError, match=r"^data\.unlabelled: .* lies in data\.source, .*; move it out"):
+        sources.check_apart(root, root / inside, data)
+    with pytest.raises(ValueError, match=r"^data\.unlabelled: .* lies in data\.source"):
+        sources.read(data, shipped.sources.digits, 0, tmp_path / "scratch")
+
+
+def test_a_pool_may_lie_beside_class_folders_or_a_table(tmp_path, shipped):
+    root = pictures(tmp_path / "set", "cat/1.png", "more/3.png")
+    (root / "table.csv").write_text("path,label\ncat/1.png,cat\n")
+    sources.check_apart(root / "table.csv", root / "more", shipped.data)
+    sources.check_apart(root / "cat", root / "more", shipped.data)
+    named = shipped.data.model_copy(update={"manifest": shipped.data.manifest.model_copy(update={"file": "table.csv"})})
+    sources.check_apart(root, root / "more", named)
