@@ -133,9 +133,9 @@ gate: setup
 	@python -m stages gate reports/verdict.json
 
 PUT_BACK = if [ ! -e .work/params.before.yaml ]; then :; \
-	elif cmp -s params.yaml .work/params.quick.yaml; then cp .work/params.before.yaml params.yaml; \
+	elif cmp -s params.yaml .work/params.quick.yaml; then mv -f .work/params.before.yaml params.yaml; \
 	else echo "params.yaml was edited in the meantime and stays so; before: .work/params.replaced.yaml" >&2; \
-	cp .work/params.before.yaml .work/params.replaced.yaml; fi; rm -f .work/params.before.yaml
+	mv -f .work/params.before.yaml .work/params.replaced.yaml; fi
 
 define OVERRIDE
 import os, pathlib, shlex, sys

@@ -20,7 +20,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -90,7 +90,7 @@ def play(
     with ExitStack() as locks:
         for draft in drafts.values() if ranks.first() else ():
             locks.enter_context(lock(draft))
-        begun = time.monotonic()
+        begun, before = time.monotonic(), _unfinished.stamps()
         more: dict[str, Any] = {"params": params} if "params" in asked else {}
         if home:
             more["unfinished"] = _unfinished.folder(home, stage, params, values, outputs, clear=ranks.first())
@@ -103,6 +103,8 @@ def play(
             ) from error
         if not ranks.first():
             return
+        if outputs:
+            _unfinished.refuse_edits(stage, params, values.get("name"), before)
         for name, path in outputs.items():
             publish(drafts[name], path)
         if home:
@@ -156,7 +158,8 @@ class lock:
 
 def publish(draft: Path, final: Path) -> None:
     final.parent.mkdir(parents=True, exist_ok=True)
-    remove(final)
+    if final.is_dir():  # a file is replaced at once, so that what carries on from run to run is never gone
+        remove(final)
     os.replace(draft, final)
 
 
@@ -170,11 +173,12 @@ def remove(path: Path) -> None:
 def note_time(key: str, seconds: float, device: str) -> None:
     """Wall time and device for the report; kept out of the stages' outputs, which must be equal from run to run."""
     folder = SIDE / "times"
-    folder.mkdir(parents=True, exist_ok=True)
     noted = {"stage": key, "seconds": round(seconds, 2), "device": device, "ended": time.time()}
     draft = folder / f"{key}.draft"
-    draft.write_text(json.dumps(noted))
-    os.replace(draft, folder / f"{key}.json")
+    with suppress(OSError):  # the stage is done, and what it cost is not worth its failure
+        folder.mkdir(parents=True, exist_ok=True)
+        draft.write_text(json.dumps(noted))
+        os.replace(draft, folder / f"{key}.json")
 
 
 def ran_on(compute: parameters.Compute) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.imports import reached
-from pipeline.params import Params, pick
+from pipeline.params import Params, load, pick
 from pipeline.params.fields import read
 
 ROOT = Path(__file__).parents[1]
@@ -42,10 +42,9 @@ def folder(
         "versions": [platform.python_version(), *map(version, NEEDED)],
     }
     mine = home / hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
-    others = {other.with_suffix("") for other in home.glob("*")} - {mine}
+    others = {other.with_suffix("") for other in home.glob("*")} - {mine} if clear else set()
     for other in sorted(others, key=lambda o: note_of(o).stat().st_mtime if note_of(o).exists() else 0.0)[:-1]:
-        if clear:
-            forget(other)
+        forget(other)
     return mine
 
 
@@ -75,6 +74,33 @@ def begin(work: Path) -> float:
     draft.write_text(json.dumps({"seconds": seconds, "begun": time.time()}))
     os.replace(draft, note)
     return seconds
+
+
+def stamps() -> dict[Path, int]:
+    """When each file of the code was last written to."""
+    return {f: f.stat().st_mtime_ns for part in ("pipeline", "stages") for f in (ROOT / part).rglob("*.py")}
+
+
+def refuse_edits(stage: str, params: Params, name: Path | str | None, before: dict[Path, int]) -> None:
+    """Raises ValueError if params or code that a stage of the graph depends on were edited while it ran.
+
+    dvc looks at them when the stage has ended, and would take its results for those of the edited ones ever after.
+    """
+    if not (ROOT / "dvc.yaml").exists() or stage not in read(ROOT / "dvc.yaml")["stages"]:
+        return
+    after = stamps()
+    touched = {f.relative_to(ROOT).as_posix() for f in before.keys() | after.keys() if before.get(f) != after.get(f)}
+    found = sorted(touched & code(stage).keys()) if touched else []
+    try:
+        now = asked(stage, load(), name)
+    except ValueError:
+        now = {}
+    found += [f"{key} in params.yaml" for key, value in asked(stage, params, name).items() if now.get(key) != value]
+    if found:
+        raise ValueError(
+            f"{', '.join(found[:8])}{' and more' if len(found) > 8 else ''}: edited while this stage ran, so dvc would take its "
+            "results for those of what stands there now; run `dvc repro` again, or put it back first to keep what was done"
+        )
 
 
 def asked(stage: str, params: Params, name: Path | str | None) -> dict[str, Any]:

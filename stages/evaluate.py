@@ -51,8 +51,8 @@ def main(params: Params, test: Path, models: Path, repeats: Path, openings: Path
     bins = [(name, *one) for name in arms for one in reliability(said[name], rows.y)]
     csvs.write(pd.DataFrame(bins, columns=["arm", "confidence", "accuracy", "share"]), out / "reliability.csv")
     result = verdict.decide(choices, seen, arms, added, block, derive(params.seed, "bootstrap"))
-    result = verdict.over_splits(result, json.loads(repeats.read_text()), params.data.split, block)
     result = verdict.incomplete(result, failed, roles)
+    result = verdict.over_splits(result, json.loads(repeats.read_text()), params.data.split, block)
     result["test"] = {"rows": len(rows), "fingerprint": rows.pictures(), "settings": settings}
     result["controls"] = sum(role == "control" for role in (roles[name] for name in arms))
     result["controls_left_out"] = left_out

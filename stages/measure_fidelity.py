@@ -8,7 +8,7 @@ import pandas as pd
 from pipeline import csvs
 from pipeline.evaluation.fidelity import compare, deviation, transfer
 from pipeline.params import Params
-from pipeline.samples import Samples
+from pipeline.samples import Samples, spaced
 from pipeline.seeds import derive
 from pipeline.selection import spectra
 from stages import Output
@@ -37,10 +37,13 @@ def main(
     sets = {"real": fitted} | {
         name: Samples.load(selected / name) for name in params.generators if len(Samples.load(selected / name))
     }
+    alike = [np.bincount(rows.y, minlength=len(rows.classes)) for name, rows in sets.items() if name != "real"]
+    mix = shared(np.bincount(held.y, minlength=len(held.classes)), alike, held.scarce)
+    masks = {name: parts(rows, held, None if name == "real" else mix) for name, rows in sets.items()}
     lines: list[Line] = [
         (name, label, "", "rows", float(mine.sum()), float("nan"))
-        for name, samples in sets.items()
-        for label, mine, _ in parts(samples, samples)
+        for name, found in masks.items()
+        for label, mine, _ in found
     ]
     groups = fitted.table["group"].to_numpy()
     said = {name: {"id": (held if name == "real" else rows).table["id"].to_numpy()} for name, rows in sets.items()}
@@ -50,7 +53,7 @@ def main(
         for name, samples in sets.items():
             features = own if name == "real" else predict.run(network, samples.images, where)[1]
             said[name][space] = spectra.relative(reference if name == "real" else features, own, groups)
-            for label, mine, theirs in parts(samples, held):
+            for label, mine, theirs in masks[name]:
                 given = (reference[theirs], features[mine], params.fidelity.neighbours, params.fidelity.min_rows)
                 strays = deviation(*given, derive(params.seed, "fidelity", name, label))
                 lines += [(name, label, space, m, v, strays[m]) for m, v in compare(*given).items()]
@@ -68,8 +71,29 @@ def taught(features: np.ndarray, samples: Samples, own: np.ndarray, fitted: Samp
     return np.concatenate([own[common], features[scarce]]), np.concatenate([fitted.y[common], samples.y[scarce]])
 
 
-def parts(samples: Samples, held: Samples) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """(class name, mask of these rows, mask of the held-out rows) for all scarce classes together ("") and one by one."""
+def shared(held: np.ndarray, made: list[np.ndarray], scarce: np.ndarray) -> np.ndarray:
+    """How many rows of each scarce class all generators can give in the class mix of the held-out rows, int (K,).
+
+    `held` and `made` count rows by class (K,); of generators those that have rows of every class. Zeros where that is none.
+    """
+    own = [c for c in scarce if held[c]]
+    most = min((rows[c] / held[c] for rows in made if rows[own].all() for c in own), default=0.0)
+    out = np.zeros(len(held), int)
+    out[own] = np.floor(most * held[own] + 1e-9)
+    return out
+
+
+def parts(samples: Samples, held: Samples, mix: np.ndarray | None) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    """(class name, mask of these rows, mask of the held-out rows) for all scarce classes together ("") and one by one.
+
+    Together so many rows of each class as `mix` says, int (K,), if it says so of any; else all.
+    """
     classes = samples.scarce
-    together = [("", np.isin(samples.y, classes), np.isin(held.y, classes))] if len(classes) else []
+    whole = np.isin(samples.y, classes)
+    if mix is not None and mix.any():
+        whole = np.zeros(len(samples), bool)
+        for c in np.flatnonzero(mix):
+            own = np.flatnonzero(samples.y == c)
+            whole[own[spaced(len(own), mix[c])]] = True
+    together = [("", whole, np.isin(held.y, classes))] if len(classes) else []
     return together + [(samples.classes[c], samples.y == c, held.y == c) for c in classes if (samples.y == c).any()]

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from copy import deepcopy
 from pathlib import Path
 
 from ruamel.yaml import YAML
@@ -31,12 +32,13 @@ def main(
 ) -> None:
     """`evaluation` and `about` are read from each copy, where its run wrote them; `openings` too, and added to those here."""
     settings, found = Path("params.yaml"), []
+    raw = YAML(typ="safe").load(settings)  # once: an edit meanwhile is not for the splits that are left
     for number in range(1, params.evaluation.repeats):
         log.info("split %d of %d", number + 1, params.evaluation.repeats)
         folder = work / str(number)
         set_up(folder, [graph, library, scripts, sets])
         with (folder / settings).open("w", encoding="utf-8") as file:
-            YAML(typ="safe").dump(elsewhere(YAML(typ="safe").load(settings), params.data.split + number, sets), file)
+            YAML(typ="safe").dump(elsewhere(deepcopy(raw), params.data.split + number, sets), file)
         openings.mkdir(parents=True, exist_ok=True)
         try:
             dvc(folder, "repro", "evaluate")

@@ -26,6 +26,7 @@ from pipeline.classifier import predict
 from pipeline.classifier.model import Network, Settings
 from pipeline.processes import cores
 from pipeline.samples import Facts, Samples, table
+from stages import __main__ as entry
 
 ROOT = Path(__file__).parents[1]
 TOY = """
@@ -456,3 +457,27 @@ def test_no_number_library_is_there_before_params_say_how_many_threads_it_has():
     """numpy's BLAS takes its number of threads when it is imported: results came to depend on the number of cores."""
     code = "import sys, stages.__main__; sys.exit(any(m in sys.modules for m in ('numpy', 'torch', 'scipy')))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_a_file_that_carries_on_is_never_gone(tmp_path, monkeypatch):
+    """It was removed before its successor took its name; killed in between, looks at the test split were forgotten."""
+    final, draft = tmp_path / "out.json", tmp_path / "draft"
+    final.write_text("before")
+    draft.write_text("after")
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, "replace", killed)
+        entry.publish(draft, final)
+    assert final.read_text() == "before"
+    entry.publish(draft, final)
+    assert final.read_text() == "after"
+
+
+def test_a_time_that_cannot_be_noted_fails_no_stage(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path(".work").write_text("no folder")
+    entry.note_time("toy", 1.0, "cpu")
+    assert Path(".work").read_text() == "no folder"

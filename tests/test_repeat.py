@@ -193,3 +193,17 @@ def test_what_a_killed_run_had_in_hand_and_had_looked_at_is_not_lost(project, sh
     state = (folder / ".work/unfinished/models__arms__real/abc/seed0").read_text()
     main(shipped, 2)
     assert state == "x" and ".work" in seen[-1] and "half" not in seen[-1] and not folder.exists()
+
+
+def test_an_edit_meanwhile_is_not_for_the_splits_that_are_left(project, shipped, monkeypatch):
+    seen = played(monkeypatch)
+    look = repeat.said
+
+    def edited(*folders):
+        text = (project / "params.yaml").read_text().replace("seed: 0", "seed: 7")
+        (project / "params.yaml").write_text(text)
+        return look(*folders)
+
+    monkeypatch.setattr(repeat, "said", edited)
+    main(shipped, 3)
+    assert [raw["seed"] for raw in seen] == [0, 0]

@@ -304,3 +304,13 @@ def test_where_there_is_nothing_to_search_nothing_is_trained_and_arms_are_as_par
         places = places | {"train": tmp_path / "train"}
     search.main(small.model_copy(update=change.get(why, {})), *places.values(), tmp_path / "out")
     assert not any(found_in(tmp_path / "out").values()) and len(pd.read_csv(tmp_path / "out" / "tried.csv")) == 0
+
+
+def test_guidance_is_not_tried_where_it_cannot_be_learnt():
+    block = SHIPPED.generators["diffusion"].model_dump() | {"label_dropout": 0.0}
+    made = {**SHIPPED.generators, "diffusion": type(SHIPPED.generators["diffusion"])(**block)}
+    without = SHIPPED.model_copy(update={"generators": made})
+    for name in ("diffusion", "translate"):
+        assert "guidance" in search.space(SHIPPED, name) and not {"guidance", "interval"} & set(
+            search.space(without, name)
+        )

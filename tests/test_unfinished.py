@@ -298,3 +298,36 @@ def test_how_many_processes_share_the_work_is_nothing_to_it(place):
     text = (place / "params.yaml").read_text()
     (place / "params.yaml").write_text(text.replace("processes: 2", "processes: 1"))
     assert params.load(place / "params.yaml").compute.processes == 1 and name(place) == before
+
+
+def test_params_edited_meanwhile_are_told_before_anything_is_published(place):
+    """dvc reads them when a stage has ended, and took what it made for a result of the edited ones."""
+    process, end = start(*FIT), time.monotonic() + 60
+    while not begun(states()):
+        assert time.monotonic() < end
+    asked_for(None, "params", 5)
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 2 and "generators.cvae in params.yaml: edited while this stage ran" in said, said
+    assert not Path("models").exists() and "Traceback" not in said
+
+
+def test_an_edit_of_what_a_stage_does_not_depend_on_is_none(place):
+    process, end = start(*FIT), time.monotonic() + 60
+    while not begun(states()):
+        assert time.monotonic() < end
+    raw = yaml.safe_load(Path("params.yaml").read_text())
+    raw["retraining"]["seeds"] = 7
+    Path("params.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
+    assert process.wait(120) == 0 and Path("models/cvae/generator.json").exists()
+
+
+def test_code_edited_meanwhile_is_told_if_the_stage_runs_it(place, monkeypatch):
+    copied(place, monkeypatch, "pipeline/generators/cvae.py")
+    before, settled = _unfinished.stamps(), params.load(place / "params.yaml")
+    _unfinished.refuse_edits("fit_generator", settled, "cvae", before)
+    os.utime(place / "pipeline" / "reporting" / "html.py", (1, 1))
+    _unfinished.refuse_edits("fit_generator", settled, "cvae", before)
+    os.utime(place / "pipeline" / "generators" / "cvae.py", (1, 1))
+    with pytest.raises(ValueError, match=r"pipeline/generators/cvae\.py: edited while this stage ran"):
+        _unfinished.refuse_edits("fit_generator", settled, "cvae", before)
+    _unfinished.refuse_edits("export", settled, None, before)

@@ -87,13 +87,19 @@ def conflicts(hashes: pd.Series, labels: pd.Series) -> np.ndarray:
 
 def conflict_problems(rows: pd.DataFrame) -> list[Problem]:
     """What the quarantine list says of rows with columns path, row, label and hash that conflict with one another."""
-    others = rows.groupby("hash")["path"].agg(list)
+    others = rows.groupby("hash")["path"].agg(lambda paths: sorted(set(paths)))
+
+    def beside(path: str, same: list[str]) -> str:
+        """The first few others of many."""
+        first = [p for p in same[:4] if p != path][:3]
+        return listed(first) + (f" and {len(same) - 1 - len(first)} more" if len(same) - 1 > len(first) else "")
+
     return [
         Problem(
             r.path,
             r.row,
             "conflict",
-            f"labelled {r.label!r}; the same pixels are labelled otherwise in {listed(sorted(set(others[r.hash]) - {r.path}), 3)}",
+            f"labelled {r.label!r}; the same pixels are labelled otherwise in {beside(r.path, others[r.hash])}",
         )
         for r in rows.itertuples()
     ]

@@ -132,7 +132,7 @@ def randaugment(flips: tuple[str, ...], transforms: int, magnitude: float) -> An
     light, solar, bits = 0.9 * m, 1 - m, 8 - round(4 * m)
     some = [
         A.NoOp(p=1.0),
-        A.AutoContrast(p=1.0),
+        A.AutoContrast(method="pil", p=1.0),  # the other method is Equalize once more
         A.Equalize(p=1.0),
         A.Affine(rotate=(-30 * m, 30 * m), **edge),
         A.Affine(shear={"x": (-17 * m, 17 * m), "y": (0, 0)}, **edge),

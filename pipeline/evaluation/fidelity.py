@@ -64,12 +64,13 @@ def deviation(
 ) -> Mapping[str, float]:
     """The standard deviation of each value of `compare` over other samples of rows.
 
-    That of values from half of the rows of both sides, which is as large (delete-half jackknife: Shao and Tu, 1995). NaN where
-    half of the rows are fewer than `least`.
+    That of values from half of the rows of both sides, of at most so many, which is as large (delete-half jackknife: Shao and
+    Tu, 1995). NaN where half of the rows are fewer than `least`.
     """
     rng, found = np.random.default_rng(seed), []
+    real, fake = (side[spaced(len(side), most)] for side in (real, fake))
     for _ in range(draws):
-        some, others = (side[rng.permutation(len(side))[: min(len(side), most) // 2]] for side in (real, fake))
+        some, others = (side[rng.permutation(len(side))[: len(side) // 2]] for side in (real, fake))
         found.append(compare(some, others, k, least))
     return {name: float(np.std([one[name] for one in found], ddof=1)) for name in found[0]}
 

@@ -9,8 +9,12 @@ from pipeline.params import Params
 
 
 def settings_hash(settings: Params) -> str:
-    """A hash of all that can change a result: params without how results are shown and gated, and where they are computed."""
-    kept = settings.model_dump(mode="json", exclude={"report", "compute", "gate"})
+    """A hash of all that can change a result: params without how results are shown and gated, and where they are computed.
+
+    Nor does it hold where the data lie, for the copies of `evaluation.repeats` name them in full; and `auto` is a profile.
+    """
+    kept = settings.model_dump(mode="json", exclude={"report", "compute", "gate"}) | {"profile": settings.is_quick}
+    kept["data"] |= {key: Path(kept["data"][key]).name for key in ("source", "unlabelled", "downloads")}
     return hashlib.blake2b(json.dumps(kept, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 

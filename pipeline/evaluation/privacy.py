@@ -14,6 +14,7 @@ import numpy as np
 DRAWS = 200  # resamples behind an interval
 FALSE_ALARMS = 0.01  # of held-out rows, for the share of rows that lie nearer than unseen rows do
 LEAST_HELD = 100  # held-out rows, without which one in a hundred cannot be told
+LEAST_OF_CLASS = 3  # of them, without which a class has no scale of its own
 
 
 @dataclass(frozen=True)
@@ -31,15 +32,6 @@ class Distances:
         """How many rows are synthetic, of train, and held out."""
         return len(self.train), *self.between.shape[::-1]
 
-    def by_group(self) -> tuple[np.ndarray, np.ndarray]:
-        """The distance of synthetic rows to each group of train and of held-out rows, that of its nearest row: (S, G) each."""
-        return _least(self.train, self.train_groups), _least(self.held, self.held_groups)
-
-
-def _least(distance: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    code = np.unique(groups, return_inverse=True)[1]
-    return np.stack([distance[:, code == g].min(axis=1) for g in range(code.max() + 1)], axis=1)
-
 
 def measures(
     parts: Mapping[str, Distances], seed: int, confidence: float
@@ -54,12 +46,14 @@ def measures(
     for label, part in parts.items():
         yield label, "closer", closer([part], seed, confidence)
     yield "", "closer", closer(list(parts.values()), seed, confidence)
-    unit = [max(float(np.median(p.between.min(axis=1))), 1e-12) for p in parts.values()]
-    made, held = (
-        np.concatenate([getattr(p, side).min(axis=1) / u for p, u in zip(parts.values(), unit, strict=True)])
-        for side in ("train", "between")
-    )
-    yield "", "near", nearer_than_unseen(made, held, confidence)
+    made, held = [np.empty(0)], [np.empty(0)]
+    for part in parts.values():
+        nearest, unseen = part.train.min(axis=1), part.between.min(axis=1)
+        if len(unseen) >= LEAST_OF_CLASS:
+            unit = np.maximum([np.median(np.delete(unseen, i)) for i in range(len(unseen))], 1e-12)
+            made.append(nearest / unit[np.arange(len(nearest)) % len(unit)])  # by as many rows as a held-out one
+            held.append(unseen / unit)
+    yield "", "near", nearer_than_unseen(np.concatenate(made), np.concatenate(held), confidence)
     for name, found in membership(_seen(parts, "train"), _seen(parts, "held"), seed, confidence).items():
         yield "", name, found
 
@@ -98,27 +92,42 @@ def _mirrored(rows: np.ndarray, flips: Sequence[str]) -> list[np.ndarray]:
 def closer(parts: Sequence[Distances], seed: int, confidence: float) -> dict[str, float]:
     """The share of synthetic rows nearer to training than to held-out rows of their class, and its interval; 0.5 is no copying.
 
-    Both sides of a class are cut to the same number of groups, at random, a mean over such cuts. The interval carries which
-    rows there are: it has the spread of shares among half of the groups, as much as that of the whole (delete-half
-    jackknife: Shao and Tu, 1995), and among synthetic rows drawn with replacement.
+    Both sides of a class are cut to the same number of groups, and these to as many rows as either side has in most, at
+    random, a mean over such cuts. The interval carries which rows there are: it has the spread of shares among half of the
+    groups, as much as that of the whole (delete-half jackknife: Shao and Tu, 1995), and among synthetic rows drawn with
+    replacement.
     """
-    rng, sides = np.random.default_rng(seed), [part.by_group() for part in parts]
-    value = float(np.mean([_closer_once(sides, rng) for _ in range(DRAWS)]))
-    halves = np.array([_closer_once(sides, rng, half=True) for _ in range(DRAWS)])
+    rng = np.random.default_rng(seed)
+    value = float(np.mean([_closer_once(parts, rng) for _ in range(DRAWS)]))
+    halves = np.array([_closer_once(parts, rng, half=True) for _ in range(DRAWS)])
     return {"value": value} | {
         k: min(max(v, 0.0), 1.0) for k, v in _ends(value + halves - halves.mean(), confidence).items()
     }
 
 
-def _closer_once(sides: Sequence[tuple[np.ndarray, ...]], rng: np.random.Generator, half: bool = False) -> float:
+def _closer_once(parts: Sequence[Distances], rng: np.random.Generator, half: bool = False) -> float:
     found = []
-    for both in sides:
-        n, rows = min(side.shape[1] for side in both), np.arange(len(both[0]))
+    for part in parts:
+        sides = [(part.train, part.train_groups), (part.held, part.held_groups)]
+        codes = [np.unique(groups, return_inverse=True)[1] for _, groups in sides]
+        n, many = (min(int(tell(np.bincount(code))) for code in codes) for tell in (len, np.median))
+        rows = np.arange(len(part.train))
         if half:
             n, rows = max(1, n // 2), rng.choice(rows, len(rows))
-        near = [side[rows][:, rng.choice(side.shape[1], n, replace=False)].min(axis=1) for side in both]
+        chosen = [_some(code, n, many, rng) for code in codes]
+        near = [side[np.ix_(rows, own)].min(axis=1) for (side, _), own in zip(sides, chosen, strict=True)]
         found.append((near[0] < near[1]) + 0.5 * (near[0] == near[1]))
     return float(np.concatenate(found).mean())
+
+
+def _some(code: np.ndarray, groups: int, many: int, rng: np.random.Generator) -> np.ndarray:
+    """Positions of at most so many rows each of so many groups, at random."""
+    kept = rng.choice(code.max() + 1, groups, replace=False)
+    mixed = rng.permutation(len(code))
+    mixed = mixed[np.isin(code[mixed], kept)]
+    mixed = mixed[np.argsort(code[mixed], kind="stable")]
+    place = np.arange(len(mixed)) - np.searchsorted(code[mixed], code[mixed])
+    return mixed[place < many]
 
 
 def nearer_than_unseen(nearest: np.ndarray, held: np.ndarray, confidence: float) -> dict[str, float]:
@@ -130,7 +139,7 @@ def nearer_than_unseen(nearest: np.ndarray, held: np.ndarray, confidence: float)
 
     if len(held) < LEAST_HELD or not len(nearest):
         return dict.fromkeys(("value", "ci_low", "ci_high"), float("nan"))
-    found = binomtest(int((nearest < np.quantile(held, FALSE_ALARMS)).sum()), len(nearest))
+    found = binomtest(int((nearest < np.quantile(held, FALSE_ALARMS, method="weibull")).sum()), len(nearest))
     ends = found.proportion_ci(confidence, method="wilson")
     return {"value": found.statistic, "ci_low": ends.low, "ci_high": ends.high}
 
@@ -187,17 +196,29 @@ def auc(train: Scores, held: Scores) -> float:
 
 
 def rate(train: Scores, held: Scores) -> float:
-    """The share of training rows above all but 1 % of the held-out rows, scores standardised by those of held-out rows of a class."""
+    """The share of training rows above all but 1 % of the held-out rows, scores standardised by those of held-out rows of a class.
+
+    Each by all but one of these, a held-out row by the others: by itself it would never lie far off where a class has few.
+    """
     if len(held.known) < LEAST_HELD:
         return float("nan")
-    both = []
-    for scores in (train, held):
-        known = scores.known.astype(float)
-        for c in np.unique(scores.y):
-            other = held.known[held.y == c]
-            known[scores.y == c] = (known[scores.y == c] - other.mean()) / max(float(other.std()), 1e-12)
-        both.append(known)
-    return float((both[0] > np.quantile(both[1], 1 - FALSE_ALARMS)).mean())
+    own, others = [np.empty(0)], [np.empty(0)]
+    for c in np.unique(held.y):
+        known, beside = (scores.known[scores.y == c].astype(float) for scores in (train, held))
+        if len(beside) < LEAST_OF_CLASS:
+            continue
+        center = beside.mean()
+        known, beside = known - center, beside - center
+        many = len(beside) - 1  # all but one
+        mean = -beside / many
+        spread = np.sqrt(np.maximum((np.square(beside).sum() - np.square(beside)) / many - np.square(mean), 1e-24))
+        turn = np.arange(len(known)) % len(beside)
+        own.append((known - mean[turn]) / spread[turn])
+        others.append((beside - mean) / spread)
+    both = [np.concatenate(side) for side in (own, others)]
+    if len(both[1]) < LEAST_HELD or not len(both[0]):
+        return float("nan")
+    return float((both[0] > np.quantile(both[1], 1 - FALSE_ALARMS, method="weibull")).mean())
 
 
 def _ends(drawn: Sequence[float], confidence: float) -> dict[str, float]:

@@ -23,6 +23,8 @@ from pipeline.evaluation.words import classify, combine
 from pipeline.params import Arm, Evaluation
 
 LEAST_GROUPS = 30  # of test rows: resamples of fewer know too little of how wrong they may be
+ENDS = ("difference", "ci_low", "ci_high")
+NOBODY = "no arm of this profile has the role `candidate`, so there is nothing to judge"
 LEAST_OF_CLASS = 5  # likewise: a few that happen to agree have no spread
 
 
@@ -144,7 +146,7 @@ def decide(
     base |= {"comparisons": [], "over_negative": {}, "guardrails": [], "exchange": None}
     base |= {"over_constant": over_constant(test, control, block, seed)}
     if not arm:
-        return pronounced(base, "CANNOT_TELL", "no arm has the role `candidate`, so there is nothing to judge")
+        return pronounced(base, "CANNOT_TELL", NOBODY)
     comparisons = [{"control": other, **found[arm, other]} for other in others]
     said, tempered = test.probabilities, (test.calibrated[arm], test.calibrated[control]) if test.calibrated else None
     rails = guardrails.check(said[arm], said[control], test.y, test.groups, test.labels, block, seed, tempered)
@@ -182,22 +184,19 @@ def over_splits(
     """
     if not elsewhere or found["difference"] is None:
         return found | {"repeats": None}
-    keys = ("best_control", "chosen_arm", "difference", "ci_low", "ci_high", "verdict")
-    splits = [
-        {"split": split, **{k: found[k] for k in keys}},
-        *({k: s[k] for k in ("split", *keys)} for s in elsewhere),
-    ]
-    judged = [s for s in elsewhere if s["difference"] is not None and s["synthetic_rows"] and not s["controls_failed"]]
-    values = np.array([found["difference"], *(s["difference"] for s in judged)])
+    keys, every = ("split", "best_control", "chosen_arm", *ENDS, "verdict"), [{"split": split, **found}, *elsewhere]
+    judged = [s for s in every if s["difference"] is not None and s["synthetic_rows"] and not s["controls_failed"]]
+    values = np.array([s["difference"] for s in judged])
     ratio = float(np.mean([s["test_rows"] / s["train_rows"] for s in elsewhere]))
-    mean, low, high = resampled_interval(values, ratio, block.confidence)
-    ends = {"difference": mean, "ci_low": low, "ci_high": high}
-    lost = [s["split"] for s in elsewhere if s not in judged]
-    told = {"splits": splits, "left_out": lost} | {k: None if np.isnan(v) else v for k, v in ends.items()}
+    mean, low, high = resampled_interval(values, ratio, block.confidence) if judged else (np.nan,) * 3
+    lost = [s["split"] for s in every if s not in judged]
+    told: dict[str, Any] = {"splits": [{k: s[k] for k in keys} for s in every], "left_out": lost}
+    told |= {k: None if np.isnan(end) else end for k, end in zip(ENDS, (mean, low, high), strict=True)}
     within = -block.margin <= low and high <= block.margin
     if {"HELPS": low > 0, "HURTS": high < 0, "NEUTRAL": within}.get(found["verdict"], True):
         return found | {"repeats": told}
-    doubt = f"not surely in the mean over {len(values)} splits" if judged else "no other split could be judged"
+    others = [s for s in judged if s["split"] != split]
+    doubt = f"not surely in the mean over {len(values)} splits" if others else "no other split could be judged"
     word = "is neutral" if found["verdict"] == "NEUTRAL" else found["verdict"].lower()
     reason = f"on this split it {word}, but {doubt}"
     return pronounced(found | {"repeats": told}, "CANNOT_TELL", reason)

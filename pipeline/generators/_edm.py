@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 
 from pipeline import devices
@@ -40,6 +40,15 @@ class Options(NetworkOptions):
     interval: Annotated[tuple[float, float], Pair, Rising]  # noise levels between which there is guidance
     churn: Annotated[float, Field(ge=0, le=1000)]  # noise added back while sampling (S_churn); 0: deterministic
     sampler_steps: Annotated[int, Field(ge=2, le=1000)]  # Heun steps; a step costs two network calls, the last one
+
+    @model_validator(mode="after")
+    def guidance_was_learnt(self) -> "Options":
+        if self.guidance != 1 and not self.label_dropout:
+            raise ValueError(
+                f"guidance is {self.guidance:g}, but label_dropout is 0, so no row is learnt without its class and there is "
+                "nothing to be led away from; set label_dropout: 0.1, or guidance: 1"
+            )
+        return self
 
 
 class UNet(nn.Module):

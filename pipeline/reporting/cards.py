@@ -76,7 +76,8 @@ def model_input(run: Run, settings: Mapping[str, Any]) -> dict[str, Any]:
         "colour": "grey" if channels == 1 else "RGB",
         "pixels": "uint8 / 127.5 - 1, so from -1 to 1",
         "preparation": run.params.data.model_dump(mode="json", include={"fit", "background", "deep"})
-        | {"deep_range": run.about["window"], "resampling": "bicubic, as Pillow does it"},
+        | {"deep_range": run.about["window"], "resampling": "bicubic, as Pillow does it"}
+        | ({"padding": "the median colour of the picture"} if run.params.data.fit == "letterbox" else {}),
         "deep": f"clipped to {deep_range(run)}, then scaled to 0 to 255",
     }
 

@@ -90,11 +90,13 @@ def unbeaten(run: "Run") -> list[str]:
     """Which negative arms, which are there to be beaten, are surely ahead of the best control, or not surely below an arm
     that HELPS. Each is asked as if it were alone: a warning too many costs less than one that is missing."""
     found, told = [], run.verdict
-    for a, over in told["over_negative"].items():
-        record, own, said = run.records[a], told["arms"][a], []
+    for a, record in run.records.items():
+        if record["arm"]["role"] != "negative":
+            continue
+        own, over, said = told["arms"][a], told["over_negative"].get(a), []
         if own["ci_low"] > 0 and own["p_value"] <= 1 - told["confidence"]:
             said.append(f"is surely ahead of {told['best_control']} ({change(own)} points)")
-        if told["verdict"] == "HELPS" and over["ci_low"] <= 0:
+        if told["verdict"] == "HELPS" and over and over["ci_low"] <= 0:
             said.append(f"is not surely below {told['chosen_arm']}, which lies {change(over)} points above it")
         if said:
             spoilt = SPOILT.get(record["arm"]["use"], "what it does without")

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.params import POOL, Params
+from pipeline.params import NOTHING, POOL, Params
 
 GPUS = ("cuda", "mps")
 
@@ -49,8 +49,15 @@ def sentence(
     where = f"{hours(gpu[arm])} and {hours(gpu[control])} GPU-hours"
     if not gpu[arm] + gpu[control]:
         where = "without a GPU, so 0 GPU-hours"
-    made = "its generator and the whole search" if searched(arms[arm]["arm"], params) else "its generator"
-    return f"Cost: {cost[arm]:.0f} s for {arm} with {made}, {cost[control]:.0f} s for {control} (wall time; {where})."
+    both = (f"{cost[name]:.0f} s for {name}{whole(arms[name]['arm'], params)}" for name in (arm, control))
+    return f"Cost: {', '.join(both)} (wall time; {where})."
+
+
+def whole(arm: Mapping[str, Any], params: Params) -> str:
+    """What an arm's seconds hold beside its training, in words."""
+    made = [g for g in (arm["rows"], arm["also"]) if g in params.generators and params.generators[g].family != NOTHING]
+    parts = ["its generator"] * bool(made) + ["the whole search"] * searched(arm, params)
+    return f" with {' and '.join(parts)}" if parts else ""
 
 
 def hours(seconds: float) -> str:

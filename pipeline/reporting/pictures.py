@@ -63,8 +63,8 @@ def may_show(params: Params, generator: str) -> bool:
     And none at all if copies are not looked for (selection.copy_false_alarms: 0), for any row may be one.
     """
     asked = params.selection.copy_false_alarms > 0
-    candidate = any(generator in arm.generators and arm.role == "candidate" for arm in params.compared.values())
-    return params.report.show_real_images or (asked and candidate)
+    roles = {arm.role for arm in params.compared.values() if generator in arm.generators}
+    return params.report.show_real_images or (asked and "candidate" in roles and "control" not in roles)
 
 
 def forest(run: "Run") -> bytes:

@@ -111,7 +111,7 @@ def generated(run: Run) -> dict[str, Any]:
         "kept": selected.kept_table(selecting),
         "selection": selected.selection_table(run.selections),
         "teachers_said": run.teachers,
-        "rules": selected.rules_table(run.params.selection, selecting),
+        "rules": selected.rules_table(run.params.selection, selecting, len(run.about["classes"])),
         "fidelity": tables.fidelity_table(run.fidelity),
         "fidelity_by_class": {c: tables.fidelity_table(run.fidelity, c) for c in run.about["scarce"]},
         "opinions": opinions.opinions_table(run.opinions),
@@ -129,15 +129,18 @@ def generated(run: Run) -> dict[str, Any]:
 
 
 def plots(run: Run, metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, pd.DataFrame]:
-    """The figures' numbers by name, for `dvc plots` and for whoever draws their own."""
-    metric = run.verdict["primary_metric"]
+    """The numbers that `dvc plots` draws, by name: a line or bars of one arm, the one to judge or the best control without one."""
+    metric, shown = run.verdict["primary_metric"], run.chosen[-1]
+    doses = answer.doses(metrics, run.records, metric).rename(columns={metric: "score"})
+    own = doses.loc[doses["arm"] == shown, "curve"].to_list() or doses["curve"].to_list()
+    curves = tables.mean_curves(run.curves[run.curves["arm"] == shown])
     return {
         "arms": tables.arm_points(run.verdict, metrics),
-        "doses": answer.doses(metrics, run.records, metric),
-        "curves": tables.mean_curves(run.curves),
-        "recall": tables.recalls(run.scores),
-        "reliability": run.reliability[run.reliability["arm"].isin(run.chosen)].round(6),
-        "confusion": tables.outcomes(run.y, run.predicted[run.chosen[-1]], run.about["classes"]),
+        "doses": doses[doses["curve"].isin(own[:1])],
+        "curves": curves.dropna(subset=["val_balanced_accuracy"]),
+        "recall": tables.recalls(run.scores[run.scores["arm"] == shown]),
+        "reliability": run.reliability[run.reliability["arm"] == shown].round(6),
+        "confusion": tables.outcomes(run.y, run.predicted[shown], run.about["classes"]),
     }
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline.params import Selection
+from pipeline.selection.pseudo_label import neighbour_count
 
 
 def selection_table(summaries: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
@@ -27,8 +28,8 @@ def selection_table(summaries: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     )
 
 
-def rules_table(block: Selection, summaries: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """Every rule: its threshold, how it was set, and how many rows of these generators it dropped."""
+def rules_table(block: Selection, summaries: Mapping[str, Mapping[str, Any]], classes: int) -> pd.DataFrame:
+    """Every rule: its threshold, how it was set, and how many rows of these generators it dropped; for so many classes."""
     asked = block.copy_false_alarms > 0
     rule = next((s["copy_rule"] for s in summaries.values() if asked), None)
     said = {
@@ -48,7 +49,8 @@ def rules_table(block: Selection, summaries: Mapping[str, Mapping[str, Any]]) ->
         ),
         "third_class": (
             f"confidence {block.third_class:g}",
-            f"selection.third_class; {block.neighbours} classes that unseen training rows are most taken for are neighbours",
+            f"selection.third_class; neighbours are the {neighbour_count(classes, block.neighbours)} classes that unseen training "
+            "rows are most taken for",
         ),
         "refused": (f"{100 * block.max_copy_share:g} % copies", "selection.max_copy_share"),
         "quota": ("rows aimed for", "generation.dose and generation.cap"),

@@ -8,6 +8,11 @@ def likeliest(probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return probabilities.argmax(axis=1), probabilities.max(axis=1)
 
 
+def neighbour_count(classes: int, asked: int) -> int:
+    """How many neighbours a class of so many can have."""
+    return min(asked, (classes - 1) // 2)
+
+
 def neighbouring(held: np.ndarray, y: np.ndarray, count: int) -> np.ndarray:
     """Bool (K, K): entry (c, j) is true if j is c itself or among the `count` classes that rows of c most resemble.
 
@@ -15,7 +20,7 @@ def neighbouring(held: np.ndarray, y: np.ndarray, count: int) -> np.ndarray:
     out-of-fold probabilities of real rows with labels y (N,).
     """
     k = held.shape[1]
-    count = min(count, (k - 1) // 2)
+    count = neighbour_count(k, count)
     mean = np.stack([held[y == c].mean(axis=0) if (y == c).any() else np.full(k, 1 / k) for c in range(k)])
     np.fill_diagonal(mean, np.inf)
     rank = np.argsort(np.argsort(-mean, axis=1, kind="stable"), axis=1, kind="stable")

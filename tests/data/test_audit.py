@@ -380,3 +380,10 @@ def test_the_account_is_plain_json(shipped):
 def test_counts_name_every_class_in_every_split():
     frame = table(id=["1"], group=["1"], label=["b"], split=["val"], origin=["real"])
     assert count(frame, ("a", "b")) == {"train": {"a": 0, "b": 0}, "val": {"a": 0, "b": 1}, "test": {"a": 0, "b": 0}}
+
+
+def test_of_many_equal_pictures_a_conflict_names_the_first_others_and_their_number():
+    found = conflict_problems(rows(*((f"{i:03}", "x", "ab"[i % 2]) for i in range(200))))
+    assert "in '000', '001', '002' and 196 more" in found[100].remedy
+    assert "in '001', '002', '003' and 196 more" in found[0].remedy
+    assert conflict_problems(rows(("1", "x", "a"), ("2", "x", "b")))[0].remedy.endswith("in '2'")

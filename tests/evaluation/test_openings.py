@@ -34,6 +34,19 @@ def test_only_what_can_change_a_result_makes_other_settings(shipped):
     assert settings_hash(shown) == settings_hash(moved) == settings_hash(shipped) != settings_hash(other)
 
 
+def test_where_the_data_lie_and_what_a_profile_is_called_make_no_other_settings(shipped):
+    """A split that evaluation.repeats had looked at counted again when it was asked for by its number."""
+    quick = shipped.model_copy(update={"profile": "quick"})
+    assert (
+        settings_hash(quick) == settings_hash(shipped) != settings_hash(shipped.model_copy(update={"profile": "full"}))
+    )
+    here, there, other = (
+        shipped.model_copy(update={"data": shipped.data.model_copy(update={"source": source})})
+        for source in ("scans", "/data/jo/scans", "other")
+    )
+    assert settings_hash(here) == settings_hash(there) != settings_hash(other)
+
+
 def test_a_note_is_counted_by_its_name_whatever_is_in_it(tmp_path):
     """One that was cut short by a kill or a full disk stopped every report."""
     (tmp_path / "00ff-a.json").write_text("{")

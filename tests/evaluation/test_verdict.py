@@ -438,7 +438,7 @@ def test_the_word_of_the_chosen_arm_is_the_verdict_however_few_the_seeds(new, su
 def test_doubt_between_controls_and_doubt_of_other_splits_reach_the_table_of_arms():
     found = decided({"a": 0.7, "b": 0.8, "new": 0.8}, contenders=["a", "b"])
     assert "not surely of b" in found["arms"]["new"]["reason"] and found["arms"]["new"]["verdict"] == "CANNOT_TELL"
-    found = decided({"a": 0.7, "new": 0.8})
+    found = decided({"a": 0.7, "new": 0.8}) | {"controls_failed": []}
     other = {
         "split": 1,
         "train_rows": 60,
@@ -577,6 +577,22 @@ def test_a_split_that_asks_another_question_is_left_out_of_the_mean(odd):
     ends = ("difference", "ci_low", "ci_high")
     assert [found["repeats"][k] for k in ends] == [others["repeats"][k] for k in ends]
     assert told([-0.05, -0.06, -0.04, 0.2], "HURTS")["verdict"] == "CANNOT_TELL", "as it would be with the others"
+
+
+@pytest.mark.parametrize("odd", [{"synthetic_rows": 0}, {"controls_failed": ["smote"]}])
+def test_so_is_this_split_if_it_asks_another_question(odd):
+    one = {"best_control": "a", "chosen_arm": "new", "ci_low": 0.0, "ci_high": 0.1, "verdict": "HURTS"}
+    one |= {"synthetic_rows": 30, "controls_failed": [], "train_rows": 60, "test_rows": 20}
+    others = [one | {"split": k, "difference": d} for k, d in ((1, -0.05), (2, -0.06), (3, -0.04))]
+    found = over_splits(one | {"difference": 0.3, "reason": "why", "arms": {}} | odd, others, 0, BLOCK)
+    assert found["repeats"]["left_out"] == [0] and found["repeats"]["difference"] == pytest.approx(-0.05)
+    assert len(found["repeats"]["splits"]) == 4 and found["verdict"] == "HURTS"
+    none = over_splits(one | {"difference": 0.3, "reason": "why", "arms": {}} | odd, [others[0] | odd], 0, BLOCK)
+    assert (none["verdict"], none["repeats"]["difference"], none["repeats"]["left_out"]) == (
+        "CANNOT_TELL",
+        None,
+        [0, 1],
+    )
 
 
 def test_where_no_other_split_could_be_judged_nothing_is_sure():

@@ -654,3 +654,10 @@ def test_a_collapsed_generator_is_fitted_once_more_with_another_seed(
     assert any("once more" in note for note in told) == bool(restarts)
     model.save(tmp_path)
     assert build("cgan", epochs=1, batch=8, snapshots=1).load(tmp_path, real).restarts == restarts
+
+
+def test_guidance_needs_steps_without_a_class(build):
+    """Rows were led away from an embedding that nothing had been learnt with."""
+    with pytest.raises(ValueError, match=r"guidance is 1\.5, but label_dropout is 0"):
+        build("diffusion", guidance=1.5, label_dropout=0.0)
+    build("diffusion", guidance=1.0, label_dropout=0.0)

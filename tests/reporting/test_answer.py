@@ -249,7 +249,7 @@ def test_a_tiny_p_is_not_called_zero():
 
 def test_the_guardrail_table_says_what_is_surely_worse():
     table = answer.guardrail_table(VERDICT).set_index("guardrail")
-    assert table["surely worse"].tolist() == ["no", "no", "yes"]
+    assert table["broken"].tolist() == ["", "no", "yes"]
     assert table.loc["AUPRC", "change"] == "-0.004 [-0.008, +0.001]"
     assert table.loc["recall of cat", "change"] == "-5.0 [-7.0, -3.0]"
     assert len(answer.guardrail_table({"guardrails": []})) == 0
@@ -388,3 +388,19 @@ def test_the_digest_has_a_blank_line_before_every_table_and_list():
         if line.startswith(("|", ">", "- ")):
             assert before == "" or before[0] == line[0], line
     assert "- **Warning:** first" in lines and "- **Warning:** second" in lines
+
+
+def test_dose_curves_of_two_recipes_are_two():
+    """One line went through the points of both."""
+    records = {}
+    for recipe in ("mixup", "plain"):
+        for name, added in (("few", 10), ("many", 40)):
+            records[f"{name}_{recipe}"] = record("candidate", "cvae", recipe=recipe, added=added)
+    for name, added in (("some", 5), ("all", 20)):
+        records[name] = record("candidate", "gmm", added=added)
+    drawn = answer.doses(scored(records), records, "balanced_accuracy")
+    assert drawn.groupby("curve")["rows"].apply(list).to_dict() == {
+        "cvae, mixup": [10, 40],
+        "cvae, plain": [10, 40],
+        "gmm": [5, 20],
+    }

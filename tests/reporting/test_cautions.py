@@ -74,7 +74,7 @@ def judged(word, ahead, below, p_value=0.0078, use="shuffled"):
     )
     found = {"best_control": "real", "chosen_arm": "cvae", "verdict": word, "confidence": 0.95}
     found |= {"arms": {"other": gain | {"p_holm": 0.07}}, "over_negative": {"other": over}}
-    return SimpleNamespace(records={"other": {"arm": {"use": use}}}, verdict=found)
+    return SimpleNamespace(records={"other": {"arm": {"use": use, "role": "negative"}}}, verdict=found)
 
 
 def test_a_best_control_that_knows_nothing_is_told():
@@ -111,3 +111,10 @@ def test_a_negative_arm_that_wins_is_told():
 ])  # fmt: skip
 def test_a_negative_arm_that_is_beaten_is_not_told(given):
     assert cautions.unbeaten(judged(*given)) == []
+
+
+def test_a_negative_arm_that_wins_is_told_where_there_is_no_candidate_too():
+    run = judged("CANNOT_TELL", 0.02, -0.01)
+    run.verdict.update(chosen_arm="", over_negative={})
+    (said,) = cautions.unbeaten(run)
+    assert said.startswith("negative arm other is surely ahead of real")

@@ -87,3 +87,13 @@ def test_the_labels_of_the_pool_and_the_search_count_for_the_arms_that_need_them
     assert cost.costs(times, arm("diffusion"), full) == cost.costs(times, arm("gmm", tuned=False), full) == {"one": 1.0}
     told = arm("diffusion", tuned=True)
     assert "for one with its generator and the whole search, " in cost.sentence(times, told, full, "one", "one")
+
+
+def test_a_control_that_was_searched_for_is_said_to_cost_that_too(shipped):
+    """Its seconds held the search, and the sentence gave them as if they were its own."""
+    full = shipped.model_copy(update={"profile": "full"})
+    told = arm("smote", tuned=True) | {"two": arm("nothing", tuned=False)["one"]}
+    spent = {"retrain-one": 1.0, "retrain-two": 2.0, "search": 100.0}
+    times = [{"stage": stage, "seconds": s, "device": "cpu"} for stage, s in spent.items()]
+    said = cost.sentence(times, told, full, "two", "one")
+    assert said.startswith("Cost: 2 s for two, 101 s for one with its generator and the whole search (wall time")

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.evaluation import scores, verdict
 from pipeline.params import Arm
-from pipeline.reporting import html, pictures
+from pipeline.reporting import answer, html, pictures
 from pipeline.reporting import run as runs
 from pipeline.samples import Samples
 from pipeline.selection.rules import REASONS
@@ -124,10 +124,8 @@ def decided(params, records, test):
     held = answers(SHARES, toy_samples((30, 30, 30), seed=2, split="val"))
     rows = {name: sum(r["synthetic_rows"].values()) for name, r in records.items()}
     choices = verdict.choose(held, params.arms, rows, params.evaluation, 0)
-    found = verdict.over_splits(
-        verdict.decide(choices, test, params.arms, rows, params.evaluation, 0), [], 0, params.evaluation
-    )
-    return choices, verdict.incomplete(found, {}, {}) | {
+    found = verdict.incomplete(verdict.decide(choices, test, params.arms, rows, params.evaluation, 0), {}, {})
+    return choices, verdict.over_splits(found, [], 0, params.evaluation) | {
         "test": {"rows": len(test.y), "fingerprint": "00ff"},
         "controls": 1,
         "controls_left_out": [],
@@ -227,7 +225,9 @@ def test_rows_set_aside_go_through_an_arm_into_the_reports(run):
     )
     assert words in page and words in html.digest(facts)
     points = runs.plots(run, facts["metrics"])["doses"]
-    assert points[points["curve"] == "heldback, all"]["rows"].tolist() == [6, 20]
+    assert set(points["curve"]) == {"cvae"} and points["rows"].tolist() == [6, 27], "that of the arm to judge"
+    drawn = answer.doses(facts["metrics"], run.records, "balanced_accuracy")
+    assert drawn[drawn["curve"] == "heldback, all"]["rows"].tolist() == [6, 20]
 
 
 def test_the_reports_name_the_arm_that_carries_the_verdict_and_those_that_do_not(run):
@@ -262,7 +262,9 @@ def test_a_generator_that_failed_is_told_with_the_arms_that_did_without_it(run):
 def test_what_makes_the_comparison_doubtful_stands_above_other_warnings(run):
     other = {"machine": run.records["cvae"]["machine"] | {"device": "cpu, x86_64"}, "slowed": [1]}
     found = run.verdict | {"over_negative": {"more_real": {"difference": 0.0, "ci_low": -0.1, "ci_high": 0.1}}}
-    facts = runs.facts(replace(run, records=run.records | {"cvae": run.records["cvae"] | other}, verdict=found))
+    spoilt = run.records["more_real"] | {"arm": run.records["more_real"]["arm"] | {"role": "negative"}}
+    records = run.records | {"cvae": run.records["cvae"] | other, "more_real": spoilt}
+    facts = runs.facts(replace(run, records=records, verdict=found))
     unequal, unbeaten, slowed = facts["warnings"]
     assert "device cpu, x86_64, not cuda, Toy 1): arms cvae." in unequal and "half the learning rate" in slowed
     assert unbeaten.startswith("negative arm more_real is ")
@@ -357,3 +359,21 @@ def test_where_no_copy_is_looked_for_none_is_denied_and_hidden_real_rows_hide_al
         assert ("None is shown" in page) is not shown and "No generator made any rows" not in page
         assert "cvae: copies were not looked for" in page and "no copy found" not in page and "-1.0" not in page
         assert "copies are not looked for" in page and "A row within" not in page
+
+
+def test_what_dvc_draws_is_of_the_arm_to_judge(run):
+    """Bars of all arms stood on one another, and a line went through the points of all."""
+    drawn = runs.plots(run, runs.facts(run)["metrics"])
+    for name in ("recall", "reliability", "curves"):
+        assert set(drawn[name]["arm"]) == {run.verdict["chosen_arm"]}, name
+    assert drawn["curves"]["val_balanced_accuracy"].notna().all() and list(drawn["doses"])[3] == "score"
+    assert not drawn["recall"]["class"].duplicated().any() and not drawn["curves"]["step"].duplicated().any()
+
+
+def test_rows_of_a_generator_that_controls_use_too_stay_hidden(run):
+    params = run.params
+    arms = dict(params.arms)
+    arms["copier"] = arms["oversample"].model_copy(update={"rows": "cvae"})
+    hidden = {"report": params.report.model_copy(update={"show_real_images": False})}
+    assert pictures.may_show(params.model_copy(update=hidden), "cvae")
+    assert not pictures.may_show(params.model_copy(update=hidden | {"arms": arms}), "cvae")

@@ -124,6 +124,8 @@ def _is_deep(image: Any, head: bytes) -> bool:
         return head[24] > 8
     if image.format == "TIFF":
         bits = image.tag_v2.get(258, (8,))
+        if 2 in image.tag_v2.get(339, ()) and 8 in (bits if isinstance(bits, tuple) else (bits,)):
+            raise Unreadable("depth", "signed pixels of 8 bits, which Pillow reads as unsigned; convert it to 16 bits")
         return max(bits if isinstance(bits, tuple) else (bits,)) > 8
     if image.format == "PPM" and image.mode == "RGB":
         most = image.tile[0].args

@@ -735,3 +735,10 @@ def test_a_file_is_dicom_by_its_content_or_by_name_and_first_tag():
         b"\x08\0\x05\0" + bytes(128), "x.png"
     )
     assert not dicom.accepts(encoded(picture(), "PNG"), "x.dcm")
+
+
+def test_signed_pixels_of_eight_bits_are_refused(data):
+    """Pillow reads them as unsigned: all that is below zero came out brighter than what is above."""
+    values = np.arange(-100, 20, dtype=np.int8).reshape(10, 12)
+    assert refused(tiff(values), data()).code == "depth"
+    assert decode(tiff(values.astype(np.uint8)), "x.tif", data()).pixels.shape == (10, 12, 1)
