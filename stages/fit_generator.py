@@ -86,7 +86,7 @@ def judging(params: Params, real: Samples, held: Samples, baseline: Path) -> Jud
     where, network = devices.device(params.compute), predict.load(baseline / "baseline")
     reference = predict.run(network, held.images, where)[1]
     groups = real.table["group"].to_numpy()
-    rule = copies.rule(real.images, groups, params.selection.copy_false_alarms)
+    rule = copies.told_by(real, params.selection.copy_false_alarms)
 
     def judge(images: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         distance = distances(reference, held.y, predict.run(network, images, where)[1], y, len(real.classes))

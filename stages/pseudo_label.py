@@ -31,7 +31,7 @@ def main(
     if not ranks.first():
         look(params, (train, pool), made, baseline)
         return
-    rule = copies.rule(seen.images, seen.table["group"].to_numpy(), params.selection.copy_false_alarms)
+    rule = copies.told_by(seen, params.selection.copy_false_alarms)
     goal = rules.wanted(real.counts, real.scarce, params.generation.dose, params.generation.cap)
     rows = judge(params, real, (train, pool), made, baseline, rule, goal) if len(made) else made
     rows.save(out)

@@ -165,7 +165,7 @@ class Trials:
         self.real, self.held, self.left = Samples.load(train), Samples.load(val), params.search.trainings
         self.goal = wanted(self.real.counts, self.real.scarce, params.generation.dose, params.generation.cap)
         seen = with_pool(*self.fitted_on)
-        self.rule = copies.rule(seen.images, seen.table["group"].to_numpy(), params.selection.copy_false_alarms)
+        self.rule = copies.told_by(seen, params.selection.copy_false_alarms)
 
     def affords(self, several: int) -> int:
         """How many of several trials the budget still allows."""

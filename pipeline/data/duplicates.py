@@ -45,10 +45,11 @@ NOTHING = Found(np.empty((0, 2), np.int64), np.empty(0), 1.0, 0.0)
 def find(thumbs: Thumbs, longest: np.ndarray, y: np.ndarray, apart: np.ndarray, seed: int) -> Found:
     """Near duplicates among pictures whose longest sides were `longest` (N,) and class indices are y (N,).
 
-    Rows that stand `apart`, bool (N,), are found beside the others and sway neither the bound nor any pair without them;
-    their classes do not count. Pairs compared grow like N^1.5, and those registered like N.
+    Rows that stand `apart`, int (N,), are found beside those of their own number and of lower ones, and sway neither the
+    bound nor any pair of lower ones; the classes of rows above 0 do not count. Pairs compared grow like N^1.5, and those
+    registered like N.
     """
-    n, known = len(y), np.flatnonzero(~apart)
+    known = np.flatnonzero(apart == 0)
     if len(known) < 3:
         return NOTHING
     length = longest * min(
@@ -56,19 +57,55 @@ def find(thumbs: Thumbs, longest: np.ndarray, y: np.ndarray, apart: np.ndarray, 
     )  # of every picture, at the scale of comparison
     with tempfile.TemporaryDirectory(dir=thumbs.files[0].parent) as folder:
         spaces = [reduced(x, known, seed) for x in described(thumbs, length, Path(folder))]
-    near = np.unique(np.concatenate([candidates(neighbours(x, apart, NEIGHBOURS, seed)) for x in spaces]))
-    pairs = np.stack(np.divmod(near, n), axis=1)
-    pairs = np.concatenate([pairs[rows][alike(spaces, pairs[rows])] for rows in blocks(pairs, 8192)])
     unrelated = known[random_pairs(y[known], 2000, np.random.default_rng(seed))]
-    both, place = np.unique(np.concatenate([numbered(unrelated, n), numbered(pairs, n)]), return_inverse=True)
-    both = np.stack(np.divmod(both, n), axis=1)
+    bound, typical = threshold(correlated(thumbs, length, unrelated))
+    pairs, score = np.empty((0, 2), np.int64), np.empty(0)
+    for own in np.unique(apart):
+        more = among(thumbs, length, spaces, apart, own, pairs, bound, seed)
+        pairs, score = np.concatenate([pairs, more[0]]), np.concatenate([score, more[1]])
+    order = np.lexsort(pairs.T[::-1])
+    return Found(pairs[order], score[order], bound, typical)
+
+
+def among(
+    thumbs: Thumbs,
+    length: np.ndarray,
+    spaces: list[np.ndarray],
+    apart: np.ndarray,
+    own: int,
+    known: np.ndarray,
+    bound: float,
+    seed: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs (P, 2) above the bound, and their correlations (P,), of each row whose `apart` is `own` and any up to it.
+
+    Many pictures of one thing fill each other's neighbours: rows that have none left are searched for again, apart from
+    all that they belong with by these pairs and the `known` ones (Q, 2), until nothing more is found.
+    """
+    n, asking, answering = len(apart), np.flatnonzero(apart == own), np.flatnonzero(apart <= own)
+    pairs, score, part = np.empty((0, 2), np.int64), np.empty(0), np.arange(n)
+    while len(asking):
+        near = [neighbours(x, asking, answering, part, NEIGHBOURS, seed) for x in spaces]
+        new = np.unique(np.concatenate([candidates(asking, k, n) for k in near]))
+        new = np.stack(np.divmod(new, n), axis=1)
+        new = new[alike(spaces, new)]
+        found = correlated(thumbs, length, new)
+        pairs, score = np.concatenate([pairs, new[found > bound]]), np.concatenate([score, found[found > bound]])
+        part = connected(n, np.concatenate([known, pairs]))
+        full = [(part[k] == part[asking][:, None]).all(axis=1) for k in near]
+        asking = asking[np.any(full, axis=0)] if (found > bound).any() else asking[:0]
+    return pairs, score
+
+
+def correlated(thumbs: Thumbs, length: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """The correlation of each pair (P, 2) at its best shift, float (P,); pairs that come twice are compared once."""
+    if not len(pairs):
+        return np.empty(0)
+    both, place = np.unique(numbered(pairs, len(length)), return_inverse=True)
+    both = np.stack(np.divmod(both, len(length)), axis=1)
     jobs = [(thumbs, length, both[rows]) for rows in blocks(both, 1024)]
-    score = np.concatenate(
-        processes.parallel(registration.register, jobs, processes.cores(), "compare pictures", len(both))
-    )[place]
-    bound, typical = threshold(score[: len(unrelated)])
-    score = score[len(unrelated) :]
-    return Found(pairs[score > bound], score[score > bound], bound, typical)
+    found = processes.parallel(registration.register, jobs, processes.cores(), "compare pictures", len(both))
+    return np.concatenate(found)[place]
 
 
 def numbered(pairs: np.ndarray, n: int) -> np.ndarray:
@@ -76,10 +113,9 @@ def numbered(pairs: np.ndarray, n: int) -> np.ndarray:
     return pairs.min(axis=1) * n + pairs.max(axis=1)
 
 
-def candidates(near: np.ndarray) -> np.ndarray:
-    """The distinct pairs of each row and another that stands among its neighbours (N, k), by their numbers, int (P,)."""
-    own = np.arange(len(near))
-    return np.unique(np.concatenate([numbered(np.stack([own, c], axis=1), len(near))[own != c] for c in near.T]))
+def candidates(rows: np.ndarray, near: np.ndarray, n: int) -> np.ndarray:
+    """The distinct pairs of each of the rows (M,) of N and another among its neighbours (M, k), by their numbers, int (P,)."""
+    return np.unique(np.concatenate([numbered(np.stack([rows, c], axis=1), n)[rows != c] for c in near.T]))
 
 
 def random_pairs(y: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -147,7 +183,11 @@ def _unit(x: np.ndarray) -> np.ndarray:
 
 def alike(spaces: list[np.ndarray], pairs: np.ndarray) -> np.ndarray:
     """Whether a pair is near enough in any of the spaces (N, D) to be worth a comparison, bool (P,)."""
-    return np.max([(x[pairs[:, 0]] * x[pairs[:, 1]]).sum(axis=1) for x in spaces], axis=0) > ALIKE
+    out = np.empty(len(pairs), bool)
+    for rows in blocks(pairs, 8192):
+        one, other = pairs[rows].T
+        out[rows] = np.max([(x[one] * x[other]).sum(axis=1) for x in spaces], axis=0) > ALIKE
+    return out
 
 
 def reduced(features: np.ndarray, known: np.ndarray, seed: int) -> np.ndarray:
@@ -161,44 +201,38 @@ def reduced(features: np.ndarray, known: np.ndarray, seed: int) -> np.ndarray:
     return x / (np.linalg.norm(x, axis=1, keepdims=True) + 1e-9)
 
 
-def neighbours(x: np.ndarray, apart: np.ndarray, k: int, seed: int) -> np.ndarray:
-    """The k nearest rows of each row of x (N, D) by cosine, int (N, k); a row may stand among its own.
+def neighbours(
+    x: np.ndarray, asking: np.ndarray, answering: np.ndarray, part: np.ndarray, k: int, seed: int
+) -> np.ndarray:
+    """The k nearest of the rows `answering` of x (N, D) by cosine to each of the rows `asking`, int (M, k).
 
-    Rows `apart`, bool (N,), are nobody's neighbours but each other's.
-    """
-    n = len(x)
-    out = np.tile(np.arange(n)[:, None], (1, min(k, n - 1)))
-    _search(x, np.flatnonzero(~apart), np.flatnonzero(~apart), out, seed)
-    _search(x, np.flatnonzero(apart), np.arange(n), out, seed)
-    return out
-
-
-def _search(x: np.ndarray, asking: np.ndarray, answering: np.ndarray, out: np.ndarray, seed: int) -> None:
-    """Writes the nearest of the rows `answering` into out (N, k) for the rows `asking`.
-
-    Above EXACT rows it looks only into those PROBES cells of a k-means whose centres are nearest to the row.
+    None is of the same part, int (N,), as the row itself, which stands in for those that are not there. Above EXACT rows
+    only those PROBES cells of a k-means are looked into whose centres are nearest to the row.
     """
     from sklearn.cluster import MiniBatchKMeans
 
     centres = x[:1]
-    if len(answering) > EXACT and len(asking):
+    if len(answering) > EXACT:
         means = MiniBatchKMeans(round(np.sqrt(len(answering))), random_state=seed % 2**32, n_init=1, batch_size=4096)
         centres = means.fit(x[answering]).cluster_centers_
     nearest = np.concatenate([_best(x[rows] @ centres.T, PROBES).astype(np.int32) for rows in blocks(x, 1024)])
     order = np.argsort(nearest[asking], axis=None, kind="stable")  # places in the flat array, cell by cell
     ends = np.searchsorted(nearest[asking].reshape(-1)[order], np.arange(len(centres) + 1))
+    out = np.tile(asking[:, None], (1, min(k, len(x) - 1)))
     found = np.full(out.shape, -np.inf, x.dtype)
     for c in range(len(centres)):
         members = answering[nearest[answering, 0] == c]
-        looking = asking[order[ends[c] : ends[c + 1]] // nearest.shape[1]]
+        looking = order[ends[c] : ends[c + 1]] // nearest.shape[1]
         for start in range(0, len(looking), 256):
-            rows = looking[start : start + 256]
+            places = looking[start : start + 256]
+            rows = asking[places]
             likeness = x[rows] @ x[members].T
-            likeness[rows[:, None] == members] = -np.inf
-            likeness = np.concatenate([likeness, found[rows]], axis=1)  # beside the best of the cells before
+            likeness[part[rows][:, None] == part[members]] = -np.inf
+            likeness = np.concatenate([found[places], likeness], axis=1)  # beside the best of the cells before
             best = _best(likeness, out.shape[1])
-            columns = np.concatenate([np.broadcast_to(members, (len(rows), len(members))), out[rows]], axis=1)
-            out[rows], found[rows] = np.take_along_axis(columns, best, 1), np.take_along_axis(likeness, best, 1)
+            columns = np.concatenate([out[places], np.broadcast_to(members, (len(rows), len(members)))], axis=1)
+            out[places], found[places] = np.take_along_axis(columns, best, 1), np.take_along_axis(likeness, best, 1)
+    return np.where(np.isneginf(found), asking[:, None], out)
 
 
 def _best(likeness: np.ndarray, k: int) -> np.ndarray:
@@ -215,7 +249,11 @@ def groups(names: list[str], pairs: np.ndarray) -> list[str]:
     code, first = np.unique(names, return_inverse=True)
     n = len(names)
     edges = np.concatenate([np.stack([np.arange(n), n + first], axis=1), pairs])
-    graph = coo_array((np.ones(len(edges)), edges.T), shape=(n + len(code),) * 2)
-    part = connected_components(graph, directed=False)[1][:n]
-    _, place, back = np.unique(part, return_index=True, return_inverse=True)
+    _, place, back = np.unique(connected(n + len(code), edges)[:n], return_index=True, return_inverse=True)
     return [names[place[k]] for k in back]
+
+
+def connected(n: int, pairs: np.ndarray) -> np.ndarray:
+    """A number for each of n rows, int (n,), the same for rows that pairs (P, 2) join, one after the other."""
+    graph = coo_array((np.ones(len(pairs)), pairs.T), shape=(n, n))
+    return connected_components(graph, directed=False)[1]

@@ -18,11 +18,12 @@ def find_near(
 ) -> duplicates.Found:
     """Near duplicates among the rows of both tables, the second's counted on from the first's; thumbs in that order.
 
-    A given test split and the pool sway nothing that is found among the others.
+    A given test split sways nothing that is found among the others, and the pool nothing but what is found of itself.
     """
     if data.near_duplicates == "ignore":
         return duplicates.NOTHING
-    both = pd.concat([rows.assign(apart=rows["split"] == "test"), spare.assign(apart=True)], ignore_index=True)
+    test = (rows["split"] == "test").astype(int)
+    both = pd.concat([rows.assign(apart=test), spare.assign(apart=2)], ignore_index=True)
     one = both.sort_values("apart", kind="stable")
     one = one[~one["hash"].duplicated()]  # equal pictures would crowd all others out of a picture's neighbours
     longest, y = one[["height", "width"]].max(axis=1).to_numpy(), pd.Categorical(one["label"]).codes.astype(np.int64)

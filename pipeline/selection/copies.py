@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.processes import Report
-from pipeline.samples import blocks, spaced
+from pipeline.samples import Samples, blocks, spaced
 
 BLOCK = 256  # most rows of either side that are compared at once: so many fit into a processor's cache
 ROWS = 4096  # rows that share one pass over the reference, whose crops take longer to sketch than to compare with a few
@@ -24,6 +24,7 @@ CROPS = {0.92: 3, 0.84: 3, 0.76: 5}  # sides of crops, and how many places of ea
 SIDES = np.linspace(0.97, 0.74, 9)  # of crops when a row is laid over another
 LEAST = 0.005  # as near as that is a copy wherever real rows do not lie nearer
 SURE = 200  # so many real rows show by themselves how near they come; of fewer a normal tail is assumed
+FEWEST = 3  # real rows that tell anything
 SAMPLE = 600  # real rows that are asked at most
 
 
@@ -45,14 +46,26 @@ def ratios(distance: np.ndarray) -> np.ndarray:
     return np.where(known.any(axis=1), distance[:, 0] / np.maximum(after, 1e-9), 1.0)
 
 
-def rule(images: np.ndarray, groups: np.ndarray, share: float) -> Rule:
-    """What tells copies of these rows, so that about this share of real rows, of groups of their own, passes for copies."""
+def told_by(real: Samples, share: float) -> Rule:
+    """The rule that these real rows give."""
+    return rule(real.images, real.table["group"].to_numpy(), np.isin(real.y, real.scarce), share)
+
+
+def rule(images: np.ndarray, groups: np.ndarray, scarce: np.ndarray, share: float) -> Rule:
+    """What tells copies of these rows, so that about this share of real rows, of groups of their own, passes for copies.
+
+    And no more of the `scarce` rows alone, bool (N,): they may be more alike than the others, and like them are those made.
+    """
     if not share:
         return Rule(-1.0, -1.0)
-    asked = spaced(len(images), SAMPLE)
+    every, some = spaced(len(images), SAMPLE), np.flatnonzero(scarce)
+    some = some[spaced(len(some), SAMPLE)]
+    asked = np.union1d(every, some)
     distance = nearest(images[asked], images, groups, groups[asked])[0]
-    known = np.isfinite(distance[:, 0])
-    by_distance, by_ratio = (lower(x[known], share / 2) for x in (distance[:, 0], ratios(distance)))
+    known, ratio = np.isfinite(distance[:, 0]), ratios(distance)
+    kinds = [known & np.isin(asked, rows) for rows in (every, some)]
+    kinds = kinds[:1] + [kind for kind in kinds[1:] if kind.sum() >= FEWEST]
+    by_distance, by_ratio = (min(lower(x[kind], share / 2) for kind in kinds) for x in (distance[:, 0], ratio))
     return Rule(max(by_distance, LEAST), by_ratio if np.isfinite(distance[:, 1]).any() else -1.0)
 
 
@@ -63,7 +76,7 @@ def lower(values: np.ndarray, share: float) -> float:
     """
     from scipy.stats import t
 
-    if len(values) < 3:
+    if len(values) < FEWEST:
         return 0.0
     logs = np.log(np.maximum(values, 1e-4))
     wide = logs.std(ddof=1) * np.sqrt(1 + 1 / len(logs))

@@ -99,7 +99,7 @@ def searched(
     where = np.array([(0, b, *s.shape) for b, s in zip(start, small, strict=False)], np.int64).reshape(-1, 4)
     longest = np.array([max(p.shape) for p in pictures], np.int64)
     y = np.zeros(len(pictures), np.int64) if y is None else y
-    apart = np.zeros(len(pictures), bool) if apart is None else apart
+    apart = np.zeros(len(pictures), np.int64) if apart is None else apart
     return find(Thumbs([folder / "0.bin"], where), longest, y, apart, seed)
 
 
@@ -369,8 +369,14 @@ def test_random_pairs_of_classes_of_one_row_each_are_any_two_rows():
 
 
 def nearest(x: np.ndarray, k: int, seed: int = 0, apart: np.ndarray | None = None) -> np.ndarray:
+    """Of each row of x: among all, or of rows apart among all and of the others among themselves."""
     apart = np.zeros(len(x), bool) if apart is None else apart
-    return neighbours(reduced(x, np.flatnonzero(~apart), seed), apart, k, seed)
+    known, one = np.flatnonzero(~apart), np.arange(len(x))
+    space, out = reduced(x, known, seed), np.empty((len(x), min(k, len(x) - 1)), np.int64)
+    out[known] = neighbours(space, known, known, one, k, seed)
+    if apart.any():
+        out[apart] = neighbours(space, np.flatnonzero(apart), one, one, k, seed)
+    return out
 
 
 def scattered(n: int, seed: int = 0) -> np.ndarray:
@@ -419,7 +425,7 @@ def test_comparisons_grow_well_below_quadratically(monkeypatch, clusters):
         x = (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
         with monkeypatch.context() as patch:
             patch.setattr(duplicates, "_best", lambda values, k: sizes.append(values.size) or best(values, k))
-            neighbours(x, np.zeros(n, bool), 6, 0)
+            neighbours(x, np.arange(n), np.arange(n), np.arange(n), 6, 0)
         return sum(sizes)
 
     best = duplicates._best
@@ -500,7 +506,7 @@ def test_pictures_apart_are_found_and_sway_nothing_among_the_others(tmp_path):
     alone = searched(own, tmp_path / "alone")
     assert alone.pairs.tolist() == [[3, 30]]
     for k, more in enumerate((one, other)):
-        found = searched([*more, *own], tmp_path / str(k), apart=np.arange(len(more) + len(own)) < len(more))
+        found = searched([*more, *own], tmp_path / str(k), apart=(np.arange(len(more) + len(own)) < len(more)) * 1)
         among = (found.pairs >= len(more)).all(axis=1)
         assert (found.bound, found.typical) == (alone.bound, alone.typical)
         assert np.array_equal(found.pairs[among] - len(more), alone.pairs)
@@ -508,6 +514,35 @@ def test_pictures_apart_are_found_and_sway_nothing_among_the_others(tmp_path):
         assert {tuple(p) for p in found.pairs[~among]} == (
             {(0, len(more) + 7), (1, len(more) + 9)} if k == 0 else set()
         )
+
+
+def session(rng: np.random.Generator, frames: int) -> list[np.ndarray]:
+    """Pictures of one thing in takes of eight, which are more alike than those of different takes."""
+    one, takes = smooth(rng, 40, 44, 2), [0.1 * smooth(rng, 40, 44, 1.5) for _ in range(-(-frames // 8))]
+    return [grey(one + takes[k // 8] + 0.02 * smooth(rng, 40, 44, 1.5)) for k in range(frames)]
+
+
+@pytest.mark.parametrize("frames", [3, 7, 8, 14, 30])
+def test_any_number_of_pictures_of_one_thing_makes_one_group(tmp_path, frames):
+    """Though a picture has fewer neighbours than there are pictures like it."""
+    rng = np.random.default_rng(frames)
+    pictures = [p for _ in range(6) for p in session(rng, frames)]
+    found = grouped(searched(pictures, tmp_path), len(pictures)).reshape(6, frames)
+    assert (found == found[:, :1]).all() and len(np.unique(found)) == 6
+
+
+def test_a_picture_apart_is_found_beside_any_number_of_others_apart(tmp_path):
+    """A test picture of a session that the pool is full of, and that train has one picture of."""
+    rng = np.random.default_rng(4)
+    plain, frames = [texture(rng) for _ in range(30)], session(rng, 22)
+    apart = np.repeat([0, 1, 2], [31, 1, 20])
+    found = searched([*plain, *frames], tmp_path, apart=apart)
+    assert [30, 31] in found.pairs.tolist()
+    part = duplicates.connected(52, found.pairs)
+    assert (part[30:] == part[30]).all() and len(np.unique(part[:30])) == 30 and part[30] not in part[:30]
+    without = searched([*plain, *frames[:2]], tmp_path / "without", apart=apart[:32])
+    among = (found.pairs < 32).all(axis=1)
+    assert np.array_equal(found.pairs[among], without.pairs) and np.array_equal(found.score[among], without.score)
 
 
 # Groups

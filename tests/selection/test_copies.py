@@ -64,7 +64,7 @@ def known(request):
     """Training rows, each a group of its own, and what tells copies of them."""
     images = pictures(request.param, seed=1)
     groups = np.arange(len(images)).astype(str)
-    return images, groups, rule(images, groups, FALSE_ALARMS)
+    return images, groups, rule(images, groups, np.zeros(len(images), bool), FALSE_ALARMS)
 
 
 @pytest.mark.parametrize("kind", CONTROLS)
@@ -79,6 +79,29 @@ def test_copies_are_caught_however_they_were_changed(known, kind):
 def test_honest_rows_raise_few_false_alarms(known):
     images, groups, told = known
     assert told.copied(nearest(pictures(200, seed=3), images, groups)[0]).mean() <= 0.05
+
+
+def test_honest_rows_of_a_scarce_class_that_is_more_alike_than_others_are_no_copies():
+    """Though its rows lie nearer to one another than any of a varied class do; exact copies are still caught."""
+    template = pictures(1, 20).astype(float)
+    alike = [
+        np.clip(template + 0.35 * (pictures(n, k) - 128.0), 0, 255).astype(np.uint8) for n, k in ((40, 21), (200, 22))
+    ]
+    images = np.concatenate([pictures(300, 23), alike[0]])
+    groups, scarce = np.arange(340), np.arange(340) >= 300
+    apart = rule(images, groups, scarce, FALSE_ALARMS)
+    pooled = rule(images, groups, np.zeros(340, bool), FALSE_ALARMS)
+    found = nearest(alike[1], images, groups)[0]
+    assert apart.copied(found).mean() <= 0.05 and apart.distance < pooled.distance
+    assert pooled.copied(found).mean() > 2 * apart.copied(found).mean()
+    assert apart.copied(nearest(alike[0], images, groups)[0]).all()
+
+
+@pytest.mark.parametrize("scarce", [0, 1, 2])
+def test_too_few_scarce_rows_tell_nothing(scarce):
+    images, none = pictures(60, 24), np.zeros(60, bool)
+    some = np.arange(60) < scarce
+    assert rule(images, np.arange(60), some, FALSE_ALARMS) == rule(images, np.arange(60), none, FALSE_ALARMS)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -128,14 +151,14 @@ def test_a_blank_row_is_no_copy_of_a_blank_row():
 
 def test_where_no_false_alarm_is_allowed_nothing_is_a_copy():
     images = pictures(20, 9)
-    told = rule(images, np.arange(20), 0.0)
+    told = rule(images, np.arange(20), np.ones(20, bool), 0.0)
     assert not told.copied(nearest(images, images, np.arange(20))[0]).any()
 
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_of_one_or_two_rows_exact_copies_are_caught(count):
     images = pictures(count, 10)
-    told = rule(images, np.arange(count), FALSE_ALARMS)
+    told = rule(images, np.arange(count), np.ones(count, bool), FALSE_ALARMS)
     assert told.copied(nearest(images, images, np.arange(count))[0]).all()
     assert not told.copied(nearest(pictures(20, 11), images, np.arange(count))[0]).any()
 
