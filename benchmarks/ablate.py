@@ -70,7 +70,6 @@ CHANGES = (
     use("weight 1.0, not 0.3", weight=1.0),
     use("share 0.65 and weight 1.0, not 0.5 and 0.3", share=0.65, weight=1.0),
     use("share 0.3, not 0.5", share=0.3),
-    use("no last steps without synthetic rows, not 15 %", real_only=0.0),
     Change("use", "dose sqrt, not full", {"arms.diffusion.dose": "sqrt"}),
     Change("use", "dose quarter, not full", {"arms.diffusion.dose": "quarter"}),
     Change("use", "labels mixed up", {"arms.diffusion.use": "shuffled"}),

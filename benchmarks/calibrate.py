@@ -165,7 +165,7 @@ def trained(number: int) -> list[dict]:
             for seed in (derive(block.seed, "calibrate", number, s) for s in range(block.retraining.seeds)):
                 batches = Batches(
                     Rows(train.y, base, np.ones(len(train))), 10, settings.batch, settings.steps, seed,
-                    recipe.balance, made, recipe.share, recipe.real_only,
+                    recipe.balance, made, recipe.share,
                 )  # fmt: skip
                 network, _ = fit(batches, val, settings, recipe, seed, block.compute, lambda *_: None)
                 for rows, out in zip((val, test), outs, strict=True):

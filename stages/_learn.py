@@ -65,7 +65,7 @@ def mix(recipe: Recipe, real: Rows, classes: int, settings: "Settings", seed: in
     size = (settings.batch, settings.steps)
     if made is not None:
         made = replace(made, weight=made.weight * mean_weight(real, classes)[made.y])
-    return Batches(real, classes, *size, seed, recipe.balance, made, recipe.share, recipe.real_only)
+    return Batches(real, classes, *size, seed, recipe.balance, made, recipe.share)
 
 
 def titled(report: Callable, who: str, count: int, note: str) -> None:

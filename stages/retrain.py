@@ -108,7 +108,7 @@ def settle(params: Params, arm: Arm, found: dict) -> tuple[Arm, Recipe]:
     """
     recipe = params.recipes[arm.recipe]
     if arm.generators == [HELDBACK]:  # real rows, so drawn as all real rows are
-        recipe = recipe.model_copy(update={"share": 1.0, "weight": 1.0, "real_only": 0.0})
+        recipe = recipe.model_copy(update={"share": 1.0, "weight": 1.0})
     if not arm.tuned:
         return arm, recipe
     used = {k: v for k, v in found.items() if k in Recipe.model_fields}
@@ -136,7 +136,7 @@ def added_rows(params: Params, arm: Arm, recipe: Recipe, real: Samples, made: Se
     """
     cap = params.generation.cap
     usable = [np.ones(len(m), bool) if arm.use == "all" else m.table["keep"].to_numpy() for m in made]
-    if not recipe.share or not recipe.weight or recipe.real_only == 1:
+    if not recipe.share or not recipe.weight:
         usable = [np.zeros_like(u) for u in usable]
     goal = np.minimum(*(wanted(real.counts, real.scarce, dose, cap) for dose in (arm.dose, params.generation.dose)))
     there = [np.bincount(m.y[u], minlength=len(goal)) for m, u in zip(made, usable, strict=True)]

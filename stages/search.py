@@ -138,7 +138,7 @@ def spelt_out(params: Params, key: str, value: Any) -> Found:
     return {key: value, **params.recipes[value].model_dump(mode="json", exclude=SYNTHETIC)}
 
 
-SYNTHETIC = {"share", "weight", "real_only"}  # keys of a recipe
+SYNTHETIC = {"share", "weight"}  # keys of a recipe
 COLUMNS = ["generator", "key", "value", "likelihood", "gain", "standard_error", "correct", "taken"]
 
 

@@ -141,7 +141,7 @@ def test_batches_of_a_mixture_hold_rows_of_both_generators(data, settled, seed):
     batches = _learn.mix(recipe, own, 3, SimpleNamespace(batch=64, steps=40), seed, made)
     drawn = np.concatenate([row[swap] for _, row, swap, _ in map(batches.draw, range(40))])
     assert set(drawn) == set(range(14)), "each of the 14 rows comes sooner or later"
-    assert (batches.balance, batches.share, batches.real_only) == (recipe.balance, recipe.share, recipe.real_only)
+    assert (batches.balance, batches.share) == (recipe.balance, recipe.share)
 
 
 def test_a_synthetic_row_weighs_what_is_asked_beside_a_real_one_of_its_class(data, settled):
@@ -173,7 +173,7 @@ def test_a_recipe_that_was_found_keeps_how_the_arm_uses_synthetic_rows(settled):
     assert arm.recipe == "cutmix"
     own, other = settled.recipes["synthetic"], settled.recipes["cutmix"]
     assert (recipe.mix, recipe.views, recipe.balance, recipe.weight) == ("cutmix", other.views, other.balance, 0.7)
-    assert (recipe.share, recipe.real_only) == (own.share, own.real_only)
+    assert recipe.share == own.share
     progressive = search.spelt_out(settled, "recipe", "progressive")
     assert retrain.settle(settled, SHIPPED.arms["diffusion"], progressive)[1].balance == (1.0, 0.0)
 
@@ -182,17 +182,15 @@ def test_rows_set_aside_are_drawn_as_real_rows_are(settled):
     """Five times as many as the others came in half of the draws, so that synthetic rows seemed worth more of them."""
     arm = SHIPPED.arms["oversample"].model_copy(update={"role": "oracle", "rows": "heldback", "use": "all"})
     again, recipe = retrain.settle(settled, arm, {})
-    assert again == arm and (recipe.share, recipe.weight, recipe.real_only) == (1.0, 1.0, 0.0)
-    assert recipe.model_dump(exclude={"share", "real_only"}) == settled.recipes["balanced"].model_dump(
-        exclude={"share", "real_only"}
-    )
+    assert again == arm and (recipe.share, recipe.weight) == (1.0, 1.0)
+    assert recipe.model_dump(exclude={"share"}) == settled.recipes["balanced"].model_dump(exclude={"share"})
 
 
 def test_a_tuned_arm_has_what_the_search_found_and_another_has_not(settled):
     found = {"share": 0.3, "weight": 0.2, "dose": "sqrt", "guidance": 2.0}
     arm, recipe = retrain.settle(settled, SHIPPED.arms["diffusion"], found)
     assert (recipe.share, recipe.weight, arm.dose) == (0.3, 0.2, "sqrt")
-    assert recipe.real_only == settled.recipes["synthetic"].real_only
+    assert recipe.balance == settled.recipes["synthetic"].balance
     plain = SHIPPED.arms["mixup"]
     assert retrain.settle(settled, plain, found) == (plain, settled.recipes["mixup"])
     assert retrain.settle(settled, SHIPPED.arms["diffusion_quarter"], found)[0].dose == "quarter"

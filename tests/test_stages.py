@@ -68,7 +68,7 @@ def test_kept_rows_only_where_the_arm_says_so(shipped):
     assert len(rows_of(shipped, made, use="all")[0]) == 32
 
 
-@pytest.mark.parametrize("recipe", [{"share": 0.0}, {"weight": 0.0}, {"real_only": 1.0}])
+@pytest.mark.parametrize("recipe", [{"share": 0.0}, {"weight": 0.0}])
 def test_an_arm_whose_recipe_uses_no_synthetic_row_adds_none(shipped, recipe):
     assert [len(rows) for rows in rows_of(shipped, samples([1] * 40), recipe=recipe)] == [0]
     assert [len(rows) for rows in rows_of(shipped, *[samples([1] * 40)] * 2, recipe=recipe)] == [0, 0]

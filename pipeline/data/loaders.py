@@ -46,9 +46,8 @@ class Batches:
     same class: two trainings with the same seed and class shares see the same real rows in the same places. `balance` b
     gives class c the share n_c^b of all rows, real and synthetic; a pair (b, e) goes evenly from the shares of b to
     those of e (progressively balanced sampling, Kang et al., 2020). `share` bounds the synthetic part of a class and of
-    a batch; the last `real_only` of the steps draw no synthetic rows. Loss weights say how much a synthetic row counts
-    beside a real row of its class: a class as a whole weighs as much in the loss as without synthetic rows, but for what
-    the bound on a batch cuts off.
+    a batch. Loss weights say how much a synthetic row counts beside a real row of its class: a class as a whole weighs as
+    much in the loss as without synthetic rows, but for what the bound on a batch cuts off.
     """
 
     real: Rows
@@ -59,7 +58,6 @@ class Batches:
     balance: float | tuple[float, float] = 1.0
     synthetic: Rows | None = None
     share: float = 0.5
-    real_only: float = 0.0
 
     def __len__(self) -> int:
         return self.steps
@@ -104,7 +102,7 @@ class Batches:
 
     @cached_property
     def scale(self) -> np.ndarray:
-        """What loss weights are multiplied by while synthetic rows are drawn, float (K,): keeps each class's expected sum.
+        """What loss weights are multiplied by, float (K,): keeps each class's expected sum.
 
         But for what the bound on a batch cuts off.
         """
@@ -130,17 +128,13 @@ class Batches:
         order, first = self.order[0]
         row = order[first[c] + (u[1] * real[c]).astype(np.int64)]
         view = self.real.view(row, u[2])
-        swap = (u[3] < self.synthetic_share[c]) & self.mixes(step)
+        swap = u[3] < self.synthetic_share[c]
         swap &= np.cumsum(swap) <= int(self.share * self.batch)
         if self.synthetic is not None and swap.any():
             order, first = self.order[1]
             other = order[first[c[swap]] + (u[4][swap] * added[c[swap]]).astype(np.int64)]
             row[swap], view[swap] = other, self.synthetic.view(other, u[5][swap])
         return c, row, swap, view
-
-    def mixes(self, step: int) -> bool:
-        """Whether this step may draw synthetic rows."""
-        return self.synthetic is not None and step < round(self.steps * (1 - self.real_only))
 
     def __getitem__(self, step: int) -> "tuple[torch.Tensor, torch.Tensor, torch.Tensor]":
         """Images float (B, C, H, W) in [-1, 1], classes int64 (B,), loss weights float (B,)."""
@@ -152,8 +146,7 @@ class Batches:
         for rows, mask in ((self.real, ~swap), (self.synthetic, swap)):
             if rows is not None and mask.any():
                 images[mask], weight[mask] = rows.views.images[view[mask]], rows.weight[row[mask]]
-        if self.mixes(step):
-            weight *= self.scale[c].astype(np.float32)
+        weight *= self.scale[c].astype(np.float32)
         return to_network(images), torch.from_numpy(c.astype(np.int64)), torch.from_numpy(weight)
 
 

@@ -190,7 +190,6 @@ class Recipe(Block):
     balance: Balance
     share: Share
     weight: Annotated[float, Field(ge=0, le=10)]
-    real_only: Share
     loss: Literal["cross_entropy", "class_weighted", "balanced_softmax"]
     tau: Annotated[float, Field(ge=0, le=4)]
     mix: Literal["none", "mixup", "cutmix", "smote"]
