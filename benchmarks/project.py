@@ -13,7 +13,9 @@ ROOT = Path(__file__).parents[1]
 
 
 def copy(folder: Path, change: Callable[[dict], None]) -> Path:
-    """The project without results; `change` edits its params."""
+    """The project without results; `change` edits its params. It is whole or, after a kill, not there."""
+    final, folder = folder, folder.with_name(folder.name + ".half")
+    shutil.rmtree(folder, ignore_errors=True)
     for name in ("pipeline", "stages", "sets", "dvc.yaml", "params.yaml", ".dvcignore"):
         source = ROOT / name
         if source.is_dir():
@@ -26,7 +28,10 @@ def copy(folder: Path, change: Callable[[dict], None]) -> Path:
     change(params)
     yaml.dump(params, folder / "params.yaml")
     run(folder, sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet")
-    return folder
+    final.parent.mkdir(parents=True, exist_ok=True)
+    if final.exists():  # an empty one, as of a temporary folder
+        final.rmdir()
+    return folder.rename(final)
 
 
 def prepare(folder: Path) -> Path:

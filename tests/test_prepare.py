@@ -549,6 +549,31 @@ def test_near_copies_are_found_also_among_crowds_of_equal_pictures(prepare):
     assert (done.audit["near_pairs"], done.audit["exact_duplicates"]) == (12, 12 * 16)
 
 
+def sessions(count: int) -> list[dict]:
+    """Ten pictures of each of so many things a class, changed as much as frames of a film are."""
+    noise = np.random.default_rng(0).normal(0, 6, (20 * count, 20, 20))
+    each = [np.clip(picture(i % (2 * count)) + noise[i], 0, 255).astype(np.uint8) for i in range(20 * count)]
+    return [row(str(i), "ab"[i % 2], pixels, group=f"film {i % (2 * count)}") for i, pixels in enumerate(each)]
+
+
+def test_where_a_class_is_hardly_more_than_one_session_it_is_told_that_duplicates_are_not(prepare):
+    """Then most pairs of a class show one thing, and no bound tells them from those that do not."""
+    told = "near duplicates cannot be told from others: if a class was recorded in a few sessions"
+    without = [{k: v for k, v in r.items() if k != "group"} for r in sessions(1)]
+    (warning,) = (w for w in prepare(without).audit["warnings"] if told in w)
+    assert "data.manifest.group" in warning
+    many = [{k: v for k, v in r.items() if k != "group"} for r in sessions(6)]
+    done = prepare(many)
+    assert not any(told in w for w in done.audit["warnings"]) and done.audit["groups"] == 12
+
+
+def test_where_groups_are_given_pictures_may_be_all_alike(prepare):
+    rows = [r | {"split": s} for r in sessions(1) for s in [("train", "val", "test")[int(r["path"][:-4]) // 2 % 3]]]
+    rows = [r | {"group": r["path"]} for r in rows]
+    done = prepare(rows, near_duplicates="warn")
+    assert not any("cannot be told" in w for w in done.audit["warnings"])
+
+
 # What cannot be used
 
 

@@ -199,6 +199,8 @@ def figures(folder: Path, word: str, balanced: float) -> None:
     verdict = {
         "verdict": word,
         "difference": balanced,
+        "ci_low": balanced,
+        "bars": {"macro": {"ci_high": balanced}},
         "sentence": f"It {word}.",
         "arms": {"real": {"p_value": balanced}},
     }
@@ -247,7 +249,7 @@ def test_the_summary_holds_the_report_and_what_changed_against_the_base(checkout
     assert "| Metric | origin/release/1.0 | workspace | Change |" in written
     assert "| verdict | NEUTRAL | HELPS | - |" in written
     assert "| real.balanced_accuracy | 0.75 | 0.875 | 0.125 |" in written
-    for left_out in ("_ci_low", "recall_cat", "arms.", "sentence", "cgan", "No figure differs"):
+    for left_out in ("ci_low", "ci_high", "recall_cat", "arms.", "sentence", "cgan", "No figure differs"):
         assert left_out not in written, left_out
 
 

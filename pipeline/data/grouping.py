@@ -78,3 +78,13 @@ def examples(near: duplicates.Found, paths: list[str], samples: Samples, most: i
     names = [[ids.get(paths[i], "") if i < len(paths) else "" for i in pair] for pair in near.pairs]
     found = sorted((float(s), *pair) for s, pair in zip(near.score, names, strict=True) if all(pair))
     return [(a, b, s) for s, a, b in (found[k] for k in spaced(len(found), most))]
+
+
+def too_alike(near: duplicates.Found) -> list[str]:
+    """What to say where random pairs of one class correlate so much, at the median: they show one thing, or all look alike."""
+    if near.typical < duplicates.LEAST:
+        return []
+    return [
+        f"two pictures of one class have a correlation of {near.typical:.2f} at the median, so near duplicates cannot be told "
+        "from others: if a class was recorded in a few sessions, say which rows belong together (data.manifest.group)"
+    ]

@@ -108,9 +108,11 @@ def look_at(
             small = thumbnail(shown)
             where.append((out.tell(), *small.shape))
             out.write(small.tobytes())
+            grey = is_grey(pixels)
+            pixels = pixels[..., :1] if grey else pixels  # the same picture, stored as grey or as colours
             digest = hashlib.blake2b(np.ascontiguousarray(pixels).tobytes(), digest_size=8)
             digest.update(str((pixels.shape, str(pixels.dtype))).encode())
-            size = (pixels.shape[0], pixels.shape[1], is_grey(pixels), digest.hexdigest(), " ".join(picture.notes))
+            size = (pixels.shape[0], pixels.shape[1], grey, digest.hexdigest(), " ".join(picture.notes))
             rows.append(("", "", *size, float(shown.mean()), float(shown.std())))
     columns = ["code", "remedy", "height", "width", "grey", "hash", "notes", "mean", "spread"]
     kinds = {"height": int, "width": int, "grey": bool, "mean": float, "spread": float}

@@ -55,7 +55,7 @@ class Autoencoder(nn.Module):
         f, e = fold(side), 2 * o.width
         widths = [o.width * 2 ** min(i, 2) for i in range(int(math.log2(cell // f)) + 1)]
         self.o, self.cells = o, (side[0] // cell, side[1] // cell)
-        self.label = nn.Embedding(classes, e)
+        self.label, self.target = (nn.Embedding(classes, e) for _ in range(2))  # of the encoder, and of the decoder
         self.stem = nn.Sequential(nn.PixelUnshuffle(f), nn.Conv2d(channels * f**2, widths[0], 3, padding=1))
         self.down = nn.ModuleList(Block(a, b, e) for a, b in itertools.pairwise(widths))
         self.coarse = nn.ModuleList(Block(widths[-1], widths[-1], e) for _ in range(2))  # last encoder, first decoder
@@ -73,7 +73,7 @@ class Autoencoder(nn.Module):
         return quantise(z.flatten(2).transpose(1, 2), self.o.levels)
 
     def decode(self, codes: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        condition, values = self.label(y), 2 * codes / (self.o.levels - 1) - 1  # in [-1, 1]
+        condition, values = self.target(y), 2 * codes / (self.o.levels - 1) - 1  # in [-1, 1]
         h = self.coarse[1](self.from_code(values.transpose(1, 2).unflatten(2, self.cells)), condition)
         for block in self.up:
             h = block(F.interpolate(h, scale_factor=2.0), condition)

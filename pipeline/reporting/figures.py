@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib import font_manager
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -48,11 +49,21 @@ STYLE: dict[Any, Any] = {
     "figure.facecolor": "white",
     "text.parse_math": False,  # a class may be called $5
 }
+OTHERS = (
+    "Noto Sans CJK JP",
+    "Noto Sans CJK SC",
+    "Source Han Sans",
+    "WenQuanYi Zen Hei",
+    "Microsoft YaHei",
+    "PingFang SC",
+)
+LONG = 13  # characters that fit over a picture
 
 
 def subplots(rows: int, columns: int, width: float, height: float) -> tuple[Figure, np.ndarray]:
     """A figure of that many inches and its axes, (rows, columns)."""
-    plt.rcParams.update(STYLE)
+    there = set(font_manager.get_font_names())
+    plt.rcParams.update(STYLE | {"font.family": ["DejaVu Sans", *(name for name in OTHERS if name in there)]})
     return plt.subplots(rows, columns, figsize=(min(width, WIDEST), min(height, WIDEST)), squeeze=False)
 
 
@@ -242,5 +253,10 @@ def pairs(left: np.ndarray, right: np.ndarray | None, captions: Sequence[str]) -
         for k, images in enumerate(kinds):
             axes = all_axes[line * len(kinds) + k, column]
             axes.imshow(np.broadcast_to(images[i], (*images[i].shape[:2], 3)), interpolation="nearest")
-        all_axes[line * len(kinds), column].set_title(caption, fontsize=7)
+        all_axes[line * len(kinds), column].set_title("\n".join(map(short, caption.split("\n"))), fontsize=7)
     return png(figure)
+
+
+def short(text: str) -> str:
+    """Its beginning, if it is longer than what fits over a picture."""
+    return text if len(text) <= LONG else text[: LONG - 1] + "…"

@@ -151,6 +151,12 @@ def test_hashes_are_of_pixels_and_not_of_files(tmp_path, shipped, inline):
     assert len(set(found[:4])) == 1 and found[4] != found[0]
 
 
+def test_a_grey_picture_stored_as_colours_is_the_same_picture(inline, tmp_path):
+    grey, coloured = noise(0, 12, 8, 1), noise(1, 12, 8, 3)
+    found = hashes([grey, np.repeat(grey, 3, axis=2), coloured, coloured[..., :1]], tmp_path / "small")
+    assert found[0] == found[1] and len(set(found)) == 3
+
+
 def test_one_pixel_another_shape_or_another_depth_is_another_hash(inline, tmp_path):
     plain = noise(0, 12, 8, 1)
     touched = plain.copy()
