@@ -13,6 +13,7 @@ READY := .venv/ready-$(shell cat $(LOCKED) | cksum | cut -d ' ' -f 1)
 .DEFAULT_GOAL := repro
 
 repro: setup
+	@{ $(AT_WORK); } 2>/dev/null || { $(PUT_BACK); }
 	@python -m stages check
 	@if [ -e models ] && dvc status --quiet; then echo "Data and pipelines are up to date."; \
 	else $(MAKE) --no-print-directory side-by-side && dvc repro; fi
@@ -117,14 +118,15 @@ lock:
 	uv pip compile requirements-fuzz.in --universal --python-version 3.11 --generate-hashes --upgrade -o requirements-fuzz.lock
 
 # For CI, see docs/ci.md. quick is repro with the keys in QUICK set. params.yaml is put back at the end, or by the next
-# `make quick` if this one was killed; an edit made to it meanwhile is kept.
+# `make quick` or `make repro` if this one was killed; an edit made to it meanwhile is kept.
 .PHONY: quick gate
 quick: export QUICK := $(or $(strip $(QUICK)),profile=quick)
 quick: setup
 	@mkdir -p .work; $(PUT_BACK)
 	@cp params.yaml .work/params.quick.yaml; python -c "$$OVERRIDE" .work/params.quick.yaml
 	@echo "params.yaml with $$QUICK"
-	@trap '$(PUT_BACK)' EXIT; trap 'exit 130' INT; trap 'exit 143' TERM; \
+	@trap '$(PUT_BACK); rm -f .work/quick.pid' EXIT; echo $$$$ > .work/quick.pid; \
+		trap 'trap "" INT TERM; exit 130' INT; trap 'trap "" INT TERM; exit 143' TERM; \
 		cp params.yaml .work/params.before.yaml && cp .work/params.quick.yaml params.yaml && \
 		$(MAKE) --no-print-directory repro
 
@@ -136,6 +138,9 @@ PUT_BACK = if [ ! -e .work/params.before.yaml ]; then :; \
 	elif cmp -s params.yaml .work/params.quick.yaml; then mv -f .work/params.before.yaml params.yaml; \
 	else echo "params.yaml was edited in the meantime and stays so; before: .work/params.replaced.yaml" >&2; \
 	mv -f .work/params.before.yaml .work/params.replaced.yaml; fi
+
+# Whether a `make quick` is: its shell is there, and where /proc tells what it runs, it is no other one and not dead.
+AT_WORK = p=$$(cat .work/quick.pid) && kill -0 $$p && { [ ! -e /proc/$$p ] || grep -q params.before /proc/$$p/cmdline; }
 
 define OVERRIDE
 import os, pathlib, shlex, sys

@@ -13,9 +13,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def copy(folder: Path, change: Callable[[dict], None]) -> Path:
-    """The project without results; `change` edits its params. It is whole or, after a kill, not there."""
-    final, folder = folder, folder.with_name(folder.name + ".half")
-    shutil.rmtree(folder, ignore_errors=True)
+    """The project without results; `change` edits its params."""
     for name in ("pipeline", "stages", "sets", "dvc.yaml", "params.yaml", ".dvcignore"):
         source = ROOT / name
         if source.is_dir():
@@ -28,10 +26,14 @@ def copy(folder: Path, change: Callable[[dict], None]) -> Path:
     change(params)
     yaml.dump(params, folder / "params.yaml")
     run(folder, sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet")
-    final.parent.mkdir(parents=True, exist_ok=True)
-    if final.exists():  # an empty one, as of a temporary folder
-        final.rmdir()
-    return folder.rename(final)
+    return folder
+
+
+def whole(folder: Path, change: Callable[[dict], None]) -> None:
+    """The same as `folder`, which after a kill is there in full or not at all."""
+    half = folder.with_name(f"{folder.name}.half")
+    shutil.rmtree(half, ignore_errors=True)
+    copy(half, change).rename(folder)
 
 
 def prepare(folder: Path) -> Path:

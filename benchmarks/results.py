@@ -141,7 +141,7 @@ def main(cut: str, source: Path, work: Path) -> None:
     if not copy.exists():
         rows = CUTS[cut].rows(source, work / cut / "rows")
         data = {**CUTS[cut].keys["data"], "source": str(rows)}
-        project.copy(copy, lambda params: settings(params, {**CUTS[cut].keys, "profile": "full", "data": data}))
+        project.whole(copy, lambda params: settings(params, {**CUTS[cut].keys, "profile": "full", "data": data}))
     project.run(copy, "python", "-m", "stages", "check")  # mends what a run that was killed left half written
     project.run(copy, "make", "--no-print-directory", "-f", str(project.ROOT / "Makefile"), "side-by-side")
     project.run(copy, "dvc", "repro")

@@ -72,7 +72,7 @@ def main(source: Path, work: Path, share: float) -> None:
     copy = work / "project"
     if not copy.exists():
         rows = source if share == 1 else part(source, share, work / "rows")
-        project.copy(copy, lambda params: settings(params, rows, share))
+        project.whole(copy, lambda params: settings(params, rows, share))
     project.run(copy, "python", "-m", "stages", "check")  # mends what a run that was killed left half written
     project.run(copy, "dvc", "repro")
     print(table(copy))

@@ -57,6 +57,20 @@ def test_what_is_left_of_the_params_to_weigh_a_leak_is_accepted(tmp_path, mode):
     assert (read.seed, read.data.near_duplicates, read.retraining.seeds) == (3, mode, leak.SEEDS)
 
 
+def test_a_copy_that_was_killed_half_way_is_begun_anew_and_none_is_taken_for_whole(tmp_path, monkeypatch):
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(project, "run", killed)
+    with pytest.raises(KeyboardInterrupt):
+        project.whole(tmp_path / "project", lambda params: None)
+    assert not (tmp_path / "project").exists()
+    monkeypatch.setattr(project, "run", lambda *_: None)
+    project.whole(tmp_path / "project", lambda params: params.update(seed=7))
+    assert YAML(typ="safe").load(tmp_path / "project" / "params.yaml")["seed"] == 7
+    assert [f.name for f in tmp_path.iterdir()] == ["project"]
+
+
 def test_intake_is_measured_on_a_source_that_is_enlarged(tmp_path, capfd):
     intake.main(photographs(tmp_path / "photographs"), [30])
     rows = re.findall(r"^\| (\d+) \| ([\d.]+) \| (\d+) \|$", capfd.readouterr().out, re.M)

@@ -493,14 +493,27 @@ def test_a_signal_puts_params_back(project, number):
     assert (project / "params.yaml").read_bytes() == before and left(project) == {"params.quick.yaml"}
 
 
-def test_the_next_call_puts_params_back_after_a_kill(project):
+@pytest.mark.parametrize("call", ["quick", "repro"])
+def test_the_next_call_puts_params_back_after_a_kill(project, call):
     before = (project / "params.yaml").read_bytes()
     process = start(project)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate(timeout=60)
     assert (project / "params.yaml").read_bytes() != before
     program(project / ".venv" / "bin" / "dvc", SEE)
-    assert make(project, "quick").returncode == 0
+    assert make(project, call).returncode == 0
+    assert (project / "params.yaml").read_bytes() == before
+    assert (seen(project)["profile"] == "quick") == (call == "quick")
+
+
+def test_a_repro_beside_a_quick_run_leaves_its_params_alone(project):
+    before = (project / "params.yaml").read_bytes()
+    process = start(project)
+    program(project / ".venv" / "bin" / "dvc", SEE)
+    assert make(project, "repro").returncode == 0 and seen(project)["profile"] == "quick"
+    assert (project / "params.yaml").read_bytes() != before
+    os.killpg(process.pid, signal.SIGTERM)
+    process.communicate(timeout=60)
     assert (project / "params.yaml").read_bytes() == before
 
 
