@@ -208,9 +208,8 @@ def main(argv: list[str]) -> int:
     if rank:
         label += f", rank {rank}"
         logging.getLogger().setLevel(logging.ERROR)
-        signal.signal(
-            signal.SIGTERM, signal.SIG_DFL
-        )  # nothing of it is to be cleared up, and it may be waiting for others
+        # nothing of it is to be cleared up, and it may be waiting for others
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
     logging.getLogger().handlers[0].setFormatter(Plain(f"%(asctime)s {label}: %(message)s", "%H:%M:%S"))
     try:
         return execute(argv[0], argv[1:])

@@ -52,9 +52,8 @@ def find(thumbs: Thumbs, longest: np.ndarray, y: np.ndarray, apart: np.ndarray, 
     known = np.flatnonzero(apart == 0)
     if len(known) < 3:
         return NOTHING
-    length = longest * min(
-        1.0, registration.SIDE / np.median(longest[known])
-    )  # of every picture, at the scale of comparison
+    scale = min(1.0, registration.SIDE / np.median(longest[known]))
+    length = longest * scale  # of every picture where they are compared
     with tempfile.TemporaryDirectory(dir=thumbs.files[0].parent) as folder:
         spaces = [reduced(x, known, seed) for x in described(thumbs, length, Path(folder))]
     unrelated = known[random_pairs(y[known], 2000, np.random.default_rng(seed))]
@@ -122,11 +121,8 @@ def random_pairs(y: np.ndarray, count: int, rng: np.random.Generator) -> np.ndar
     """Pairs of different rows of one class, int (count, 2); of any two rows where every class has only one."""
     y = y if np.bincount(y).max() > 1 else np.zeros_like(y)
     first = rng.choice(np.flatnonzero(np.bincount(y)[y] > 1), count)
-    order, start, size = (
-        np.argsort(y, kind="stable"),
-        np.searchsorted(np.sort(y), np.arange(y.max() + 1)),
-        np.bincount(y),
-    )
+    order, size = np.argsort(y, kind="stable"), np.bincount(y)
+    start = np.cumsum(size) - size
     place = np.empty(len(y), np.int64)
     place[order] = np.arange(len(y))
     step = 1 + (rng.random(count) * (size[y[first]] - 1)).astype(np.int64)  # how far on in its class, round the end

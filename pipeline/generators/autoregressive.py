@@ -109,10 +109,8 @@ class Prior(nn.Module):
     def __init__(self, cells: tuple[int, int], classes: int, o: Options) -> None:
         super().__init__()
         e, self.cells, self.o = o.hidden, cells, o
-        self.label, self.move = (
-            nn.Embedding(classes, e),
-            nn.Linear(AUGMENTS, e, bias=False),
-        )  # no bias: no move adds nothing
+        self.label = nn.Embedding(classes, e)
+        self.move = nn.Linear(AUGMENTS, e, bias=False)  # no bias: no move adds nothing
         self.read, self.within = (nn.Embedding(o.code * o.levels, e) for _ in range(2))
         self.place, self.number = (nn.Parameter(0.1 * torch.randn(n, e)) for n in (math.prod(cells), o.code))
         self.layers, self.norm = nn.ModuleList(Layer(e, o.dropout) for _ in range(o.depth)), nn.LayerNorm(e)

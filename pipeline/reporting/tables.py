@@ -27,10 +27,8 @@ def number(value: float | None, metric: str = "") -> str:
     """A score as text: percent with one decimal for the accuracies, three decimals else, n/a for what is not known."""
     if value is None or pd.isna(value):
         return "n/a"
-    percent = metric.removeprefix("tuned_") in POINTS
-    return (
-        f"{round(100 * value, 1) + 0.0:.1f}" if percent else f"{round(value, 3) + 0.0:.3f}"
-    )  # + 0.0: no negative zero
+    scale, digits = (100, 1) if metric.removeprefix("tuned_") in POINTS else (1, 3)
+    return f"{round(scale * value, digits) + 0.0:.{digits}f}"  # + 0.0: no negative zero
 
 
 def share(mean: float | None, low: float | None, high: float | None, *, metric: str) -> str:
