@@ -139,8 +139,8 @@ PUT_BACK = if [ ! -e .work/params.before.yaml ]; then :; \
 	else echo "params.yaml was edited in the meantime and stays so; before: .work/params.replaced.yaml" >&2; \
 	mv -f .work/params.before.yaml .work/params.replaced.yaml; fi
 
-# Whether a `make quick` is: its shell is there, and where /proc tells what it runs, it is no other one and not dead.
-AT_WORK = p=$$(cat .work/quick.pid) && kill -0 $$p && { [ ! -e /proc/$$p ] || grep -q params.before /proc/$$p/cmdline; }
+# Whether a `make quick` is: the process that it noted is there, another than this one, and does what that one does.
+AT_WORK = p=$$(cat .work/quick.pid) && [ "$$p" != $$$$ ] && { grep -q params.before /proc/$$p/cmdline || ps -o args= -p "$$p" | grep -q params.before; }
 
 define OVERRIDE
 import os, pathlib, shlex, sys

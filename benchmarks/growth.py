@@ -94,7 +94,7 @@ def labelling(_: Samples, made: Samples) -> Callable[[], object]:
 def copy_rule(real: Samples, _: Samples) -> Callable[[], object]:
     from pipeline.selection import copies
 
-    return lambda: copies.rule(real.images, real.table["group"].to_numpy(), 0.01)
+    return lambda: copies.told_by(real, 0.01)
 
 
 def copy_search(real: Samples, made: Samples) -> Callable[[], object]:

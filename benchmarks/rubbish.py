@@ -47,7 +47,7 @@ def main(folder: Path) -> pd.DataFrame:
     held, baseline = Samples.load(folder / "data" / "real" / "val"), folder / "models" / "baseline"
     fitted_on = (folder / "data" / "real" / "train", folder / "data" / "selected" / "pool")
     seen = with_pool(*fitted_on)
-    rule = copies.rule(seen.images, seen.table["group"].to_numpy(), params.selection.copy_false_alarms)
+    rule = copies.told_by(seen, params.selection.copy_false_alarms)
     rng = np.random.default_rng(0)
     held = held.take(rng.permutation(np.flatnonzero(np.isin(held.y, real.scarce)))[:MOST])
     goal = np.full(len(real.classes), len(held))

@@ -273,4 +273,4 @@ def slow(params: Params, data: Known | None) -> Iterator[str]:
 
 def notes(put_back: Path) -> Iterator[str]:
     if put_back.exists():
-        yield f"a make quick was killed, and params.yaml still has its keys; the next make quick puts {put_back} back"
+        yield f"a make quick was killed, and params.yaml still has its keys; the next make quick or make repro puts {put_back} back"

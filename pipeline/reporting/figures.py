@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -57,7 +58,7 @@ OTHERS = (
     "Microsoft YaHei",
     "PingFang SC",
 )
-LONG = 13  # characters that fit over a picture
+LONG = 10  # letters that fit over a picture; wide ones, as of Chinese, count twice
 
 
 def subplots(rows: int, columns: int, width: float, height: float) -> tuple[Figure, np.ndarray]:
@@ -258,5 +259,8 @@ def pairs(left: np.ndarray, right: np.ndarray | None, captions: Sequence[str]) -
 
 
 def short(text: str) -> str:
-    """Its beginning, if it is longer than what fits over a picture."""
-    return text if len(text) <= LONG else text[: LONG - 1] + "…"
+    """Its beginning and its end, if it is longer than what fits over a picture."""
+    wide = np.cumsum([2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text])
+    if not len(text) or wide[-1] <= LONG:
+        return text
+    return f"{text[: (wide <= LONG // 2).sum()]}…{text[len(text) - (wide[-1] - wide < LONG // 2 - 1).sum() :]}"

@@ -25,6 +25,7 @@ SIDES = np.linspace(0.97, 0.74, 9)  # of crops when a row is laid over another
 LEAST = 0.005  # as near as that is a copy wherever real rows do not lie nearer
 SURE = 200  # so many real rows show by themselves how near they come; of fewer a normal tail is assumed
 FEWEST = 3  # real rows that tell anything
+TINY = 1e-4  # distances below it are alike
 SAMPLE = 600  # real rows that are asked at most
 
 
@@ -54,7 +55,8 @@ def told_by(real: Samples, share: float) -> Rule:
 def rule(images: np.ndarray, groups: np.ndarray, scarce: np.ndarray, share: float) -> Rule:
     """What tells copies of these rows, so that about this share of real rows, of groups of their own, passes for copies.
 
-    And no more of the `scarce` rows alone, bool (N,): they may be more alike than the others, and like them are those made.
+    The distance is less where the `scarce` rows, bool (N,), lie nearer than all do (by their geometric means): they may be
+    more alike than the others, and like them are those made.
     """
     if not share:
         return Rule(-1.0, -1.0)
@@ -63,10 +65,16 @@ def rule(images: np.ndarray, groups: np.ndarray, scarce: np.ndarray, share: floa
     asked = np.union1d(every, some)
     distance = nearest(images[asked], images, groups, groups[asked])[0]
     known, ratio = np.isfinite(distance[:, 0]), ratios(distance)
-    kinds = [known & np.isin(asked, rows) for rows in (every, some)]
-    kinds = kinds[:1] + [kind for kind in kinds[1:] if kind.sum() >= FEWEST]
-    by_distance, by_ratio = (min(lower(x[kind], share / 2) for kind in kinds) for x in (distance[:, 0], ratio))
+    own, scarce_ones = (known & np.isin(asked, rows) for rows in (every, some))
+    by_distance, by_ratio = (lower(x[own], share / 2) for x in (distance[:, 0], ratio))
+    if scarce_ones.sum() >= FEWEST:
+        by_distance *= min(1.0, typical(distance[scarce_ones, 0]) / typical(distance[own, 0]))
     return Rule(max(by_distance, LEAST), by_ratio if np.isfinite(distance[:, 1]).any() else -1.0)
+
+
+def typical(values: np.ndarray) -> float:
+    """The geometric mean of values like these (N,), which are positive."""
+    return float(np.exp(np.log(np.maximum(values, TINY)).mean()))
 
 
 def lower(values: np.ndarray, share: float) -> float:
@@ -78,7 +86,7 @@ def lower(values: np.ndarray, share: float) -> float:
 
     if len(values) < FEWEST:
         return 0.0
-    logs = np.log(np.maximum(values, 1e-4))
+    logs = np.log(np.maximum(values, TINY))
     wide = logs.std(ddof=1) * np.sqrt(1 + 1 / len(logs))
     assumed = float(np.exp(logs.mean() - t.ppf(1 - share, len(logs) - 1) * wide))
     return float(np.quantile(values, share)) if len(values) >= SURE else assumed

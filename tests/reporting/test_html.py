@@ -1,6 +1,7 @@
 """The page and its figures. Run: python -m pytest tests/reporting/test_html.py"""
 
 import io
+import itertools
 import re
 from html.parser import HTMLParser
 
@@ -295,6 +296,23 @@ def test_colour_images_are_drawn_too(name):
 def test_any_name_can_be_drawn(name):
     """Dollar signs in a class name are no formula that can be wrong."""
     every_figure(names=(r"$\nosuch{$", "_a_<b>"))[name]()
+
+
+@pytest.mark.parametrize("name", ["pneumonia_bacterial", "MALIGNANT MELANOMA", "cat"])
+def test_captions_over_neighbouring_pictures_do_not_overlap(monkeypatch, name):
+    kept = []
+    monkeypatch.setattr(figures, "png", kept.append)
+    figures.pairs(pixels(8), pixels(8), [f"{name}\n0.123"] * 8)
+    kept[0].canvas.draw()
+    ends = [axes.title.get_window_extent() for axes in kept[0].axes[:8]]
+    assert all(a.x1 < b.x0 for a, b in itertools.pairwise(ends))
+
+
+def test_a_long_name_keeps_its_beginning_and_its_end():
+    assert figures.short("cat") == "cat" and figures.short("") == ""
+    left, right = map(figures.short, ("adenocarcinoma_left", "adenocarcinoma_right"))
+    assert left != right and left.startswith("adeno") and left.endswith("left")
+    assert len(figures.short("黑色素瘤" * 3)) == 5, "wide letters count twice"
 
 
 def test_missing_scores_leave_a_gap():

@@ -97,6 +97,16 @@ def test_honest_rows_of_a_scarce_class_that_is_more_alike_than_others_are_no_cop
     assert apart.copied(nearest(alike[0], images, groups)[0]).all()
 
 
+@pytest.mark.parametrize("scarce", [3, 5])
+def test_a_few_scarce_rows_like_all_others_hardly_change_the_bound(scarce):
+    """A bound of their own would be low for how few they are, and let copies pass."""
+    for seed in range(4):
+        images = pictures(150, 30 + seed)
+        some = np.arange(150) < scarce
+        told, pooled = (rule(images, np.arange(150), s, FALSE_ALARMS) for s in (some, np.zeros(150, bool)))
+        assert 0.6 * pooled.distance <= told.distance <= pooled.distance and told.ratio == pooled.ratio
+
+
 @pytest.mark.parametrize("scarce", [0, 1, 2])
 def test_too_few_scarce_rows_tell_nothing(scarce):
     images, none = pictures(60, 24), np.zeros(60, bool)
