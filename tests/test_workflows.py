@@ -372,6 +372,16 @@ def test_an_environment_that_make_did_not_make_is_left_alone(tmp_path, kind):
     assert kind == "dangling" or (other / "package").exists()
 
 
+def test_how_many_threads_a_library_may_use_is_not_how_many_stages_run_at_once():
+    """`nproc` says what OMP_NUM_THREADS does, which clusters set to 1."""
+    told = []
+    for more in ({}, {"OMP_NUM_THREADS": "1"}, {"OMP_NUM_THREADS": "97"}, {"OMP_THREAD_LIMIT": "1"}):
+        env = {k: v for k, v in os.environ.items() if not k.startswith("OMP_") and k != "LANES"} | more
+        listed = subprocess.run(["make", "-n", "test"], cwd=ROOT, env=env, capture_output=True, text=True).stdout
+        told.append(re.search(r"pytest -n (\d+)", listed)[1])
+    assert len(set(told)) == 1
+
+
 @pytest.mark.parametrize("left", ["nothing", "made-by-make", "ready-7"])
 def test_an_environment_that_is_half_made_or_old_is_made_anew(tmp_path, left):
     place = equip(tmp_path, "dvc")
