@@ -63,11 +63,10 @@ def main(
         record = describe(samples, rows, source, data) | {"near_pairs": len(among), "unlabelled": len(spare)}
         record["fingerprints"] = {name: Samples.load(out).fingerprint() for name, out in outs.items()}
         record |= {"window": form.window, "asked": asked(params), "heldback": int((rows["split"] == "heldback").sum())}
-        record["near_bound"] = None if data.near_duplicates == "ignore" else near.bound
-        record["near_examples"] = grouping.examples(near, paths, samples)
+        record |= grouping.account(near, paths, samples, data)
         misnamed = paths_with_wrong_ending(rows, spare)
         record["warnings"] += warnings(rows, spare, form, len(among), len(misnamed), data)
-        record["warnings"] += grouping.too_alike(near) if not record["group_column"] else []
+        record["warnings"] += grouping.too_alike(near) if not source.grouped else []
     quarantine.write_text(audit.quarantine(lost), encoding="utf-8")
     record |= {"quarantined": len(lost), "quarantine": pd.Series([p.code for p in lost]).value_counts().to_dict()}
     (about / "audit.json").write_text(json.dumps(record, indent=1))

@@ -1,6 +1,7 @@
 """Which rows show the same thing, the unlabelled pool's among them, and so stand in one split: groups of a table of rows."""
 
 import logging
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -69,6 +70,12 @@ def left_over(spare: pd.DataFrame, rows: pd.DataFrame) -> tuple[pd.DataFrame, li
 
 def _lost(rows: pd.DataFrame, code: str, why: str) -> list[Problem]:
     return [Problem(path, row, code, why) for path, row in rows[["path", "row"]].to_numpy().tolist()]
+
+
+def account(near: duplicates.Found, paths: list[str], samples: Samples, data: Data) -> dict[str, Any]:
+    """For the audit: the bound above which two pictures were taken for the same, if any were compared, and examples."""
+    bound = None if data.near_duplicates == "ignore" else near.bound
+    return {"near_bound": bound, "near_examples": examples(near, paths, samples)}
 
 
 def examples(near: duplicates.Found, paths: list[str], samples: Samples, most: int = 8) -> list[tuple[str, str, float]]:
