@@ -80,6 +80,7 @@ CHANGES = (
     ),
     Change("drawing", "other rows of the same model", {"arms.diffusion.rows": "redrawn"}),
     option("drawing", "diffusion", "guidance 1.5, not 1", guidance=1.5),
+    option("drawing", "diffusion", "guidance 1.5 at middle noise alone, not 1", guidance=1.5, interval=[0.2, 5.0]),
     option("drawing", "diffusion", "churn 20, not 0", churn=20.0),
     Change("fit", "fitted again with another seed", {"arms.diffusion.rows": "again"}),
     option("fit", "diffusion", "last weights of one average, not a judge's choice", snapshots=1, ema=[0.05]),
