@@ -82,8 +82,16 @@ CHANGES = (
     option("drawing", "diffusion", "guidance 1.5, not 1", guidance=1.5),
     option("drawing", "diffusion", "guidance 1.5 at middle noise alone, not 1", guidance=1.5, interval=[0.2, 5.0]),
     option("drawing", "diffusion", "churn 20, not 0", churn=20.0),
+    option("translate", "translate", "from rows of the class alone (across 0), not half", across=0.0),
+    option("translate", "translate", "from any row of another class (candidates 1), not the likest", candidates=1),
+    option("translate", "translate", "strength 0.2 to 0.5, not 0.4 to 0.7", strength=[0.2, 0.5]),
+    option("translate", "translate", "strength 0.6 to 0.9, not 0.4 to 0.7", strength=[0.6, 0.9]),
+    option("translate", "translate", "guidance 1.5, not 1", guidance=1.5),
+    option("translate", "translate", "churn 20, not 0", churn=20.0),
     Change("fit", "fitted again with another seed", {"arms.diffusion.rows": "again"}),
     option("fit", "diffusion", "last weights of one average, not a judge's choice", snapshots=1, ema=[0.05]),
+    option("fit", "diffusion", "one average alone, of a twentieth of the steps", ema=[0.05]),
+    option("fit", "diffusion", "one average alone, of a fifth of the steps", ema=[0.2]),
     option("fit", "diffusion", "classes as they come (balance 1), not 0.5", balance=1.0),
     option("fit", "diffusion", "classes alike (balance 0), not 0.5", balance=0.0),
     option("fit", "diffusion", "no augmentation, not 0.15", augment=0.0),
@@ -91,11 +99,23 @@ CHANGES = (
     option("fit", "diffusion", "noise as published, [-1.2, 1.2], not [-0.4, 1.2]", noise=[-1.2, 1.2]),
     *(Change("arm", f"{name}, not diffusion", arm=name) for name in ("oversample", "duplicate", "classic", "real")),
     *(Change("arm", f"{name}, not diffusion", arm=name) for name in ("gmm", "translate", "cgan", "mixture", "cvae")),
+    option("gmm", "gmm", "one Gaussian a class, not up to 5", mixtures=1),
+    option("gmm", "gmm", "covariances hardly pulled to the pooled one (shrink 0.5), not 5", shrink=0.5),
+    option("gmm", "gmm", "components of 0.95 of the variance, not 0.999", variance=0.95),
     option("cvae", "cvae", "latent Gaussians as narrow as fitted (widen 0), not 10", widen=0.0),
+    option("cvae", "cvae", "latent Gaussians not pulled to that of all rows (shrink 0), not 4", shrink=0.0),
+    option("cvae", "cvae", "the whole weight of KL from the start (kl_warmup 0), not from 0.3", kl_warmup=0.0),
+    option("cvae", "cvae", "weights averaged too (ema 0.1), not as they are", ema=[0.1]),
     option("cgan", "cgan", "no term for diversity, not 1", diversity=0.0),
     option("cgan", "cgan", "the class counts from the start, no ramp", ramp=[0.0, 0.0001]),
     option("cgan", "cgan", "no augmentation, not all three", augment=[]),
     option("cgan", "cgan", "classes as they come (balance 1), not 0.5", balance=1.0),
+    option("cgan", "cgan", "weights as they are (ema 0), not averaged", ema=[0.0]),
+    option("autoregressive", "autoregressive", "codes as they are (jitter 0), not 0.1", jitter=0.0),
+    option("autoregressive", "autoregressive", "no augmentation, not 0.3", augment=0.0),
+    option("autoregressive", "autoregressive", "no dropout, not 0.2", dropout=0.0),
+    option("autoregressive", "autoregressive", "temperature 1, not 0.9", temperature=1.0),
+    option("autoregressive", "autoregressive", "top_p 0.9, not 1", top_p=0.9),
 )
 GROUPS = tuple(dict.fromkeys(c.group for c in CHANGES))
 
@@ -121,6 +141,7 @@ def base(source: str, split: int, given: Mapping[str, Any]) -> dict[str, Any]:
     """params.yaml for this source: every arm, no search, and diffusion twice more, for what is chance alone."""
     fixed = {"profile": "full", "search.trainings": 0, "data.source": source, "data.split": split}
     raw = changed(YAML(typ="safe").load(ROOT / "params.yaml"), {**fixed, **given}).model_dump(mode="json")
+    raw["arms"]["autoregressive"]["role"] = "candidate"
     raw["generators"]["again"] = {**raw["generators"]["diffusion"], "model": "again"}
     raw["generators"]["redrawn"] = {"family": "diffusion", "model": "diffusion"}
     return raw

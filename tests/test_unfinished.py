@@ -73,8 +73,9 @@ def whole(*words: str) -> dict[str, bytes]:
 
 
 def states() -> dict[Path, int]:
-    """The steps of all states that are kept."""
-    found = {f: checkpoints.read(f) for f in Path(".work/unfinished").glob("*/*/*") if not f.suffix}
+    """The steps of all states that are kept; os.walk, for a stage that runs may remove a folder meanwhile."""
+    files = [Path(folder, name) for folder, _, names in os.walk(".work/unfinished") for name in names]
+    found = {f: checkpoints.read(f) for f in files if len(f.parts) == 5 and not f.suffix}
     return {f: state["step"] for f, state in found.items() if state is not None}
 
 
