@@ -96,6 +96,7 @@ CHANGES = (
     option("fit", "diffusion", "classes alike (balance 0), not 0.5", balance=0.0),
     option("fit", "diffusion", "no augmentation, not 0.15", augment=0.0),
     option("fit", "diffusion", "no dropout, not 0.1", dropout=0.0),
+    option("fit", "diffusion", "every row with its class (label_dropout 0), not nine of ten", label_dropout=0.0),
     option("fit", "diffusion", "noise as published, [-1.2, 1.2], not [-0.4, 1.2]", noise=[-1.2, 1.2]),
     *(Change("arm", f"{name}, not diffusion", arm=name) for name in ("oversample", "duplicate", "classic", "real")),
     *(Change("arm", f"{name}, not diffusion", arm=name) for name in ("gmm", "translate", "cgan", "mixture", "cvae")),
@@ -138,10 +139,12 @@ def changed(shipped: Mapping[str, Any], keys: Mapping[str, Any]) -> Params:
 
 
 def base(source: str, split: int, given: Mapping[str, Any]) -> dict[str, Any]:
-    """params.yaml for this source: every arm, no search, and diffusion twice more, for what is chance alone."""
+    """params.yaml for this source: every arm, no search, options of translate written out that it takes from diffusion, and
+    diffusion twice more, for what is chance alone."""
     fixed = {"profile": "full", "search.trainings": 0, "data.source": source, "data.split": split}
     raw = changed(YAML(typ="safe").load(ROOT / "params.yaml"), {**fixed, **given}).model_dump(mode="json")
     raw["arms"]["autoregressive"]["role"] = "candidate"
+    raw["generators"]["translate"] |= {key: raw["generators"]["diffusion"][key] for key in ("guidance", "churn")}
     raw["generators"]["again"] = {**raw["generators"]["diffusion"], "model": "again"}
     raw["generators"]["redrawn"] = {"family": "diffusion", "model": "diffusion"}
     return raw

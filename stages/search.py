@@ -1,6 +1,7 @@
 """search: how each generator's rows are best used, tried on validation with training seeds and rows that no arm sees."""
 
 import json
+import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ from stages.retrain import added_rows, settle, synthetic_rows
 if TYPE_CHECKING:
     from pipeline.classifier.model import Settings
 
+log = logging.getLogger("stages")
 Found = dict[str, Any]  # settings that differ from what params say
 
 
@@ -96,6 +98,7 @@ def climb(trials: "Trials", climbs: Sequence[Climb]) -> None:
             if shown:
                 values = [v for v in values if v == climbs[0].found.get("recipe")]
             values = [v for v in values if trials.matters(key, v) and v != standing(trials.params, one, key)]
+            values = [v for v in values if key not in GUIDING or trials.passes(one.name, one.found | {key: v})]
             if values := values[: trials.affords(len(values))]:
                 step(trials, one, key, values, shown)
 
@@ -176,6 +179,13 @@ class Trials:
         if key != "dose":
             return True
         return bool((wanted(self.real.counts, self.real.scarce, value, self.params.generation.cap) < self.goal).any())
+
+    def passes(self, name: str, found: Found) -> bool:
+        """Whether any row passes selection under these settings; without rows an arm may be likelier, and is no gain of theirs."""
+        kept = bool(Samples.load(self.judged(name, found)).table["keep"].any())
+        if not kept:
+            log.warning("%s is not tried with %s: of its rows none passes selection", name, json.dumps(found))
+        return kept
 
     def run(self, name: str, several: Sequence[Found]) -> list[np.ndarray]:
         """What the classifiers of each trial say of the validation rows, float (seeds, N, K)."""

@@ -41,6 +41,9 @@ class Judged:
     def matters(self, key: str, value: object) -> bool:
         return value != "full"
 
+    def passes(self, name: str, found: dict) -> bool:
+        return True
+
     def run(self, name: str, several: list[dict]) -> list[np.ndarray]:
         self.left -= 2 * len(several)
         self.asked += [(name, found) for found in several]
@@ -143,6 +146,7 @@ def small() -> params.Params:
     tiny = {"epochs": 1, "batch": 8, "width": 8, "ema": [0.0], "snapshots": 1, "sampler_steps": 2}
     blocks = {n: SHIPPED.generators[n] for n in names}
     blocks["diffusion"] = params.Generator(**(blocks["diffusion"].model_dump() | tiny))
+    lenient = {"unlike": 1e6, "alike": 0.0, "third_class": 1.0, "copy_false_alarms": 0.0}  # of a hardly fitted model
     space = {k: [] for k in SHIPPED.search.space.model_dump()} | {
         "strength": [(0.1, 0.2), (0.2, 0.3)],
         "dose": ["quarter"],
@@ -154,6 +158,7 @@ def small() -> params.Params:
             n: SHIPPED.arms[n].model_copy(update={"tuned": n == "translate"}) for n in ("real", "duplicate", "translate")
         },
         "search": params.Search(trainings=10, seeds=2, space=space),
+        "selection": SHIPPED.selection.model_copy(update=lenient),
         "augment": SHIPPED.augment.model_copy(update={"views_per_class": 20, "views_per_row": (2, 4)}),
         "classifier": SHIPPED.classifier.model_copy(update={"widths": [8], "batch": 16, "steps": 3}),
         "compute": SHIPPED.compute.model_copy(update={"accelerator": "cpu", "processes": 1}),
@@ -279,6 +284,27 @@ def test_a_trial_that_diverges_is_not_taken_and_the_search_goes_on(small, places
     said = search.train_one(small, settings, "translate", {}, 0, places["pool"], source, None, None)
     assert np.array_equal(said, np.full((15, 3), 1 / 3))
     assert "a trial of translate counts as one that knows nothing: the loss of Training is nan" in caplog.text
+
+
+def test_a_strength_of_whose_rows_none_passes_is_not_tried(small, places, tmp_path, monkeypatch, caplog):
+    """On X-rays all rows of low strengths were copies; the arm without any was likelier, and the strength was taken."""
+    (ask, judge), strengths = (search.ask, search.judge), []
+
+    def asked(given: params.Params, *rest) -> Samples:
+        strengths.append(given.generators["translate"].options["strength"])
+        return ask(given, *rest)
+
+    def refused(*given) -> Samples:
+        judged = judge(*given)
+        judged.table["keep"] &= strengths[-1] != [0.1, 0.2]
+        return judged
+
+    monkeypatch.setattr(search, "ask", asked)
+    monkeypatch.setattr(search, "judge", refused)
+    search.main(small, *places.values(), tmp_path / "out")
+    tried = pd.read_csv(tmp_path / "out" / "tried.csv")
+    assert tried[tried["key"] == "strength"]["value"].tolist() == ["[0.2, 0.3]"]
+    assert 'translate is not tried with {"strength": [0.1, 0.2]}: of its rows none passes selection' in caplog.text
 
 
 @pytest.mark.parametrize(("ratio", "differs"), [(1.0, False), (10.0, True)])

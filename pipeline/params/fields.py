@@ -54,7 +54,7 @@ def explain(error: ValidationError, raw: Any, where: str) -> str:
         key = ".".join(_keys(e["loc"], raw, e["type"] == "missing"))
         came = "" if e["type"] in ("missing", "value_error", "invalid_key") else f" (got {e['input']!r})"
         words = {
-            "extra_forbidden": "unknown key; check the spelling",
+            "extra_forbidden": "unknown key; check the spelling, or CHANGELOG.md if an older version had it",
             "invalid_key": f"a key, {e['input']!r}, is no text; expected the name of a key",
         }
         said = words.get(e["type"], e["msg"].removeprefix("Value error, "))
