@@ -79,24 +79,15 @@ CHANGES = (
         for text, keys in RULES
     ),
     Change("drawing", "other rows of the same model", {"arms.diffusion.rows": "redrawn"}),
-    option("drawing", "diffusion", "guidance 1.5, not 1", guidance=1.5),
-    option("drawing", "diffusion", "guidance 1.5 at middle noise alone, not 1", guidance=1.5, interval=[0.2, 5.0]),
-    option("drawing", "diffusion", "churn 20, not 0", churn=20.0),
     option("translate", "translate", "from rows of the class alone (across 0), not half", across=0.0),
-    option("translate", "translate", "from any row of another class (candidates 1), not the likest", candidates=1),
     option("translate", "translate", "strength 0.2 to 0.5, not 0.4 to 0.7", strength=[0.2, 0.5]),
     option("translate", "translate", "strength 0.6 to 0.9, not 0.4 to 0.7", strength=[0.6, 0.9]),
-    option("translate", "translate", "guidance 1.5, not 1", guidance=1.5),
-    option("translate", "translate", "churn 20, not 0", churn=20.0),
     Change("fit", "fitted again with another seed", {"arms.diffusion.rows": "again"}),
-    option("fit", "diffusion", "last weights of one average, not a judge's choice", snapshots=1, ema=[0.05]),
-    option("fit", "diffusion", "one average alone, of a twentieth of the steps", ema=[0.05]),
-    option("fit", "diffusion", "one average alone, of a fifth of the steps", ema=[0.2]),
+    option("fit", "diffusion", "last weights, not a judge's choice", snapshots=1),
+    option("fit", "diffusion", "averages of a fifth of the steps too, not of a twentieth alone", ema=[0.05, 0.2]),
     option("fit", "diffusion", "classes as they come (balance 1), not 0.5", balance=1.0),
     option("fit", "diffusion", "classes alike (balance 0), not 0.5", balance=0.0),
     option("fit", "diffusion", "no augmentation, not 0.15", augment=0.0),
-    option("fit", "diffusion", "no dropout, not 0.1", dropout=0.0),
-    option("fit", "diffusion", "every row with its class (label_dropout 0), not nine of ten", label_dropout=0.0),
     option("fit", "diffusion", "noise as published, [-1.2, 1.2], not [-0.4, 1.2]", noise=[-1.2, 1.2]),
     *(Change("arm", f"{name}, not diffusion", arm=name) for name in ("oversample", "duplicate", "classic", "real")),
     *(Change("arm", f"{name}, not diffusion", arm=name) for name in ("gmm", "translate", "cgan", "mixture", "cvae")),
@@ -114,9 +105,6 @@ CHANGES = (
     option("cgan", "cgan", "weights as they are (ema 0), not averaged", ema=[0.0]),
     option("autoregressive", "autoregressive", "codes as they are (jitter 0), not 0.1", jitter=0.0),
     option("autoregressive", "autoregressive", "no augmentation, not 0.3", augment=0.0),
-    option("autoregressive", "autoregressive", "no dropout, not 0.2", dropout=0.0),
-    option("autoregressive", "autoregressive", "temperature 1, not 0.9", temperature=1.0),
-    option("autoregressive", "autoregressive", "top_p 0.9, not 1", top_p=0.9),
 )
 GROUPS = tuple(dict.fromkeys(c.group for c in CHANGES))
 
@@ -139,12 +127,10 @@ def changed(shipped: Mapping[str, Any], keys: Mapping[str, Any]) -> Params:
 
 
 def base(source: str, split: int, given: Mapping[str, Any]) -> dict[str, Any]:
-    """params.yaml for this source: every arm, no search, options of translate written out that it takes from diffusion, and
-    diffusion twice more, for what is chance alone."""
+    """params.yaml for this source: every arm, no search, and diffusion twice more, for what is chance alone."""
     fixed = {"profile": "full", "search.trainings": 0, "data.source": source, "data.split": split}
     raw = changed(YAML(typ="safe").load(ROOT / "params.yaml"), {**fixed, **given}).model_dump(mode="json")
     raw["arms"]["autoregressive"]["role"] = "candidate"
-    raw["generators"]["translate"] |= {key: raw["generators"]["diffusion"][key] for key in ("guidance", "churn")}
     raw["generators"]["again"] = {**raw["generators"]["diffusion"], "model": "again"}
     raw["generators"]["redrawn"] = {"family": "diffusion", "model": "diffusion"}
     return raw

@@ -129,9 +129,8 @@ def step(trials: "Trials", one: Climb, key: str, values: list, shown: bool) -> N
 def space(params: Params, name: str) -> dict[str, list]:
     """What is tried for a generator, by key: of its own options those that say how it draws from a fitted model."""
     model = generators.build(borrowing(params.generators, name), params.compute, name)
-    drawn = model.drawn - (set() if getattr(model.options, "label_dropout", 1) else {"guidance", "interval"})
     every = params.search.space.model_dump(mode="json")
-    return {key: values for key, values in every.items() if key not in GUIDING or key in drawn}
+    return {key: values for key, values in every.items() if key not in GUIDING or key in model.drawn}
 
 
 def spelt_out(params: Params, key: str, value: Any) -> Found:

@@ -254,8 +254,8 @@ def test_only_what_a_change_touches_is_made_again(tmp_path, monkeypatch):
     assert runs() == "", "what was made is kept"
     assert runs(recipes__synthetic__weight=1.0) == runs(arms__diffusion__use="all") == "retrain"
     assert runs(selection__third_class=1.0) == "pseudo_label retrain"
-    assert runs(generators__diffusion__guidance=1.5) == "generate pseudo_label retrain"
-    assert runs(generators__diffusion__dropout=0.0) == "fit_generator generate pseudo_label retrain"
+    assert runs(generators__diffusion__sampler_steps=9) == "generate pseudo_label retrain"
+    assert runs(generators__diffusion__augment=0.0) == "fit_generator generate pseudo_label retrain"
     lab.closed = True
     assert runs(selection__third_class=1.0) == ""
     with pytest.raises(laboratory.NotMade, match="has not been made yet"):

@@ -119,15 +119,6 @@ def test_a_generator_draws(family, shipped, compute, toy):
     assert images.is_meta and images.shape == (5, 1, *model.side)
 
 
-@pytest.mark.parametrize("keys", [{"guidance": 1.5}, {"churn": 20.0}, {"guidance": 2.0, "interval": [0.1, 1.0]}])
-def test_diffusion_draws_with_guidance_and_churn(keys, shipped, compute, toy):
-    model = generator("diffusion", shipped, compute, toy)
-    model.options = model.options.model_copy(update=keys)
-    network = model.build().eval().to(META)
-    with OnePlace(), torch.inference_mode():
-        assert model.draw(network, np.arange(5) % 3, np.arange(5), META).is_meta
-
-
 def test_diffusion_says_how_much_a_row_surprises_it(shipped, compute, toy):
     network = generator("diffusion", shipped, compute, toy).build().eval().to(META)
     x, y, _ = batch(side=(20, 20))

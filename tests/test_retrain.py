@@ -187,7 +187,7 @@ def test_rows_set_aside_are_drawn_as_real_rows_are(settled):
 
 
 def test_a_tuned_arm_has_what_the_search_found_and_another_has_not(settled):
-    found = {"share": 0.3, "weight": 0.2, "dose": "sqrt", "guidance": 2.0}
+    found = {"share": 0.3, "weight": 0.2, "dose": "sqrt", "strength": [0.6, 0.9]}
     arm, recipe = retrain.settle(settled, SHIPPED.arms["diffusion"], found)
     assert (recipe.share, recipe.weight, arm.dose) == (0.3, 0.2, "sqrt")
     assert recipe.balance == settled.recipes["synthetic"].balance

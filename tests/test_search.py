@@ -63,18 +63,18 @@ def climbed(trials: Judged, *names: str) -> list[search.Climb]:
 
 
 def test_better_values_are_taken_one_key_after_the_other():
-    """0.3 is the best share, and more guidance helps only with it; nothing else changes anything."""
+    """0.3 is the best share, and more noise helps only with it; nothing else changes anything."""
 
     def worth(name: str, found: dict) -> float:
-        return 1 + (found.get("share") == 0.3) + (found.get("guidance") == 1.5 and found.get("share") == 0.3)
+        return 1 + (found.get("share") == 0.3) + (found.get("strength") == [0.6, 0.9] and found.get("share") == 0.3)
 
-    (one,) = climbed(Judged(worth, 100), "diffusion")
-    assert one.found == {"share": 0.3, "guidance": 1.5}
+    (one,) = climbed(Judged(worth, 100), "translate")
+    assert one.found == {"share": 0.3, "strength": [0.6, 0.9]}
     taken = [(row["key"], row["value"]) for row in one.table[1:] if row["taken"]]
-    assert taken == [("share", "0.3"), ("guidance", "1.5")]
+    assert taken == [("share", "0.3"), ("strength", "[0.6, 0.9]")]
     space = SHIPPED.search.space
     tried = [row.get("key") for row in one.table]
-    assert tried.count("share") == len(space.share) and "guidance" in tried and "strength" not in tried
+    assert tried.count("share") == len(space.share) and tried.count("strength") == len(space.strength)
 
 
 def test_of_recipes_later_generators_try_the_one_that_the_first_took(small, places, tmp_path, monkeypatch):
@@ -99,7 +99,7 @@ def test_what_is_not_surely_better_is_not_taken():
     (one,) = climbed(Judged(lambda name, found: 1 + 0.01 * len(found), 100, noise=2.0), "cvae")
     assert one.found == {} and not any(row["taken"] for row in one.table[1:])
     tried = {row["key"] for row in one.table[1:]}
-    assert tried == {"recipe", "weight", "share", "dose"}, "cvae has no options to guide"
+    assert tried == {"recipe", "weight", "share", "dose"}, "cvae has no strength"
 
 
 def test_a_likelier_value_with_fewer_rows_right_is_not_taken(monkeypatch):
@@ -141,7 +141,7 @@ def test_no_more_is_trained_than_the_budget_allows_and_every_generator_has_its_r
 
 @pytest.fixture(scope="module")
 def small() -> params.Params:
-    """Tiny settings: one generator of rows, one that is guided."""
+    """Tiny settings: one generator of rows, one whose drawing is searched."""
     names = ("nothing", "duplicate", "diffusion", "translate")
     tiny = {"epochs": 1, "batch": 8, "width": 8, "ema": [0.0], "snapshots": 1, "sampler_steps": 2}
     blocks = {n: SHIPPED.generators[n] for n in names}
@@ -235,8 +235,9 @@ def test_a_generator_is_tried_with_those_options_alone_that_say_how_it_draws():
     every = SHIPPED.search.space.model_dump(mode="json")
     tried = {name: set(search.space(SHIPPED, name)) for name in ("classic", "cvae", "diffusion", "translate")}
     of_use = set(every) - set(params.GUIDING)
-    assert tried["classic"] == tried["cvae"] == of_use and "strength" not in tried["diffusion"]
-    assert tried["translate"] == of_use | {"guidance", "interval", "churn", "strength"}
+    assert tried["classic"] == tried["cvae"] == tried["diffusion"] == of_use and tried["translate"] == of_use | {
+        "strength"
+    }
 
 
 def test_what_a_generator_is_used_with_anyway_is_not_tried():
@@ -330,13 +331,3 @@ def test_where_there_is_nothing_to_search_nothing_is_trained_and_arms_are_as_par
         places = places | {"train": tmp_path / "train"}
     search.main(small.model_copy(update=change.get(why, {})), *places.values(), tmp_path / "out")
     assert not any(found_in(tmp_path / "out").values()) and len(pd.read_csv(tmp_path / "out" / "tried.csv")) == 0
-
-
-def test_guidance_is_not_tried_where_it_cannot_be_learnt():
-    block = SHIPPED.generators["diffusion"].model_dump() | {"label_dropout": 0.0}
-    made = {**SHIPPED.generators, "diffusion": type(SHIPPED.generators["diffusion"])(**block)}
-    without = SHIPPED.model_copy(update={"generators": made})
-    for name in ("diffusion", "translate"):
-        assert "guidance" in search.space(SHIPPED, name) and not {"guidance", "interval"} & set(
-            search.space(without, name)
-        )

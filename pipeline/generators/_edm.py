@@ -1,8 +1,7 @@
 """The diffusion model of two families (EDM: Karras et al., Elucidating the Design Space, 2022) with a lean U-Net.
 
-Symbols, equation and algorithm numbers are the paper's. Classifier-free guidance: Ho and Salimans, 2021; in a limited
-interval: Kynkaanniemi et al., 2024. Augmentations are shown to the network as a condition that is zero when sampling,
-so they do not leak (EDM, appendix F.2).
+Symbols, equation and algorithm numbers are the paper's. Augmentations are shown to the network as a condition that is
+zero when sampling, so they do not leak (EDM, appendix F.2).
 """
 
 import itertools
@@ -13,42 +12,26 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import nn
 
 from pipeline import devices
 from pipeline.generators._blocks import Block, NetworkGenerator, NetworkOptions, Padded, fold, halvings
-from pipeline.params.fields import Pair, Rising
+from pipeline.params.fields import Pair
 from pipeline.samples import to_network
 
 SIGMA_DATA, SIGMA_MIN, SIGMA_MAX, RHO = 0.5, 0.002, 80.0, 7.0  # table 1
-S_MIN, S_MAX, S_NOISE = 0.05, 50.0, 1.003  # table 5, CIFAR-10
-
 
 Level = Annotated[float, Field(ge=-5, le=5)]
 
 
 class Options(NetworkOptions):
     depth: Annotated[int, Field(ge=1, le=8)]  # residual blocks per level
-    dropout: Annotated[float, Field(ge=0, lt=1)]
     augment: Annotated[float, Field(ge=0, le=1)]  # probability of each augmentation in training
     noise: Annotated[
         tuple[Level, Annotated[float, Field(gt=0, le=5)]], Pair
     ]  # ln(sigma) in training: mean and deviation
-    label_dropout: Annotated[float, Field(ge=0, lt=1)]  # share of training without a class, for guidance
-    guidance: Annotated[float, Field(ge=0, le=20)]  # 1 follows the class; above 1 exaggerates it
-    interval: Annotated[tuple[float, float], Pair, Rising]  # noise levels between which there is guidance
-    churn: Annotated[float, Field(ge=0, le=1000)]  # noise added back while sampling (S_churn); 0: deterministic
     sampler_steps: Annotated[int, Field(ge=2, le=1000)]  # Heun steps; a step costs two network calls, the last one
-
-    @model_validator(mode="after")
-    def guidance_was_learnt(self) -> "Options":
-        if self.guidance != 1 and not self.label_dropout:
-            raise ValueError(
-                f"guidance is {self.guidance:g}, but label_dropout is 0, so no row is learnt without its class and there is "
-                "nothing to be led away from; set label_dropout: 0.1, or guidance: 1"
-            )
-        return self
 
 
 class UNet(nn.Module):
@@ -68,15 +51,15 @@ class UNet(nn.Module):
         widths = [w, 2 * w, *[2 * w] * coarser]
         self.fold, self.unfold = nn.PixelUnshuffle(f), nn.PixelShuffle(f)
         self.register_buffer("frequencies", torch.exp(torch.linspace(0, math.log(1000), w)), persistent=False)
-        self.level, self.label = nn.Linear(2 * w, e), nn.Embedding(classes + 1, e)
+        self.level, self.label = nn.Linear(2 * w, e), nn.Embedding(classes, e)
         self.shape, self.mix = nn.Linear(AUGMENTS, e, bias=False), nn.Linear(e, e)
         self.stem = nn.Conv2d(channels * f**2, w, 3, padding=1)
 
         def blocks(first: int, width: int) -> nn.ModuleList:
-            return nn.ModuleList(Block(width if i else first, width, e, o.dropout) for i in range(o.depth))
+            return nn.ModuleList(Block(width if i else first, width, e) for i in range(o.depth))
 
         self.down = nn.ModuleList(blocks(a, b) for a, b in itertools.pairwise([w, *widths]))
-        self.middle = Block(2 * w, 2 * w, e, o.dropout)
+        self.middle = Block(2 * w, 2 * w, e)
         below = [*widths[1:], 2 * w]  # what comes from the level below, beside what went down
         self.up = nn.ModuleList(blocks(a + b, b) for a, b in zip(below[::-1], widths[::-1], strict=True))
         self.norm, self.out = nn.GroupNorm(8, w), nn.Conv2d(w, channels * f**2, 3, padding=1)
@@ -106,11 +89,9 @@ class UNet(nn.Module):
 class Denoiser(nn.Module):
     """D(x; sigma) of eq. 7 around the U-Net, its training loss and its sampler."""
 
-    def __init__(
-        self, net: UNet, classes: int, side: tuple[int, int], channels: int, flips: tuple[str, ...], o: Options
-    ) -> None:
+    def __init__(self, net: UNet, side: tuple[int, int], channels: int, flips: tuple[str, ...], o: Options) -> None:
         super().__init__()
-        self.net, self.null, self.image, self.flips, self.o = net, classes, (channels, *side), flips, o
+        self.net, self.image, self.flips, self.o = net, (channels, *side), flips, o
 
     def players(self) -> dict[str, list[nn.Parameter]]:
         return {"denoiser": list(self.parameters())}
@@ -129,7 +110,6 @@ class Denoiser(nn.Module):
         mean, deviation = self.o.noise
         sigma = (torch.randn(len(x), device=x.device) * deviation + mean).exp()
         weight = (sigma**2 + SIGMA_DATA**2) / (sigma * SIGMA_DATA) ** 2  # lambda(sigma)
-        y = torch.where(torch.rand(len(x), device=x.device) < self.o.label_dropout, self.null, y)
         noisy = x + torch.randn_like(x) * sigma.view(-1, 1, 1, 1)
         error = (self.denoise(noisy, sigma, y, shape) - x).square().mean(dim=(1, 2, 3))
         yield "denoiser", (weight * error).mean()
@@ -148,31 +128,14 @@ class Denoiser(nn.Module):
             total += error * (sigma**2 + SIGMA_DATA**2) / (sigma * SIGMA_DATA) ** 2
         return total / levels
 
-    def guided(self, x: torch.Tensor, sigma: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """D(x; sigma (N,)), led away from what it would be without a class where sigma lies in the interval."""
-        d = self.denoise(x, sigma, y)
-        low, high = self.o.interval
-        inside = (sigma >= low) & (sigma <= high)
-        if self.o.guidance == 1 or not inside.any():
-            return d
-        free = self.denoise(x, sigma, torch.full_like(y, self.null))
-        return torch.where(inside.view(-1, 1, 1, 1), free + self.o.guidance * (d - free), d)
-
-    def solve(self, x: torch.Tensor, t: torch.Tensor, y: torch.Tensor, fresh: torch.Tensor | None) -> torch.Tensor:
-        """Algorithm 2, Heun's method with churn, from x at the noise levels t[0] down to t[-1] = 0; t (S + 1, N).
-
-        `fresh` (S, N, C, H, W) is the noise that churn adds; None without churn, which is algorithm 1.
-        """
+    def solve(self, x: torch.Tensor, t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Algorithm 1, Heun's method, from x at the noise levels t[0] down to t[-1] = 0; t (S + 1, N)."""
         for i, (now, after) in enumerate(itertools.pairwise(t)):
-            if fresh is not None:
-                gamma = min(self.o.churn / (len(t) - 1), 2**0.5 - 1)
-                up = torch.where((now >= S_MIN) & (now <= S_MAX), now * (1 + gamma), now)
-                x, now = x + (up**2 - now**2).sqrt().view(-1, 1, 1, 1) * S_NOISE * fresh[i], up
             h = (after - now).view(-1, 1, 1, 1)
-            d = (x - self.guided(x, now, y)) / now.view(-1, 1, 1, 1)
+            d = (x - self.denoise(x, now, y)) / now.view(-1, 1, 1, 1)
             step = x + h * d
             if i < len(t) - 2:
-                d = (d + (step - self.guided(step, after, y)) / after.view(-1, 1, 1, 1)) / 2
+                d = (d + (step - self.denoise(step, after, y)) / after.view(-1, 1, 1, 1)) / 2
                 step = x + h * d
             x = step
         return x
@@ -184,11 +147,9 @@ class Denoiser(nn.Module):
         self, x: torch.Tensor | None, start: torch.Tensor, y: torch.Tensor, noise: Callable[..., torch.Tensor]
     ) -> torch.Tensor:
         """Images of class y (N,) from noise of the levels `start` (N,), added to the images x if there are any."""
-        steps, churned = self.o.sampler_steps, self.o.churn > 0
-        drawn = noise(1 + churned * steps, *self.image)
-        first = drawn[:, 0].contiguous(memory_format=torch.channels_last) * start.view(-1, 1, 1, 1)  # faster on a CPU
-        fresh = drawn[:, 1:].transpose(0, 1) if churned else None
-        return self.solve(first if x is None else x + first, levels(start, steps), y, fresh)
+        drawn = noise(*self.image).contiguous(memory_format=torch.channels_last)  # faster on a CPU
+        first = drawn * start.view(-1, 1, 1, 1)
+        return self.solve(first if x is None else x + first, levels(start, self.o.sampler_steps), y)
 
 
 def levels(start: torch.Tensor, steps: int) -> torch.Tensor:
@@ -240,7 +201,7 @@ def augment(x: torch.Tensor, probability: float, flips: tuple[str, ...]) -> tupl
 
 class Diffusion(NetworkGenerator):
     options: Options
-    drawn: ClassVar[frozenset[str]] = frozenset({"guidance", "interval", "churn", "sampler_steps"})
+    drawn: ClassVar[frozenset[str]] = frozenset({"sampler_steps"})
 
     def auto_steps(self, rows: int, side: int) -> int:
         return min(100_000, 300 * min(side, 32) + 2 * rows)
@@ -258,4 +219,4 @@ class Diffusion(NetworkGenerator):
 
     def build(self) -> Denoiser:
         net = UNet(self.side, self.shape[2], self.classes, self.options)
-        return Denoiser(net, self.classes, self.side, self.shape[2], self.flips, self.options)
+        return Denoiser(net, self.side, self.shape[2], self.flips, self.options)

@@ -28,11 +28,8 @@ class Options(NetworkOptions):
     settle: Annotated[float, Field(ge=0, le=0.9)]  # share of training after which codes stay and are learnt
     hidden: Annotated[int, Field(ge=32, le=4096, multiple_of=32)]  # channels of the transformer, 32 in a head
     depth: Annotated[int, Field(ge=1, le=24)]  # layers of the transformer
-    dropout: Annotated[float, Field(ge=0, lt=1)]
     jitter: Annotated[float, Field(ge=0, le=1)]  # share of the codes read in training that are off by one level
     augment: Annotated[float, Field(ge=0, le=1)]  # probability of each augmentation in training
-    temperature: Annotated[float, Field(gt=0, le=10)]  # below 1 prefers likely codes
-    top_p: Annotated[float, Field(gt=0, le=1)]  # only the likeliest levels of this mass are drawn
 
 
 def quantise(z: torch.Tensor, levels: int) -> torch.Tensor:
@@ -83,9 +80,9 @@ class Autoencoder(nn.Module):
 class Layer(nn.Module):
     """Causal self-attention and a feed-forward part (N, T, e); with `past`, of one place that sees all places before."""
 
-    def __init__(self, e: int, p: float) -> None:
+    def __init__(self, e: int) -> None:
         super().__init__()
-        self.norm, self.qkv, self.mix, self.drop = nn.LayerNorm(e), nn.Linear(e, 3 * e), nn.Linear(e, e), nn.Dropout(p)
+        self.norm, self.qkv, self.mix = nn.LayerNorm(e), nn.Linear(e, 3 * e), nn.Linear(e, e)
         self.feed = nn.Sequential(nn.LayerNorm(e), nn.Linear(e, 4 * e), nn.GELU(), nn.Linear(4 * e, e))
 
     def forward(self, h: torch.Tensor, past: list[torch.Tensor] | None = None) -> torch.Tensor:
@@ -95,8 +92,8 @@ class Layer(nn.Module):
         q, (k, v) = qkv[0], qkv[1:] if past is None else torch.cat(past, dim=3)
         with sdpa_kernel(SDPBackend.MATH) if q.is_cuda else nullcontext():  # others there give other bits each time
             seen = F.scaled_dot_product_attention(q, k, v, is_causal=past is None)  # (N, heads, T, 32)
-        h = h + self.drop(self.mix(seen.transpose(1, 2).flatten(2)))
-        return h + self.drop(self.feed(h))
+        h = h + self.mix(seen.transpose(1, 2).flatten(2))
+        return h + self.feed(h)
 
 
 class Prior(nn.Module):
@@ -113,7 +110,7 @@ class Prior(nn.Module):
         self.move = nn.Linear(AUGMENTS, e, bias=False)  # no bias: no move adds nothing
         self.read, self.within = (nn.Embedding(o.code * o.levels, e) for _ in range(2))
         self.place, self.number = (nn.Parameter(0.1 * torch.randn(n, e)) for n in (math.prod(cells), o.code))
-        self.layers, self.norm = nn.ModuleList(Layer(e, o.dropout) for _ in range(o.depth)), nn.LayerNorm(e)
+        self.layers, self.norm = nn.ModuleList(Layer(e) for _ in range(o.depth)), nn.LayerNorm(e)
         self.head = nn.Sequential(nn.LayerNorm(e), nn.Linear(e, e), nn.GELU(), nn.Linear(e, o.levels))
         self.register_buffer("offset", torch.arange(o.code) * o.levels, persistent=False)
 
@@ -139,17 +136,15 @@ class Prior(nn.Module):
                 h = layer(h, kept)
             known = self.norm(h)[:, 0]
             for j in range(self.o.code):
-                codes[:, t, j] = pick(self.head(known + self.number[j]), u[:, t, j], self.o.temperature, self.o.top_p)
+                codes[:, t, j] = pick(self.head(known + self.number[j]), u[:, t, j])
                 known = known + self.within(codes[:, t, j] + self.offset[j])
             before = self.read(codes[:, t] + self.offset).sum(dim=1)  # (N, e)
         return codes
 
 
-def pick(logits: torch.Tensor, u: torch.Tensor, temperature: float, top_p: float) -> torch.Tensor:
-    """The level (N,) at which the cumulative probability, of the likeliest levels alone, passes u in [0, 1]."""
-    p = (logits / temperature).softmax(dim=1)
-    likelier = (p[:, None] > p[:, :, None]).to(p.dtype)  # (N, L, L)
-    p = p * ((likelier * p[:, None]).sum(dim=2) < top_p)
+def pick(logits: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+    """The level (N,) at which the cumulative probability passes u in [0, 1]."""
+    p = logits.softmax(dim=1)
     up_to = p @ torch.ones(2 * p.shape[1:], device=p.device).triu()  # as cumsum, which is not deterministic on CUDA
     return (up_to <= u[:, None].clamp(max=1 - 1e-6) * up_to[:, -1:]).sum(dim=1)
 

@@ -8,7 +8,6 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
-from pydantic import Field
 
 from pipeline.generators import _edm
 from pipeline.generators._blocks import noise
@@ -19,12 +18,11 @@ from pipeline.samples import Samples, to_network
 class Options(_edm.Options):
     strength: Annotated[tuple[Share, Share], Pair, Rising]  # of the noise, drawn between; 0: none, 1: nothing is left
     across: Share  # share of rows that start from another class
-    candidates: Annotated[int, Field(ge=1, le=1000)]  # of so many rows of other classes the likest one starts
 
 
 class Model(_edm.Diffusion):
     options: Options
-    drawn: ClassVar[frozenset[str]] = _edm.Diffusion.drawn | {"strength", "across", "candidates"}
+    drawn: ClassVar[frozenset[str]] = _edm.Diffusion.drawn | {"strength", "across"}
 
     def start_from(self, real: Samples) -> None:
         super().start_from(real)
@@ -44,12 +42,7 @@ class Model(_edm.Diffusion):
         own, others = np.flatnonzero(self.y == label), np.flatnonzero(self.y != label)
         if not len(own):
             own, others = others, others[:0]
-        row = int(rng.choice(own))
-        if not len(others) or rng.random() >= self.options.across:
-            return row
-        drawn = rng.choice(others, self.options.candidates)
-        far = self.images[drawn].astype(np.float32) - self.images[row]
-        return int(drawn[np.square(far).sum(axis=(1, 2, 3)).argmin()])
+        return int(rng.choice(others if len(others) and rng.random() < self.options.across else own))
 
 
 def level(strength: torch.Tensor) -> torch.Tensor:

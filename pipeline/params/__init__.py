@@ -33,7 +33,7 @@ from pipeline.params.sections import (
 
 EMBEDDED = "sets/digits.yaml"  # stands for scikit-learn's digits, which need no file
 NOTHING = "nothing"  # the family that makes no rows
-GUIDING = ("guidance", "interval", "churn", "strength")  # keys of the search that are options of a generator
+GUIDING = ("strength",)  # keys of the search that are options of a generator
 NO_POOL = "sets/none.yaml"  # stands for no unlabelled pool
 HELDBACK = "heldback"  # what an arm's rows may name besides a generator
 

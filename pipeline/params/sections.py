@@ -169,9 +169,6 @@ class Space(Block):
     recipe: list[Name]
     weight: list[Annotated[float, Field(gt=0, le=10)]]
     share: list[Annotated[float, Field(gt=0, le=1)]]
-    guidance: list[Annotated[float, Field(ge=0, le=20)]]
-    interval: list[Annotated[tuple[float, float], Pair, Rising]]
-    churn: list[Annotated[float, Field(ge=0, le=1000)]]
     strength: list[Annotated[tuple[Share, Share], Pair, Rising]]
     dose: list[Dose]
 

@@ -138,7 +138,7 @@ def test_a_later_code_changes_no_earlier_logits(network):
 def test_sampling_step_by_step_sees_the_logits_of_the_whole(network, monkeypatch):
     net, seen = network(), []
     honest = autoregressive.pick
-    monkeypatch.setattr(autoregressive, "pick", lambda logits, *rest: seen.append(logits) or honest(logits, *rest))
+    monkeypatch.setattr(autoregressive, "pick", lambda logits, u: seen.append(logits) or honest(logits, u))
     y = torch.arange(6) % 3
     u = torch.rand(6, 16, net.o.code, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
@@ -151,30 +151,13 @@ def test_sampling_step_by_step_sees_the_logits_of_the_whole(network, monkeypatch
 def test_levels_are_drawn_with_the_probabilities_of_their_logits():
     logits = torch.tensor([[0.1, 2.0, -1.0, 0.7]]).expand(20_000, 4)
     u = (torch.arange(20_000) + 0.5) / 20_000
-    for temperature in (0.5, 1.0, 2.0):
-        drawn = autoregressive.pick(logits, u, temperature, 1.0).bincount(minlength=4) / 20_000
-        assert torch.allclose(drawn, (logits[0] / temperature).softmax(dim=0), atol=1e-3)
-
-
-def test_a_temperature_near_zero_is_the_argmax():
-    torch.manual_seed(0)
-    logits = torch.randn(500, 8)
-    assert torch.equal(autoregressive.pick(logits, torch.rand(500), 1e-6, 1.0), logits.argmax(dim=1))
-
-
-def test_top_p_keeps_the_smallest_set_of_likely_levels_that_holds_the_mass():
-    p = torch.tensor([[0.1, 0.5, 0.05, 0.35]])
-    u = (torch.arange(1000) + 0.5) / 1000
-    for top_p, kept in ((0.01, {1}), (0.5, {1}), (0.6, {1, 3}), (0.9, {0, 1, 3}), (1.0, {0, 1, 2, 3})):
-        drawn = autoregressive.pick(p.log().expand(1000, 4), u, 1.0, top_p)
-        assert set(drawn.tolist()) == kept, top_p
-    share = (autoregressive.pick(p.log().expand(1000, 4), u, 1.0, 0.6) == 1).float().mean()
-    assert abs(float(share) - 0.5 / 0.85) < 0.002
+    drawn = autoregressive.pick(logits, u).bincount(minlength=4) / 20_000
+    assert torch.allclose(drawn, logits[0].softmax(dim=0), atol=1e-3)
 
 
 def test_the_ends_of_the_unit_interval_draw_levels_that_are_possible():
     logits = torch.tensor([[-1e9, 1.0, 1.0, -1e9]]).expand(2, 4)
-    assert autoregressive.pick(logits, torch.tensor([0.0, 1.0]), 1.0, 1.0).tolist() == [1, 2]
+    assert autoregressive.pick(logits, torch.tensor([0.0, 1.0])).tolist() == [1, 2]
 
 
 # training
@@ -219,6 +202,6 @@ def test_a_short_training_tells_the_classes_apart(build, toy):
 
 
 def test_unknown_and_impossible_options_are_refused(build):
-    for change, says in (({"hidden": 40}, "hidden"), ({"temperature": 0.0}, "temperature"), ({"top_k": 3}, "top_k")):
+    for change, says in (({"hidden": 40}, "hidden"), ({"levels": 1}, "levels"), ({"top_k": 3}, "top_k")):
         with pytest.raises(ValueError, match=says):
             build(**change)
