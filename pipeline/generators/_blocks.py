@@ -258,11 +258,11 @@ def noise(seeds: np.ndarray, shape: tuple[int, ...]) -> torch.Tensor:
 class Block(nn.Module):
     """Residual block whose second normalisation is scaled and shifted by a condition (N, E); images (N, C, H, W)."""
 
-    def __init__(self, inner: int, outer: int, condition: int) -> None:
+    def __init__(self, inner: int, outer: int, condition: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.norm1, self.conv1 = nn.GroupNorm(8, inner), nn.Conv2d(inner, outer, 3, padding=1)
         self.norm2, self.conv2 = nn.GroupNorm(8, outer, affine=False), nn.Conv2d(outer, outer, 3, padding=1)
-        self.affine = nn.Linear(condition, 2 * outer)
+        self.affine, self.dropout = nn.Linear(condition, 2 * outer), nn.Dropout(dropout)
         self.skip = nn.Conv2d(inner, outer, 1) if inner != outer else nn.Identity()
         for p in self.conv2.parameters():
             nn.init.zeros_(p)  # a block starts as its skip connection
@@ -270,4 +270,4 @@ class Block(nn.Module):
     def forward(self, x: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
         h = self.conv1(F.silu(self.norm1(x)))
         scale, shift = self.affine(condition)[:, :, None, None].chunk(2, dim=1)
-        return self.skip(x) + self.conv2(F.silu(self.norm2(h) * (1 + scale) + shift))
+        return self.skip(x) + self.conv2(self.dropout(F.silu(self.norm2(h) * (1 + scale) + shift)))

@@ -27,10 +27,12 @@ Level = Annotated[float, Field(ge=-5, le=5)]
 
 class Options(NetworkOptions):
     depth: Annotated[int, Field(ge=1, le=8)]  # residual blocks per level
+    dropout: Annotated[float, Field(ge=0, lt=1)]
     augment: Annotated[float, Field(ge=0, le=1)]  # probability of each augmentation in training
     noise: Annotated[
         tuple[Level, Annotated[float, Field(gt=0, le=5)]], Pair
     ]  # ln(sigma) in training: mean and deviation
+    label_dropout: Annotated[float, Field(ge=0, lt=1)]  # share of training without a class, so that classes teach each other
     sampler_steps: Annotated[int, Field(ge=2, le=1000)]  # Heun steps; a step costs two network calls, the last one
 
 
@@ -51,15 +53,15 @@ class UNet(nn.Module):
         widths = [w, 2 * w, *[2 * w] * coarser]
         self.fold, self.unfold = nn.PixelUnshuffle(f), nn.PixelShuffle(f)
         self.register_buffer("frequencies", torch.exp(torch.linspace(0, math.log(1000), w)), persistent=False)
-        self.level, self.label = nn.Linear(2 * w, e), nn.Embedding(classes, e)
+        self.level, self.label = nn.Linear(2 * w, e), nn.Embedding(classes + 1, e)
         self.shape, self.mix = nn.Linear(AUGMENTS, e, bias=False), nn.Linear(e, e)
         self.stem = nn.Conv2d(channels * f**2, w, 3, padding=1)
 
         def blocks(first: int, width: int) -> nn.ModuleList:
-            return nn.ModuleList(Block(width if i else first, width, e) for i in range(o.depth))
+            return nn.ModuleList(Block(width if i else first, width, e, o.dropout) for i in range(o.depth))
 
         self.down = nn.ModuleList(blocks(a, b) for a, b in itertools.pairwise([w, *widths]))
-        self.middle = Block(2 * w, 2 * w, e)
+        self.middle = Block(2 * w, 2 * w, e, o.dropout)
         below = [*widths[1:], 2 * w]  # what comes from the level below, beside what went down
         self.up = nn.ModuleList(blocks(a + b, b) for a, b in zip(below[::-1], widths[::-1], strict=True))
         self.norm, self.out = nn.GroupNorm(8, w), nn.Conv2d(w, channels * f**2, 3, padding=1)
@@ -89,9 +91,11 @@ class UNet(nn.Module):
 class Denoiser(nn.Module):
     """D(x; sigma) of eq. 7 around the U-Net, its training loss and its sampler."""
 
-    def __init__(self, net: UNet, side: tuple[int, int], channels: int, flips: tuple[str, ...], o: Options) -> None:
+    def __init__(
+        self, net: UNet, classes: int, side: tuple[int, int], channels: int, flips: tuple[str, ...], o: Options
+    ) -> None:
         super().__init__()
-        self.net, self.image, self.flips, self.o = net, (channels, *side), flips, o
+        self.net, self.null, self.image, self.flips, self.o = net, classes, (channels, *side), flips, o
 
     def players(self) -> dict[str, list[nn.Parameter]]:
         return {"denoiser": list(self.parameters())}
@@ -110,6 +114,7 @@ class Denoiser(nn.Module):
         mean, deviation = self.o.noise
         sigma = (torch.randn(len(x), device=x.device) * deviation + mean).exp()
         weight = (sigma**2 + SIGMA_DATA**2) / (sigma * SIGMA_DATA) ** 2  # lambda(sigma)
+        y = torch.where(torch.rand(len(x), device=x.device) < self.o.label_dropout, self.null, y)
         noisy = x + torch.randn_like(x) * sigma.view(-1, 1, 1, 1)
         error = (self.denoise(noisy, sigma, y, shape) - x).square().mean(dim=(1, 2, 3))
         yield "denoiser", (weight * error).mean()
@@ -219,4 +224,4 @@ class Diffusion(NetworkGenerator):
 
     def build(self) -> Denoiser:
         net = UNet(self.side, self.shape[2], self.classes, self.options)
-        return Denoiser(net, self.side, self.shape[2], self.flips, self.options)
+        return Denoiser(net, self.classes, self.side, self.shape[2], self.flips, self.options)
