@@ -196,8 +196,8 @@ class NetworkGenerator(base.Generator):
 
 
 def moments(steps: int, count: int) -> list[int]:
-    """The last step and so many others before it, evenly spaced over the last 60 % of the steps."""
-    return sorted({max(1, round(steps * (1 - 0.6 * i / count))) for i in range(count)})
+    """So many steps, evenly spaced, of which the last is the last of all."""
+    return sorted({max(1, round(steps * (1 - i / count))) for i in range(count)})
 
 
 def best(distance: np.ndarray, copies: np.ndarray, most: float, last: int) -> np.ndarray:

@@ -32,7 +32,9 @@ class Options(NetworkOptions):
     noise: Annotated[
         tuple[Level, Annotated[float, Field(gt=0, le=5)]], Pair
     ]  # ln(sigma) in training: mean and deviation
-    label_dropout: Annotated[float, Field(ge=0, lt=1)]  # share of training without a class, so that classes teach each other
+    label_dropout: Annotated[
+        float, Field(ge=0, lt=1)
+    ]  # share of training without a class, so that classes teach each other
     sampler_steps: Annotated[int, Field(ge=2, le=1000)]  # Heun steps; a step costs two network calls, the last one
 
 

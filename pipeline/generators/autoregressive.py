@@ -28,6 +28,7 @@ class Options(NetworkOptions):
     settle: Annotated[float, Field(ge=0, le=0.9)]  # share of training after which codes stay and are learnt
     hidden: Annotated[int, Field(ge=32, le=4096, multiple_of=32)]  # channels of the transformer, 32 in a head
     depth: Annotated[int, Field(ge=1, le=24)]  # layers of the transformer
+    dropout: Annotated[float, Field(ge=0, lt=1)]
     jitter: Annotated[float, Field(ge=0, le=1)]  # share of the codes read in training that are off by one level
     augment: Annotated[float, Field(ge=0, le=1)]  # probability of each augmentation in training
 
@@ -80,9 +81,9 @@ class Autoencoder(nn.Module):
 class Layer(nn.Module):
     """Causal self-attention and a feed-forward part (N, T, e); with `past`, of one place that sees all places before."""
 
-    def __init__(self, e: int) -> None:
+    def __init__(self, e: int, p: float) -> None:
         super().__init__()
-        self.norm, self.qkv, self.mix = nn.LayerNorm(e), nn.Linear(e, 3 * e), nn.Linear(e, e)
+        self.norm, self.qkv, self.mix, self.drop = nn.LayerNorm(e), nn.Linear(e, 3 * e), nn.Linear(e, e), nn.Dropout(p)
         self.feed = nn.Sequential(nn.LayerNorm(e), nn.Linear(e, 4 * e), nn.GELU(), nn.Linear(4 * e, e))
 
     def forward(self, h: torch.Tensor, past: list[torch.Tensor] | None = None) -> torch.Tensor:
@@ -92,8 +93,8 @@ class Layer(nn.Module):
         q, (k, v) = qkv[0], qkv[1:] if past is None else torch.cat(past, dim=3)
         with sdpa_kernel(SDPBackend.MATH) if q.is_cuda else nullcontext():  # others there give other bits each time
             seen = F.scaled_dot_product_attention(q, k, v, is_causal=past is None)  # (N, heads, T, 32)
-        h = h + self.mix(seen.transpose(1, 2).flatten(2))
-        return h + self.feed(h)
+        h = h + self.drop(self.mix(seen.transpose(1, 2).flatten(2)))
+        return h + self.drop(self.feed(h))
 
 
 class Prior(nn.Module):
@@ -110,7 +111,7 @@ class Prior(nn.Module):
         self.move = nn.Linear(AUGMENTS, e, bias=False)  # no bias: no move adds nothing
         self.read, self.within = (nn.Embedding(o.code * o.levels, e) for _ in range(2))
         self.place, self.number = (nn.Parameter(0.1 * torch.randn(n, e)) for n in (math.prod(cells), o.code))
-        self.layers, self.norm = nn.ModuleList(Layer(e) for _ in range(o.depth)), nn.LayerNorm(e)
+        self.layers, self.norm = nn.ModuleList(Layer(e, o.dropout) for _ in range(o.depth)), nn.LayerNorm(e)
         self.head = nn.Sequential(nn.LayerNorm(e), nn.Linear(e, e), nn.GELU(), nn.Linear(e, o.levels))
         self.register_buffer("offset", torch.arange(o.code) * o.levels, persistent=False)
 

@@ -545,8 +545,10 @@ def test_each_class_takes_the_nearest_point_that_has_few_copies():
     assert best(distance, copies, 1.0, last=2).tolist() == [2, 0, 0, 2]
 
 
-@pytest.mark.parametrize(("steps", "count", "expected"), [(100, 1, [100]), (100, 3, [60, 80, 100]), (2, 3, [1, 2])])
-def test_points_lie_evenly_in_the_end_of_training(steps, count, expected):
+@pytest.mark.parametrize(
+    ("steps", "count", "expected"), [(100, 1, [100]), (100, 5, [20, 40, 60, 80, 100]), (2, 3, [1, 2])]
+)
+def test_points_lie_evenly_over_training(steps, count, expected):
     assert moments(steps, count) == expected
 
 
