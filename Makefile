@@ -5,7 +5,9 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 LOCKED := requirements.lock requirements-torch.txt
-LANES ?= $(shell env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
+CORES := $(shell env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
+GRANTED := $(shell awk '$$1 != "max" {n = int($$1 / $$2); print n < 1 ? 1 : n}' /sys/fs/cgroup/cpu.max 2>/dev/null)
+LANES ?= $(shell printf '%s\n' $(CORES) $(GRANTED) | sort -n | head -n 1)
 PAIR := $(if $(filter 1,$(LANES)),1,2)
 READY := .venv/ready-$(shell cat $(LOCKED) | cksum | cut -d ' ' -f 1)
 

@@ -51,6 +51,11 @@ def option(group: str, name: str, text: str, **values: Any) -> Change:
     return Change(group, text, {f"generators.{name}.{k}": v for k, v in values.items()}, name, name)
 
 
+def control(arm: str, text: str, keys: Mapping[str, Any]) -> Change:
+    """Something else in an arm without generated rows."""
+    return Change("control", f"{arm}: {text}", keys, arm, arm)
+
+
 RULES = (
     ("no unlike", {"selection.unlike": 1e6}),
     ("no alike", {"selection.alike": 0.0}),
@@ -105,6 +110,22 @@ CHANGES = (
     option("cgan", "cgan", "weights as they are (ema 0), not averaged", ema=[0.0]),
     option("autoregressive", "autoregressive", "codes as they are (jitter 0), not 0.1", jitter=0.0),
     option("autoregressive", "autoregressive", "no augmentation, not 0.3", augment=0.0),
+    control("smote", "weight 0.3, not 1", {"arms.smote.recipe": "synthetic"}),
+    control("smote", "2 neighbours, not 5", {"generators.smote.neighbours": 2}),
+    control("smote", "10 neighbours, not 5", {"generators.smote.neighbours": 10}),
+    control("classic", "weight 0.3, not 1", {"arms.classic.recipe": "synthetic"}),
+    control("classic", "strength 1, not 1.5", {"generators.classic.strength": 1.0}),
+    control("classic", "strength 2, not 1.5", {"generators.classic.strength": 2.0}),
+    control("duplicate", "weight 1, not 0.3", {"arms.duplicate.recipe": "balanced"}),
+    control("mixup", "alpha 0.4, not 0.2", {"recipes.mixup.alpha": 0.4}),
+    control("mixup", "alpha 1, not 0.2", {"recipes.mixup.alpha": 1.0}),
+    control("cutmix", "alpha 0.3, not 1", {"recipes.cutmix.alpha": 0.3}),
+    control("logit_adjusted", "tau 0.5, not 1", {"recipes.logit_adjusted.tau": 0.5}),
+    control("logit_adjusted", "tau 1.5, not 1", {"recipes.logit_adjusted.tau": 1.5}),
+    *(
+        control(arm, "mixup too", {f"recipes.{arm}.mix": "mixup", f"recipes.{arm}.alpha": 0.2})
+        for arm in ("logit_adjusted", "balanced_softmax", "class_weighted")
+    ),
 )
 GROUPS = tuple(dict.fromkeys(c.group for c in CHANGES))
 

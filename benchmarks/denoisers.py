@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.rounds import ROOT
 from pipeline import devices, params
-from pipeline.generators import _edm
+from pipeline.generators import diffusion
 from pipeline.samples import to_network, to_pixels
 from pipeline.training import by_channel
 
@@ -21,10 +21,10 @@ WIDTH, PEER_WIDTHS = 64, (32, 64, 64)
 DDIM_STEPS = 50
 
 
-def options(width: int) -> _edm.Options:
+def options(width: int) -> diffusion.Options:
     """The block `diffusion` of params.yaml at another width."""
     shipped = params.load(ROOT / "params.yaml").generators["diffusion"].options
-    return _edm.Options(**{**shipped, "width": width})
+    return diffusion.Options(**{**shipped, "width": width})
 
 
 class Ours:
@@ -34,10 +34,10 @@ class Ours:
 
     def __init__(self, width: int) -> None:
         o = options(width)
-        net = _edm.UNet((SIDE, SIDE), CHANNELS, CLASSES, o)
-        self.network = _edm.Denoiser(net, CLASSES, (SIDE, SIDE), CHANNELS, (), o)
+        net = diffusion.UNet((SIDE, SIDE), CHANNELS, CLASSES, o)
+        self.network = diffusion.Denoiser(net, CLASSES, (SIDE, SIDE), CHANNELS, (), o)
         compute = params.Compute(accelerator="cpu", precision="auto", processes=1, threads=1, devices=1, num_nodes=1)
-        self.model = _edm.Diffusion(o, compute)
+        self.model = diffusion.Model(o, compute)
         self.model.shape, self.model.classes, self.model.flips = (SIDE, SIDE, CHANNELS), CLASSES, ()
         self.model.chosen, self.chunk = np.zeros(CLASSES, np.int64), self.model.chunk
 

@@ -13,6 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import forkserver
 from multiprocessing.connection import wait
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -56,7 +57,13 @@ class Progress:
 def cores() -> int:
     """How many processor cores this stage may use: of those there are, its part if the environment has SIDE_BY_SIDE stages."""
     there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, there // beside())
+    return max(1, min(there, granted() or there) // beside())
+
+
+def granted(limit: Path = Path("/sys/fs/cgroup/cpu.max")) -> int | None:
+    """How many cores' time a container may take, by its control group; None where it does not say."""
+    quota, _, period = limit.read_text().partition(" ") if limit.exists() else ("max", "", "")
+    return None if quota.strip() == "max" else max(1, int(quota) // int(period))
 
 
 def beside() -> int:

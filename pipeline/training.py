@@ -109,7 +109,7 @@ class _Watch:
     def __init__(self, steps: int, report: Report, points: int = 40) -> None:
         self.steps, self.every, self.report = steps, max(1, steps // points), report
         self.sum: Any = 0.0  # a tensor once there was a loss
-        self.since, self.told = 0, 0
+        self.since = 0
         self.curve: list[dict[str, Any]] = []
 
     def after(self, module: Module, step: int, loss: torch.Tensor) -> None:
@@ -122,16 +122,16 @@ class _Watch:
             mean = float(self.sum) / self.since
             more = {k: float(ranks.mean(v)) for k, v in getattr(module.network, "monitors", {}).items()}
             self.curve.append({"step": step + 1, "loss": mean} | more)
-            self.told += self.since
             self.report(self.since, f"loss {mean:.3f}")
             self.sum, self.since = 0.0, 0
 
     def state(self) -> State:
-        return {"sum": checkpoints.copied(self.sum), "since": self.since, "told": self.told, "curve": [*self.curve]}
+        return {"sum": checkpoints.copied(self.sum), "since": self.since, "curve": [*self.curve]}
 
     def restore(self, state: State) -> None:
-        self.report(state["told"] - self.told, f"on from step {state['told'] + state['since']}")
-        self.sum, self.since, self.told, self.curve = state["sum"], state["since"], state["told"], [*state["curve"]]
+        told, now = (curve[-1]["step"] if curve else 0 for curve in (state["curve"], self.curve))
+        self.report(told - now, f"on from step {told + state['since']}")
+        self.sum, self.since, self.curve = state["sum"], state["since"], [*state["curve"]]
 
 
 def by_channel(batch: Batch) -> Batch:

@@ -19,8 +19,8 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -66,7 +66,9 @@ def execute(stage: str, given: list[str]) -> int:
         os.environ[key] = str(params.compute.threads)
     module = importlib.import_module(f"stages.{stage}")
     values, outputs = bind(module.main, given)
-    at, together = ranks.place(os.environ), hasattr(module, "ranked") and module.ranked(params, values)
+    with inputs_there(values, outputs):
+        together = hasattr(module, "ranked") and module.ranked(params, values)
+    at = ranks.place(os.environ)
     if together:
         _ranks.check(params.compute, at)
         if at.world == 1 and (count := _ranks.wanted(params.compute)) > 1:
@@ -95,12 +97,8 @@ def play(
         if home:
             more["unfinished"] = _unfinished.folder(home, stage, params, values, outputs, clear=ranks.first())
             begun -= _unfinished.begin(more["unfinished"]) if ranks.first() else 0
-        try:
+        with inputs_there(values, outputs):
             function(**values | drafts | more)
-        except FileNotFoundError as error:
-            raise lost(
-                error, [v for name, v in values.items() if isinstance(v, Path) and name not in outputs]
-            ) from error
         if not ranks.first():
             return
         if outputs:
@@ -116,14 +114,17 @@ def play(
         log.info("done in %.1f s", seconds)
 
 
-def lost(error: FileNotFoundError, inputs: list[Path]) -> Exception:
-    """What to say of a file that is not there: if it is an input of the stage, that another stage makes it."""
-    absent = [p for p in inputs if error.filename and not p.exists() and Path(error.filename).is_relative_to(p)]
-    return (
-        ValueError(f"{absent[0]} is missing; dvc repro makes it, or the stage was given another path")
-        if absent
-        else error
-    )
+@contextmanager
+def inputs_there(values: dict[str, Any], outputs: dict[str, Path]) -> Iterator[None]:
+    """Says of a file that is not there, if it is an input of the stage, that another stage makes it."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        inputs = [v for name, v in values.items() if isinstance(v, Path) and name not in outputs]
+        absent = [p for p in inputs if error.filename and not p.exists() and Path(error.filename).is_relative_to(p)]
+        if not absent:
+            raise
+        raise ValueError(f"{absent[0]} is missing; dvc repro makes it, or the stage was given another path") from error
 
 
 class Plain(logging.Formatter):

@@ -1,6 +1,5 @@
 """How a stage trains a classifier, be it an arm, a teacher or a trial: folders and a recipe in, a network out."""
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -36,11 +35,8 @@ def learn(
     report: Callable,
     kept: Path | None = None,
     some: np.ndarray | None = None,
-) -> tuple["Network", list[dict], str]:
-    """A classifier of real rows, or of some of them, bool (N,), and synthetic ones: the network, its curve, and a hash of its
-    first weights."""
-    from pipeline import devices
-    from pipeline.classifier.model import Network
+) -> tuple["Network", list[dict]]:
+    """A classifier of real rows, or of some of them, bool (N,), and synthetic ones, and its curve."""
     from pipeline.classifier.train import train as fit
 
     real, held = Samples.load(source.train), Samples.load(source.val)
@@ -51,10 +47,7 @@ def learn(
         beside = mean_weight(own, len(real.classes))[more.y]
         own = Rows(np.concatenate([own.y, more.y]), bank, np.concatenate([own.weight, beside]))
     batches = mix(recipe, own, len(real.classes), settings, seed, made)
-    devices.seed_everything(seed)
-    initial = b"".join(v.numpy().tobytes() for v in Network(settings).state_dict().values())
-    network, curve = fit(batches, held, settings, recipe, seed, params.compute, report, kept)
-    return network, curve, hashlib.blake2b(initial, digest_size=8).hexdigest()
+    return fit(batches, held, settings, recipe, seed, params.compute, report, kept)
 
 
 def mix(recipe: Recipe, real: Rows, classes: int, settings: "Settings", seed: int, made: Rows | None) -> Batches:

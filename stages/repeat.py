@@ -112,16 +112,7 @@ def said(evaluation: Path, about: Path) -> dict:
     """The verdict on one split, and how many rows it was trained and tested on."""
     found = json.loads((evaluation / "verdict.json").read_text())
     counts = json.loads((about / "audit.json").read_text())["counts"]
-    keys = (
-        "best_control",
-        "chosen_arm",
-        "difference",
-        "ci_low",
-        "ci_high",
-        "verdict",
-        "reason",
-        "synthetic_rows",
-        "controls_failed",
-    )
+    keys = ("best_control", "chosen_arm", "difference", "ci_low", "ci_high", "verdict", "reason", "synthetic_rows",
+            "controls_failed")  # fmt: skip
     rows = {f"{split}_rows": sum(counts[split].values()) for split in ("train", "test")}
     return {k: found[k] for k in keys} | rows

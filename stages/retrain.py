@@ -165,13 +165,13 @@ def train_seed(
     if made is not None and order is not None:
         made = replace(made, y=mixed_up(made.y, len(held.classes), np.random.default_rng(order)))
     told = partial(titled, report, f"seed {number}")
-    network, curve, initial = learn(params, settings, recipe, seed, made, source, told, kept)
+    network, curve = learn(params, settings, recipe, seed, made, source, told, kept)
     probabilities = predict.probabilities(predict.run(network, held.images, devices.device(params.compute))[0])
     predict.save(network, settings, out / f"seed{number}")
     return {
         "probabilities": probabilities,
         "curve": curve,
-        "initial": initial,
+        "initial": network.initial,
         "slowed": network.slowed,
         "micro_batches": network.micro_batches,
     }

@@ -1,4 +1,4 @@
-"""search: how each generator's rows are best used, tried on validation with training seeds and rows that no arm sees."""
+"""search: how each generator's rows are best used, tried on validation with training seeds and synthetic rows that no arm sees."""
 
 import json
 import logging

@@ -63,7 +63,7 @@ def train_one(
 
     recipe, seed = params.recipes[params.teachers.recipe], derive(params.seed, "baseline", name)
     told = partial(titled, report, name)
-    network, curve, _ = learn(params, settings, recipe, seed, None, Real(train, val, views), told, kept, mask)
+    network, curve = learn(params, settings, recipe, seed, None, Real(train, val, views), told, kept, mask)
     predict.save(network, settings, out / name)
     return {"curve": curve, "slowed": network.slowed}
 

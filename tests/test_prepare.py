@@ -903,6 +903,23 @@ def test_a_pool_of_which_nothing_is_left_is_empty(prepare, tmp_path, what):
     assert len(done.unlabelled) == 0 and done.unlabelled.shape == (20, 20, 1) and set(done.codes) == {"x.png"}
 
 
+def test_a_pool_row_of_a_patient_in_validation_or_test_is_left_out(prepare, tmp_path):
+    """The column was passed over, and pictures of these patients were labelled and learnt from."""
+    rows = [row(f"{i}", "ab"[i % 2], picture(i), group=f"p{i // 4}") for i in range(120)]
+    pool = tmp_path / "pool"
+    pool.mkdir()
+    for i in range(30):
+        Image.fromarray(picture(1000 + i)).save(pool / f"{i}.png")
+    table = pd.DataFrame({"path": [f"{i}.png" for i in range(30)], "group": [f"p{i}" for i in range(29)] + ["new"]})
+    table.to_csv(pool / "pool.csv", index=False)
+    done = prepare(rows, unlabelled=str(pool / "pool.csv"))
+    of = {int(p.removesuffix(".png")) // 4: split for p, split in done.split.items()}
+    kept = {int(p.removesuffix(".png")) for p in done.unlabelled.table["source_path"]}
+    assert kept == {29} | {i for i in range(29) if of[i] == "train"} and len(kept) < 30
+    told = done.quarantine.set_index("file")
+    assert all(told.loc[f"{i}.png", "code"] == "leak" for i in range(29) if i not in kept)
+
+
 def test_a_share_of_the_scarce_classes_is_set_aside_whole_groups_at_a_time(prepare):
     def rows() -> list[dict]:
         many = [row(f"a{i}", "a", picture(i), group=f"a{i // 2}") for i in range(60)]

@@ -73,6 +73,24 @@ def test_stages_that_run_side_by_side_share_the_cores(monkeypatch, beside, share
     assert processes.cores() == share
 
 
+@pytest.mark.parametrize(
+    ("limit", "cores"),
+    [("max 100000", None), ("200000 100000", 2), ("250000 100000", 2), ("50000 100000", 1), (None, None)],
+)
+def test_a_container_says_how_many_cores_it_may_use(tmp_path, limit, cores):
+    file = tmp_path / "cpu.max"
+    if limit:
+        file.write_text(f"{limit}\n")
+    assert processes.granted(file) == cores
+
+
+def test_a_container_has_no_more_workers_than_cores_granted(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr(processes, "granted", lambda: 3)
+    monkeypatch.delenv("SIDE_BY_SIDE", raising=False)
+    assert processes.cores() == 3
+
+
 @pytest.mark.parametrize("beside", ["0", "two", "", "-1", "1.5"])
 def test_a_number_of_stages_that_is_none_is_named(monkeypatch, beside):
     """0 was said to be a training that diverged."""

@@ -58,6 +58,7 @@ class Network(nn.Module):
     """Images (N, C, H, W) in [-1, 1] -> logits (N, K). A space-to-depth stem of fold 2 saves most of the cost."""
 
     slowed = False  # whether its training diverged and went on at half the learning rate
+    initial = ""  # a hash of the weights that its training began with
     micro_batches = 1  # pieces that a batch of its training was cut into for want of memory
 
     def __init__(self, s: Settings) -> None:

@@ -1,5 +1,6 @@
 """Trains one classifier: AdamW, one-cycle learning rate, a recipe's loss; a fixed number of steps, last weights."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,10 @@ def train(
     """
     devices.set_threads(compute)
     devices.seed_everything(seed)
-    module = Training(Network(settings), settings, recipe, batches)
+    network = Network(settings)
+    first = b"".join(v.numpy().tobytes() for v in network.state_dict().values())
+    network.initial = hashlib.blake2b(first, digest_size=8).hexdigest()
+    module = Training(network, settings, recipe, batches)
     curve = training.fit(module, batches, compute, seed, report, val=in_batches(holdout(val)), kept=kept)
     network = module.network.cpu()
     network.slowed, network.micro_batches = bool(module.slowed), int(module.micro_batches)

@@ -102,7 +102,10 @@ def correlated(thumbs: Thumbs, length: np.ndarray, pairs: np.ndarray) -> np.ndar
         return np.empty(0)
     both, place = np.unique(numbered(pairs, len(length)), return_inverse=True)
     both = np.stack(np.divmod(both, len(length)), axis=1)
-    jobs = [(thumbs, length, both[rows]) for rows in blocks(both, 1024)]
+    jobs = []
+    for rows in blocks(both, 1024):
+        used, at = np.unique(both[rows], return_inverse=True)
+        jobs.append((thumbs.take(used), length[used], at.reshape(-1, 2)))
     found = processes.parallel(registration.register, jobs, processes.cores(), "compare pictures", len(both))
     return np.concatenate(found)[place]
 

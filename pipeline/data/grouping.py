@@ -46,24 +46,30 @@ def grouped(rows: pd.DataFrame, near: np.ndarray, data: Data) -> list[str]:
     return duplicates.groups(names, every if data.near_duplicates == "group" else same)
 
 
-def equal(hashes: pd.Series) -> np.ndarray:
-    """Pairs int (P, 2) that join all rows of equal hash."""
-    order = np.argsort(hashes.to_numpy(), kind="stable")
-    same = hashes.to_numpy()[order[1:]] == hashes.to_numpy()[order[:-1]]
+def equal(values: pd.Series) -> np.ndarray:
+    """Pairs int (P, 2) that join all rows of equal value."""
+    order = np.argsort(values.to_numpy(), kind="stable")
+    same = values.to_numpy()[order[1:]] == values.to_numpy()[order[:-1]]
     return np.stack([order[:-1][same], order[1:][same]], axis=1)
 
 
 def join_pool(rows: pd.DataFrame, spare: pd.DataFrame, near: np.ndarray) -> list[str]:
-    """Groups of the rows of both tables, in this order, by the groups of the first, equal pictures and the pairs (P, 2)."""
-    names = rows["group"].tolist() + spare["hash"].tolist()
-    return duplicates.groups(names, np.concatenate([equal(pd.concat([rows["hash"], spare["hash"]])), near]))
+    """Groups of the rows of both tables, in this order: by the groups of the first, by names of groups that the sources give
+    in either (`named` and `group`), equal pictures and the pairs (P, 2).
+    """
+    names, given = rows["group"].tolist() + spare["hash"].tolist(), pd.concat([rows["named"], spare["group"]])
+    said = np.flatnonzero(given != "")
+    same = [said[equal(given.iloc[said])], equal(pd.concat([rows["hash"], spare["hash"]]))]
+    return duplicates.groups(names, np.concatenate([*same, near]))
 
 
 def left_over(spare: pd.DataFrame, rows: pd.DataFrame) -> tuple[pd.DataFrame, list[Problem]]:
-    """The rows of the pool that show nothing of validation, test and the rows set aside and are none of train, and the others."""
+    """The rows of the pool that belong to nothing in validation, test and the rows set aside and are none of train, and the others."""
     held = spare["group"].isin(rows["joined"][rows["split"] != "train"])
     twice = spare["hash"].isin(rows["hash"][rows["split"] == "train"]) & ~held
-    lost = _lost(spare[held], "leak", "shows the same as a row of validation or test, or as one set aside")
+    lost = _lost(
+        spare[held], "leak", "shows the same as a row of validation or test, or as one set aside, or is of its group"
+    )
     lost += _lost(spare[twice], REPEATED, "the same pixels stand in train, with a label")
     return spare[~held & ~twice].assign(split="unlabelled"), lost
 
@@ -93,5 +99,6 @@ def too_alike(near: duplicates.Found) -> list[str]:
         return []
     return [
         f"two pictures of one class have a correlation of {near.typical:.2f} at the median, so near duplicates cannot be told "
-        "from others: if a class was recorded in a few sessions, say which rows belong together (data.manifest.group)"
+        "from others: if a class was recorded in a few sessions, say in a table which rows belong together "
+        "(data.manifest.file and data.manifest.group)"
     ]

@@ -53,7 +53,7 @@ class Thumbs:
         return Thumbs(self.files + other.files, np.concatenate([self.where, moved]))
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=64)  # each holds a file descriptor
 def _mapped(file: Path) -> np.ndarray:
     return np.memmap(file, np.uint8, "r")
 
@@ -160,6 +160,9 @@ def square(pixels: np.ndarray, size: int, channels: int, fit: str) -> np.ndarray
     image = to_image(pixels).convert("L" if channels == 1 else "RGB")
     if image.size != (size, size):
         if fit == "letterbox":
+            longest = max(image.size)
+            sides = [max(1, round(n / longest * size)) for n in image.size]  # ImageOps.pad would round 0.4 to 0
+            image = image.resize(sides, Image.Resampling.BICUBIC)
             colour = tuple(int(v) for v in np.median(np.asarray(image).reshape(-1, channels), axis=0))
             image = ImageOps.pad(image, (size, size), Image.Resampling.BICUBIC, colour[0] if channels == 1 else colour)
         elif fit == "crop":

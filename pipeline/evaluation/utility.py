@@ -24,13 +24,16 @@ def balance(y: np.ndarray) -> np.ndarray:
 
 
 def gain(said: np.ndarray, before: np.ndarray, y: np.ndarray, groups: np.ndarray) -> dict[str, float]:
-    """The gain in mean log-likelihood over `before`, its standard error over groups of rows, and that in balanced accuracy.
+    """The gain in mean log-likelihood over `before`, its standard error, and the gain in balanced accuracy.
 
-    Both (S, N, K), trainings of the same seeds.
+    Both (S, N, K), trainings of the same seeds. The error is over groups of rows and, where there are several, over trainings.
     """
-    change = likelihood(said, y) - likelihood(before, y)
+    changes = np.stack([likelihood(a[None], y) - likelihood(b[None], y) for a, b in zip(said, before, strict=True)])
+    change = changes.mean(axis=0)
     _, group = np.unique(groups, return_inverse=True)
     sums = np.bincount(group, change - change.mean())
     error = np.sqrt(np.square(sums).sum() * len(sums) / max(len(sums) - 1, 1)) / len(y)
+    if len(changes) > 1:
+        error = np.hypot(error, changes.mean(axis=1).std(ddof=1) / np.sqrt(len(changes)))
     correct = [((p.argmax(axis=2) == y) * balance(y)).mean() for p in (said, before)]
     return {"gain": float(change.mean()), "standard_error": float(error), "correct": float(correct[0] - correct[1])}

@@ -77,6 +77,11 @@ class NetworkGenerator(base.Generator):
         )
 
     @property
+    def begin(self) -> float:
+        """The share of training until which the classes are not learnt yet: no weights of that part are chosen."""
+        return 0.0
+
+    @property
     def multiple(self) -> int:
         """Sides are padded to a multiple of this, and cropped again: the larger, the more often they can be halved."""
         return 4 * 2 ** max(0, math.ceil(math.log2(max(self.shape[:2]) / 32)))
@@ -110,7 +115,7 @@ class NetworkGenerator(base.Generator):
         game, o = self.game(), self.options
         batches = Batches(Rows.plain(self.padded(real.images), real.y), self.classes, o.batch, steps, seed, o.balance)
         decays = [max(0.0, 1 - 1 / (share * steps)) if share else 0.0 for share in o.ema]
-        averages = Averages(decays, moments(steps, o.snapshots if self.judge else 1))
+        averages = Averages(decays, moments(steps, o.snapshots if self.judge else 1, self.begin))
         module = training.Adversaries(game, steps, o.lr, self.betas, clip=1.0)
         kept = self.unfinished / str(seed) if self.unfinished is not None else None
         curve = training.fit(module, batches, self.compute, seed, report, averages, kept=kept)
@@ -195,9 +200,9 @@ class NetworkGenerator(base.Generator):
             self.networks.append(network.eval())
 
 
-def moments(steps: int, count: int) -> list[int]:
-    """So many steps, evenly spaced, of which the last is the last of all."""
-    return sorted({max(1, round(steps * (1 - i / count))) for i in range(count)})
+def moments(steps: int, count: int, begin: float) -> list[int]:
+    """So many steps, evenly spaced after the share `begin` of all of them, of which the last is the last of all."""
+    return sorted({max(1, round(steps * (1 - (1 - begin) * i / count))) for i in range(count)})
 
 
 def best(distance: np.ndarray, copies: np.ndarray, most: float, last: int) -> np.ndarray:

@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pipeline.generators._blocks import Block, NetworkGenerator, NetworkOptions, fold
-from pipeline.generators._edm import AUGMENTS, augment
+from pipeline.generators.diffusion import AUGMENTS, augment
 
 
 class Options(NetworkOptions):
@@ -182,6 +182,10 @@ class Model(NetworkGenerator):
 
     def auto_steps(self, rows: int, side: int) -> int:
         return min(40_000, 2000 + rows)
+
+    @property
+    def begin(self) -> float:
+        return self.options.settle
 
     @property
     def multiple(self) -> int:

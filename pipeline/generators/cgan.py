@@ -168,6 +168,10 @@ class Model(NetworkGenerator):
     options: Options
     betas: ClassVar[tuple[float, float]] = (0.0, 0.99)
 
+    @property
+    def begin(self) -> float:
+        return self.options.ramp[1]
+
     def auto_steps(self, rows: int, side: int) -> int:
         return min(60_000, round(1500 * max(1, min(side, 32) / 8)) + rows)
 

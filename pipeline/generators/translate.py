@@ -9,26 +9,28 @@ from typing import Annotated, ClassVar
 import numpy as np
 import torch
 
-from pipeline.generators import _edm
+from pipeline.generators import diffusion
 from pipeline.generators._blocks import noise
 from pipeline.params.fields import Pair, Rising, Share
 from pipeline.samples import Samples, to_network
 
 
-class Options(_edm.Options):
+class Options(diffusion.Options):
     strength: Annotated[tuple[Share, Share], Pair, Rising]  # of the noise, drawn between; 0: none, 1: nothing is left
     across: Share  # share of rows that start from another class
 
 
-class Model(_edm.Diffusion):
+class Model(diffusion.Model):
     options: Options
-    drawn: ClassVar[frozenset[str]] = _edm.Diffusion.drawn | {"strength", "across"}
+    drawn: ClassVar[frozenset[str]] = diffusion.Model.drawn | {"strength", "across"}
 
     def start_from(self, real: Samples) -> None:
         super().start_from(real)
         self.images, self.y = real.images, real.y
 
-    def draw(self, network: _edm.Denoiser, labels: np.ndarray, seeds: np.ndarray, where: torch.device) -> torch.Tensor:
+    def draw(
+        self, network: diffusion.Denoiser, labels: np.ndarray, seeds: np.ndarray, where: torch.device
+    ) -> torch.Tensor:
         rngs = [np.random.default_rng([int(seed), 1]) for seed in seeds]  # apart from the stream of the noise
         rows = [self.source(int(c), rng) for c, rng in zip(labels, rngs, strict=True)]
         low, high = self.options.strength
@@ -47,5 +49,5 @@ class Model(_edm.Diffusion):
 
 def level(strength: torch.Tensor) -> torch.Tensor:
     """The noise level that lies this far, from 0 to 1, along the schedule of eq. 5 from the least to the largest."""
-    low, high = _edm.SIGMA_MIN ** (1 / _edm.RHO), _edm.SIGMA_MAX ** (1 / _edm.RHO)
-    return (low + strength * (high - low)) ** _edm.RHO
+    low, high = diffusion.SIGMA_MIN ** (1 / diffusion.RHO), diffusion.SIGMA_MAX ** (1 / diffusion.RHO)
+    return (low + strength * (high - low)) ** diffusion.RHO

@@ -65,14 +65,14 @@ def beside(verdict: Mapping[str, Any], price: str, skipped: Sequence[str]) -> li
         if 100 * verdict["detectable"] >= 0.05:
             lines.append(
                 f"A true difference of {100 * verdict['detectable']:.1f} points would keep the interval beside "
-                f"{verdict['best_control']} away from zero in four of five such runs. HELPS takes more: the seeds and every "
-                "contender have to agree."
+                f"{verdict['best_control']} away from zero in four of five such runs; a smaller one may well go unseen. HELPS takes "
+                "more: the seeds and every contender have to agree."
             )
         one = verdict["single_models"]
         lines.append(
-            f"What make export hands on is one model, the best of its arm on validation. {verdict['chosen_arm']} (seed "
-            f"{one['seeds'][0]}) against {verdict['best_control']} (seed {one['seeds'][1]}), one model each: "
-            f"{one['only_arm_right']} test rows (or groups of them) the first gets right more often, "
+            f"What make export hands on is one model, not the mean of the seeds: the best of its arm on validation. "
+            f"{verdict['chosen_arm']} (seed {one['seeds'][0]}) against {verdict['best_control']} (seed {one['seeds'][1]}), one "
+            f"model each: {one['only_arm_right']} test rows (or groups of them) the first gets right more often, "
             f"{one['only_control_right']} the second (McNemar {_p(one['p_value'])})."
         )
     if verdict["exchange"]:
@@ -85,8 +85,10 @@ def beside(verdict: Mapping[str, Any], price: str, skipped: Sequence[str]) -> li
         doubt = (
             f" {len(left_out)} of them are controls ({', '.join(left_out)}), beside which a gain may vanish: have them "
         )
-        doubt += "trained (profile: full) before you rely on one."
-        lines.append(f"Not trained in this profile: {', '.join(skipped)}.{doubt if left_out else ''}")
+        doubt += "trained (profile: full in params.yaml, then make repro) before you rely on one."
+        lines.append(
+            f"Not trained in this run (profile, or role: skip): {', '.join(skipped)}.{doubt if left_out else ''}"
+        )
     return lines
 
 
@@ -227,7 +229,7 @@ def no_doses(named: Mapping[str, Arm], trained: Mapping[str, Arm]) -> str:
     missing = [
         a for a, arm in named.items() if a not in trained and _kind(arm.model_dump()) in kinds and arm.rows != "nothing"
     ]
-    more = f" Not trained in this profile: {', '.join(missing)}." if missing else ""
+    more = f" Not trained in this run: {', '.join(missing)}." if missing else ""
     return f"No curve: no two arms of this run differ in their dose alone.{more}"
 
 

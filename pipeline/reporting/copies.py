@@ -94,7 +94,9 @@ def sentences(summaries: Mapping[str, Mapping[str, Any]], chosen: Collection[str
             f"{rule['ratio']:.2f} times as far as from the next ones (false alarms: about {100 * false_alarms:g} % of real rows)"
         )
         if name not in chosen:
-            told.append(f"{name}: {copied} of {made} rows are copies or nearly so; its arms learn from all.")
+            told.append(
+                f"{name}: {copied} of {made} rows are copies or nearly so; arms that use its rows learn from all of them."
+            )
         elif summary["refused"]:
             told.append(f"{name}: REFUSED. {summary['refused']}.")
         elif copied:

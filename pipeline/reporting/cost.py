@@ -50,13 +50,15 @@ def sentence(
     if not gpu[arm] + gpu[control]:
         where = "without a GPU, so 0 GPU-hours"
     both = (f"{cost[name]:.0f} s for {name}{whole(arms[name]['arm'], params)}" for name in (arm, control))
-    return f"Cost: {', '.join(both)} (wall time; {where})."
+    return f"Cost: {', '.join(both)} (wall time of each stage's last run here; {where})."
 
 
 def whole(arm: Mapping[str, Any], params: Params) -> str:
     """What an arm's seconds hold beside its training, in words."""
     made = [g for g in (arm["rows"], arm["also"]) if g in params.generators and params.generators[g].family != NOTHING]
-    parts = ["its generator"] * bool(made) + ["the whole search"] * searched(arm, params)
+    parts = [["its generator", "its generators"][len(made) - 1]] * bool(made) + ["the whole search"] * searched(
+        arm, params
+    )
     return f" with {' and '.join(parts)}" if parts else ""
 
 

@@ -41,10 +41,10 @@ def openings_sentence(openings: Mapping[str, Sequence[str]], test: str) -> str:
         else ""
     )
     if times <= 1:
-        return f"This test split has been evaluated under one set of params only.{more}"
+        return f"In this copy of the project, this test split has been evaluated under one set of params only.{more}"
     return (
-        f"This test split has now been evaluated under {times} different sets of params; each further one makes its "
-        f"figures less blind, so confirm a gain on rows that were never looked at.{more}"
+        f"In this copy of the project, this test split has now been evaluated under {times} different sets of params; each "
+        f"further one makes its figures less blind, so confirm a gain on rows that were never looked at.{more}"
     )
 
 

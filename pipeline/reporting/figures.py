@@ -18,31 +18,10 @@ WIDEST = 60.0  # inches, and as high: a matrix of hundreds of classes would take
 NAMED = 60  # classes; the names of more would lie on one another
 # Each 3 : 1 or more on white and on the dark page (WCAG 2.1, 1.4.11), and far from all others: a search over sRGB.
 PALETTE = (
-    "#4078A8",
-    "#F86010",
-    "#30A810",
-    "#A830A8",
-    "#886000",
-    "#E860C0",
-    "#889878",
-    "#8088F8",
-    "#007830",
-    "#C83000",
-    "#7850D8",
-    "#C88080",
-    "#C08000",
-    "#E84068",
-    "#10A0C8",
-    "#A868C0",
-    "#3070F0",
-    "#A06060",
-    "#009870",
-    "#9090B8",
-    "#808800",
-    "#B83068",
-    "#587060",
-    "#785898",
-)
+    "#4078A8", "#F86010", "#30A810", "#A830A8", "#886000", "#E860C0", "#889878", "#8088F8",
+    "#007830", "#C83000", "#7850D8", "#C88080", "#C08000", "#E84068", "#10A0C8", "#A868C0",
+    "#3070F0", "#A06060", "#009870", "#9090B8", "#808800", "#B83068", "#587060", "#785898",
+)  # fmt: skip
 STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,

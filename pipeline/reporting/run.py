@@ -124,7 +124,7 @@ def generated(run: Run) -> dict[str, Any]:
         "search": tables.search_table(run.tried),
         "pool": data.pool_table(run.pool),
         "pool_trials": data.pool_trials(run.pool),
-        "points": tables.points_table(run.generators, run.about["classes"]),
+        "points": tables.points_table(run.generators, run.about["classes"], run.params.selection.copy_false_alarms > 0),
     }
 
 

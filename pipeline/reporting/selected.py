@@ -70,7 +70,7 @@ def rules_table(block: Selection, summaries: Mapping[str, Mapping[str, Any]], cl
 
 
 def kept_table(summaries: Mapping[str, Mapping[str, Any]], most: int = 6) -> pd.DataFrame:
-    """Per generator: rows generated, kept and dropped by each rule; of many generators the first."""
+    """Per generator: rows generated, kept and dropped by each rule; of many generators the first, then all others together."""
     rows = []
     for name, summary in summaries.items():
         classes = summary["classes"].values()
@@ -78,4 +78,8 @@ def kept_table(summaries: Mapping[str, Mapping[str, Any]], most: int = 6) -> pd.
         why = ", ".join(f"{r.replace('_', ' ')} {n}" for r, n in dropped.items() if n)
         counts = {k: sum(c[k] for c in classes) for k in ("generated", "kept")}
         rows.append({"generator": name} | counts | {"dropped, by rule": why or "none"})
-    return pd.DataFrame([r for r in rows if r["generated"]][:most])
+    rows = [r for r in rows if r["generated"]]
+    shown, rest = (rows, []) if len(rows) <= most else (rows[: most - 1], rows[most - 1 :])
+    sums = {k: sum(r[k] for r in rest) for k in ("generated", "kept")}
+    more = {"generator": f"{len(rest)} more"} | sums | {"dropped, by rule": "see the full report"}
+    return pd.DataFrame([*shown, more] if rest else shown)

@@ -216,8 +216,13 @@ def search_table(tried: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def points_table(generators: Mapping[str, Mapping[str, Any]], classes: Sequence[str]) -> pd.DataFrame:
-    """The weights that each scarce class is drawn with: after how many steps, averaged how, and what the judge said."""
+def points_table(
+    generators: Mapping[str, Mapping[str, Any]], classes: Sequence[str], sought: bool = True
+) -> pd.DataFrame:
+    """The weights that each scarce class is drawn with: after how many steps, averaged how, and what the judge said.
+
+    `sought` is whether it looked for copies.
+    """
     rows = [
         {
             "generator": name,
@@ -225,7 +230,7 @@ def points_table(generators: Mapping[str, Mapping[str, Any]], classes: Sequence[
             "step": point["step"],
             "decay of the average": f"{point['ema']:.4f}",
             "distance": number(point["distance"][c]),
-            "copies": f"{100 * point['copies'][c]:.0f} %",
+            "copies": f"{100 * point['copies'][c]:.0f} %" if sought else "not looked for",
         }
         for name, about in generators.items()
         for point in about.get("points", [])

@@ -294,6 +294,14 @@ def test_any_shape_becomes_the_square(fit, shape):
         assert out.shape == (8, 8, channels) and out.dtype == np.uint8
 
 
+@pytest.mark.parametrize("shape", [(10, 200), (200, 10)])
+def test_a_letterbox_shows_something_of_the_longest_picture(shape):
+    """A side of 0.4 pixels became none, and the square was of one colour."""
+    halves = np.where(np.arange(200) < 100, 0, 255).astype(np.uint8).repeat(10).reshape(200, 10, 1)
+    out = square(halves if shape[0] == 200 else halves.transpose(1, 0, 2), 8, 1, "letterbox")
+    assert np.unique(out).size > 1 and np.ptp(out) > 200
+
+
 @pytest.mark.parametrize("fit", FITS)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_square_of_the_right_size_is_left_alone(fit, channels):

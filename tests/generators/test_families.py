@@ -10,7 +10,7 @@ import torch
 from imblearn.over_sampling import SMOTE
 
 from pipeline import generators, params
-from pipeline.generators import _edm, cgan
+from pipeline.generators import cgan, diffusion
 from pipeline.generators._blocks import ALIKE, best, moments
 from pipeline.generators.base import Generator
 from pipeline.samples import Facts, Samples, table
@@ -155,8 +155,8 @@ def analytic(network) -> Callable[..., torch.Tensor]:
 @pytest.mark.parametrize("s", [0.2, 0.5, 1.0])
 def test_heun_follows_the_exact_solution_for_gaussian_data(analytic, s):
     start = torch.randn(16, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    x_max = start * _edm.SIGMA_MAX
-    exact = x_max * s / math.sqrt(s**2 + _edm.SIGMA_MAX**2)
+    x_max = start * diffusion.SIGMA_MAX
+    exact = x_max * s / math.sqrt(s**2 + diffusion.SIGMA_MAX**2)
     error = {n: float((analytic(s, n, start) - exact).abs().max() / exact.abs().max()) for n in (18, 36, 144)}
     assert error[18] < 0.1 and error[144] < 1e-3
     assert error[18] / error[36] > 3  # second order: half the step, a quarter of the error
@@ -165,7 +165,7 @@ def test_heun_follows_the_exact_solution_for_gaussian_data(analytic, s):
 def test_a_network_that_answers_zero_leaves_the_skip_of_the_preconditioning(network):
     model = network("diffusion")  # its last layer starts at zero
     x, sigma = torch.randn(5, 1, 8, 8), torch.tensor([0.002, 0.1, 0.5, 3.0, 80.0])
-    skip = _edm.SIGMA_DATA**2 / (sigma**2 + _edm.SIGMA_DATA**2)
+    skip = diffusion.SIGMA_DATA**2 / (sigma**2 + diffusion.SIGMA_DATA**2)
     assert torch.allclose(model.denoise(x, sigma, torch.zeros(5, dtype=torch.long)), skip.view(-1, 1, 1, 1) * x)
 
 
@@ -173,13 +173,13 @@ def test_the_network_sees_inputs_of_unit_variance_and_answers_targets_of_unit_va
     """EDM, equations 114 and 115: var(c_in (x + n)) = 1 and var((x - c_skip (x + n)) / c_out) = 1 for any noise level."""
     model, seen = network("diffusion"), []
     generator = torch.Generator().manual_seed(0)
-    data = torch.randn(400, 1, 8, 8, generator=generator) * _edm.SIGMA_DATA
+    data = torch.randn(400, 1, 8, 8, generator=generator) * diffusion.SIGMA_DATA
     model.net.forward = lambda x, *_: seen.append(x) or torch.ones_like(x)
     for level in (0.01, 0.5, 20.0):
         sigma, y = torch.full((400,), level), torch.zeros(400, dtype=torch.long)
         noisy = data + torch.randn(data.shape, generator=generator) * level
         with_one = model.denoise(noisy, sigma, y)
-        c_skip = _edm.SIGMA_DATA**2 / (level**2 + _edm.SIGMA_DATA**2)
+        c_skip = diffusion.SIGMA_DATA**2 / (level**2 + diffusion.SIGMA_DATA**2)
         c_out = (with_one - c_skip * noisy).mean()
         assert abs(float(seen[-1].var()) - 1) < 0.03
         assert abs(float(((data - c_skip * noisy) / c_out).var()) - 1) < 0.03
@@ -190,7 +190,7 @@ def test_the_loss_weight_gives_every_noise_level_the_same_say(network):
     model = network("diffusion", augment=0.0)
     torch.manual_seed(0)
     model.net.forward = lambda x, *_: torch.zeros_like(x)
-    x, y = torch.randn(4096, 1, 8, 8) * _edm.SIGMA_DATA, torch.zeros(4096, dtype=torch.long)
+    x, y = torch.randn(4096, 1, 8, 8) * diffusion.SIGMA_DATA, torch.zeros(4096, dtype=torch.long)
     ((_, loss),) = model.losses((x, y, torch.ones(4096)), 0.5)
     assert abs(float(loss) - 1) < 0.03
 
@@ -222,15 +222,15 @@ def test_larger_pictures_have_more_levels_down_to_eight_cells_a_side(build, side
 
 def test_augmentation_of_probability_zero_is_the_identity():
     x = torch.randn(6, 1, 8, 8)
-    moved, shape = _edm.augment(x, 0.0, ("horizontal", "vertical"))
-    assert torch.equal(moved, x) and shape.shape == (6, _edm.AUGMENTS) and not shape.any()
+    moved, shape = diffusion.augment(x, 0.0, ("horizontal", "vertical"))
+    assert torch.equal(moved, x) and shape.shape == (6, diffusion.AUGMENTS) and not shape.any()
 
 
 def test_augmentation_describes_exactly_the_images_it_touched():
     torch.manual_seed(0)
     x = torch.rand(200, 1, 8, 8)
     before = x.clone()
-    moved, shape = _edm.augment(x, 0.3, ("horizontal",))
+    moved, shape = diffusion.augment(x, 0.3, ("horizontal",))
     assert torch.equal(x, before)
     touched = (shape != 0).any(dim=1)
     assert 20 < touched.sum() < 190 and torch.equal(moved[~touched], x[~touched])
@@ -244,7 +244,7 @@ def test_augmentation_describes_exactly_the_images_it_touched():
 def test_a_flip_without_other_moves_is_a_mirror_image(monkeypatch, flips, axes):
     x = torch.rand(5, 3, 8, 12)
     monkeypatch.setattr(torch, "randn", lambda *size, **_: torch.zeros(size))
-    moved, shape = _edm.augment(x, 1.0, flips)
+    moved, shape = diffusion.augment(x, 1.0, flips)
     assert torch.allclose(moved, x.flip(axes), atol=1e-5)
     assert shape[0].tolist() == [float("horizontal" in flips), float("vertical" in flips), 0, 0, 0, 0, 0]
 
@@ -253,7 +253,7 @@ def test_a_shift_moves_the_picture_by_a_part_of_its_side(monkeypatch):
     x = torch.rand(2, 1, 16, 16)
     draws = iter([torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.zeros(2, 1), torch.zeros(2, 1)])
     monkeypatch.setattr(torch, "randn", lambda *size, **_: next(draws))
-    moved, _ = _edm.augment(x, 1.0, ())  # an eighth of half a side: one pixel of 16
+    moved, _ = diffusion.augment(x, 1.0, ())  # an eighth of half a side: one pixel of 16
     assert torch.allclose(moved[0, :, :, :-1], x[0, :, :, 1:], atol=1e-5)
     assert torch.allclose(moved[1, :, :-1], x[1, :, 1:], atol=1e-5)
 
@@ -546,10 +546,25 @@ def test_each_class_takes_the_nearest_point_that_has_few_copies():
 
 
 @pytest.mark.parametrize(
-    ("steps", "count", "expected"), [(100, 1, [100]), (100, 5, [20, 40, 60, 80, 100]), (2, 3, [1, 2])]
+    ("steps", "count", "begin", "expected"),
+    [
+        (100, 1, 0.0, [100]),
+        (100, 5, 0.0, [20, 40, 60, 80, 100]),
+        (2, 3, 0.0, [1, 2]),
+        (100, 5, 0.5, [60, 70, 80, 90, 100]),
+        (100, 5, 1.0, [100]),
+    ],
 )
-def test_points_lie_evenly_over_training(steps, count, expected):
-    assert moments(steps, count) == expected
+def test_points_lie_evenly_over_the_part_of_training_that_can_be_chosen(steps, count, begin, expected):
+    assert moments(steps, count, begin) == expected
+
+
+@pytest.mark.parametrize(
+    ("family", "begin"), [("cvae", 0.0), ("cgan", 0.5), ("autoregressive", 0.3), ("diffusion", 0.0)]
+)
+def test_no_weights_are_chosen_of_before_the_classes_are_learnt(build, family, begin):
+    """A class counts for nothing in the first fifth of training of `cgan`, and the prior of `autoregressive` begins late."""
+    assert build(family).begin == begin
 
 
 @pytest.mark.parametrize("family", ["cvae", "cgan", "diffusion"])

@@ -94,7 +94,8 @@ def test_controls_that_were_not_trained_are_told():
     assert "against the best of the 2 controls on validation, oversample (" in answer.sentence(quick, ["9"])
     said = "\n".join(answer.beside(quick, "", ["mixup", "gmm", "cutmix"]))
     assert (
-        "Not trained in this profile: mixup, gmm, cutmix. 2 of them are controls (mixup, cutmix), beside which" in said
+        "Not trained in this run (profile, or role: skip): mixup, gmm, cutmix. 2 of them are controls (mixup, cutmix), beside which"
+        in said
     )
     assert "are controls" not in "\n".join(answer.beside(VERDICT, "", ["gmm"]))
 
@@ -208,7 +209,7 @@ def test_what_stands_beside_the_sentence():
     for fact in ("recall of cat", "A true difference of 1.2 points would keep the interval", "beside oversample away",
                  "diffusion (seed 1) against oversample (seed 4)",
                  "19 test rows (or groups of them) the first gets right", "7 the second", "p = 0.029",
-                 "Cost: 90 s for diffusion.", "Not trained in this profile: mixup, cutmix"):  # fmt: skip
+                 "Cost: 90 s for diffusion.", "Not trained in this run (profile, or role: skip): mixup, cutmix"):  # fmt: skip
         assert fact in lines, fact
     assert "threshold" not in lines
     assert "shifted threshold" in "\n".join(answer.beside(VERDICT | {"threshold_shift": True}, "", []))

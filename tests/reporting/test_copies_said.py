@@ -30,7 +30,7 @@ def test_no_copy_found_is_said_with_the_test_its_thresholds_and_its_false_alarms
     [
         (3, "", True, "3 of 120 rows are copies or nearly so, and are not used, by a search"),
         (90, "90 of 120 rows are copies", True, "REFUSED. 90 of 120 rows are copies."),
-        (120, "", False, "120 of 120 rows are copies or nearly so; its arms learn from all."),
+        (120, "", False, "120 of 120 rows are copies or nearly so; arms that use its rows learn from all of them."),
     ],
 )
 def test_copies_are_counted_and_what_became_of_them_is_said(copied, refused, chosen, words):

@@ -36,12 +36,13 @@ def test_gpu_hours_are_those_of_stages_whose_networks_had_one(shipped, device):
 def test_the_price_in_a_sentence_is_honest_about_the_gpu(shipped):
     said = cost.sentence(times(), RECORDS, shipped, "mixture", "oversample")
     assert said == (
-        "Cost: 186 s for mixture with its generator, 11 s for oversample (wall time; without a GPU, so 0 GPU-hours)."
+        "Cost: 186 s for mixture with its generators, 11 s for oversample (wall time of each stage's last run here; without a GPU, "
+        "so 0 GPU-hours)."
     )
-    assert "(wall time; 0.051 and 0.003 GPU-hours)" in cost.sentence(
+    assert "last run here; 0.051 and 0.003 GPU-hours)" in cost.sentence(
         times("fit", "gen", "retrain"), RECORDS, shipped, "mixture", "oversample"
     )
-    assert "(wall time; 0.046 and 0 GPU-hours)" in cost.sentence(
+    assert "last run here; 0.046 and 0 GPU-hours)" in cost.sentence(
         times("fit", "gen"), RECORDS, shipped, "mixture", "oversample"
     )
     assert (

@@ -144,7 +144,9 @@ def test_kept_and_dropped_rows_are_counted_for_each_generator():
         {"cvae": {"classes": {"a": one, "b": one}}, "cgan": {"classes": {"a": clean}}, "nothing": {"classes": {}}}
     )
     assert table.to_numpy().tolist() == [["cvae", 40, 24, "copy 2, unlike 14"], ["cgan", 5, 5, "none"]]
-    assert len(selected.kept_table({str(i): {"classes": {"a": one}} for i in range(20)})) == 6
+    many = selected.kept_table({str(i): {"classes": {"a": one}} for i in range(20)})
+    assert len(many) == 6 and many.iloc[-1].tolist() == ["15 more", 15 * 20, 15 * 12, "see the full report"]
+    assert len(selected.kept_table({str(i): {"classes": {"a": one}} for i in range(6)})) == 6
     assert len(selected.kept_table({"nothing": {"classes": {}}})) == 0
 
 
@@ -179,3 +181,5 @@ def test_the_weights_of_each_judged_class_are_told():
     point = {"step": 60, "ema": 0.99, "classes": [1, 2], "distance": [None, 0.25, None], "copies": [None, 0.02, None]}
     found = tables.points_table({"smote": {}, "cvae": {"points": [point]}}, ["a", "b", "c"])
     assert found.to_numpy().tolist() == [["cvae", "b", 60, "0.9900", tables.number(0.25), "2 %"]]
+    blind = tables.points_table({"cvae": {"points": [point]}}, ["a", "b", "c"], sought=False)
+    assert blind["copies"].tolist() == ["not looked for"]

@@ -31,7 +31,14 @@ def open_source(path: Path, data: Data, scratch: Path) -> Source:
                 f"data.manifest.file: {path} is no .csv, .tsv or .parquet file inside the source's folder; "
                 "set it to none to read class folders"
             )
-    return next(kind for kind in FORMATS if kind.accepts(path)).read(path, data, scratch)
+    kind = next(kind for kind in FORMATS if kind.accepts(path))
+    renamed = [key for key in manifest.USUAL if getattr(data.manifest, key) != key]
+    if renamed and kind not in (manifest, parquet):
+        raise ValueError(
+            f"data.manifest: {', '.join(renamed)} would name columns of a table, but {path.name} is read without one, so this "
+            "would be passed over; name a table (data.manifest.file), or leave these keys as shipped"
+        )
+    return kind.read(path, data, scratch)
 
 
 def check_apart(path: Path, pool: Path, data: Data) -> None:

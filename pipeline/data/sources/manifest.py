@@ -135,10 +135,10 @@ def source(frame: pd.DataFrame, path: Path, data: Data) -> Source:
     if "split" in text:
         columns["split"] = _splits(text["split"], path.name)
     if "group" in text:
-        columns["group"] = _groups(text["group"], path.name)
+        columns["group"] = groups(text["group"], path.name)
     if "weight" in text:
         columns["weight"] = _weights(text["weight"], path.name)
-    rows, problems = _once(rows_table(**columns), path.name)
+    rows, problems = once(rows_table(**columns), path.name)
     load = Files(path.parent, data)
     return Source(classes, rows, rows["path"].tolist(), load, problems, grouped="group" in text)
 
@@ -209,11 +209,11 @@ def _splits(text: pd.Series, name: str) -> list[str]:
     return split.tolist()
 
 
-def _groups(text: pd.Series, name: str) -> list[str]:
+def groups(text: pd.Series, name: str, key: str = "data.source") -> list[str]:
     group = text.str.strip()
     if (group == "").any():
         raise ValueError(
-            f"data.source: {name}, lines {_lines(group == '')}: no group. Name the patient or object of each row; "
+            f"{key}: {name}, lines {_lines(group == '')}: no group. Name the patient or object of each row; "
             "a row that belongs to nothing else gets a name of its own"
         )
     return group.tolist()
@@ -260,13 +260,13 @@ def _inside(name: str, folder: Path, root: str, linked: bool = True) -> bool:
     return not (linked or os.path.islink(whole)) or Path(os.path.realpath(whole)).is_relative_to(root)
 
 
-def _once(rows: pd.DataFrame, name: str) -> tuple[pd.DataFrame, list[Problem]]:
+def once(rows: pd.DataFrame, name: str, source: str = "data.source") -> tuple[pd.DataFrame, list[Problem]]:
     """Every path once: repeated rows go to the quarantine list, rows that say different things of one path are an error."""
     for key in ("label", "split", "group", "weight"):
         values = rows.groupby("path")[key].nunique()
         two = sorted(values.index[values > 1])
         if two:
-            raise ValueError(f"data.source: {name} gives two {key}s to one path: {listed(two)}")
+            raise ValueError(f"{source}: {name} gives two {key}s to one path: {listed(two)}")
     again = rows["path"].duplicated()
     twice = rows.loc[again, ["path", "row"]].itertuples(index=False)
     problems = [Problem(r.path, r.row, REPEATED, "the same path stands twice in the table") for r in twice]

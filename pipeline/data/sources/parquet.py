@@ -86,7 +86,8 @@ def read(path: Path, data: Data, scratch: Path) -> Source:
         )
     frame = table(label=labels, split=splits, group=groups, path=names)
     load = Packed(scratch / "images.bin", data)
-    return Source(tuple(c for c in classes if c in set(labels)), frame, refs, load, grouped="" not in groups)
+    there = set(labels)
+    return Source(tuple(c for c in classes if c in there), frame, refs, load, grouped="" not in groups)
 
 
 def _schema(file: Path) -> Any:
@@ -163,8 +164,11 @@ def _group_column(file: Path, data: Data) -> str:
 
 
 def _owner(value: Any, name: str, row: int) -> str:
-    if value is None or not str(value).strip():
-        raise ValueError(f"data.source: {name}, row {row}: no group; name the patient or object of each row")
+    if value is None or isinstance(value, list | dict | float | bytes) or not str(value).strip():
+        raise ValueError(
+            f"data.source: {name}, row {row}: no group, but {value!r}; expected text or a whole number that names the patient or "
+            "object of the row"
+        )
     return str(value).strip()
 
 

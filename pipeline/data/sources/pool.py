@@ -1,4 +1,4 @@
-"""An unlabelled pool: a folder of images, in whatever folders below it, or a table with a path column."""
+"""An unlabelled pool: a folder of images, in whatever folders below it, or a table with a path and perhaps a group column."""
 
 import os
 from pathlib import Path
@@ -15,22 +15,30 @@ def read(path: Path, data: Data) -> Source:
     if stands_for(path, NO_POOL):
         return Source((), table(label=[]), [], Files(path.parent, data))
     if path.is_dir():
-        root, paths = path, dict.fromkeys(image_files(path, path, "data.unlabelled"), "")
+        root, paths = path, list(image_files(path, path, "data.unlabelled"))
+        rows = table(label=[""] * len(paths), path=paths)
     elif manifest.accepts(path):
         root, frame = path.parent, manifest.load(path, "data.unlabelled")
-        if list(frame).count(data.manifest.path) != 1:
-            amiss = "has several columns called" if data.manifest.path in frame else "lacks the column"
-            raise ValueError(f"data.unlabelled: {path.name} {amiss} {data.manifest.path!r}; it has [{listed(frame)}]")
+        counts = {key: list(frame).count(getattr(data.manifest, key)) for key in ("path", "group")}
+        if counts["path"] != 1 or counts["group"] > 1:
+            name = data.manifest.path if counts["path"] != 1 else data.manifest.group
+            amiss = "has several columns called" if name in frame else "lacks the column"
+            raise ValueError(f"data.unlabelled: {path.name} {amiss} {name!r}; it has [{listed(frame)}]")
         manifest.check_paths(frame[data.manifest.path], path, "data.unlabelled")
-        paths = {}
-        for name, row in zip(frame[data.manifest.path], frame.index.astype(str), strict=True):
-            paths.setdefault(os.path.normpath(name), row)
+        rows = table(
+            label=[""] * len(frame),
+            path=[os.path.normpath(name) for name in frame[data.manifest.path]],
+            row=frame.index.astype(str).tolist(),
+            group=manifest.groups(frame[data.manifest.group], path.name, "data.unlabelled")
+            if counts["group"]
+            else [""] * len(frame),
+        )
+        rows, _ = manifest.once(rows, path.name, "data.unlabelled")
     else:
         raise ValueError(
             f"data.unlabelled: {path} is no folder and no table; expected a folder of images, a .csv, .tsv or .parquet "
             "with a path column, or sets/none.yaml"
         )
-    if not paths:
+    if not len(rows):
         raise ValueError(f"data.unlabelled: no images found in {path.name}")
-    rows = table(label=[""] * len(paths), path=list(paths), row=list(paths.values()))
-    return Source((), rows, list(paths), Files(root, data))
+    return Source((), rows, rows["path"].tolist(), Files(root, data))

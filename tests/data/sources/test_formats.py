@@ -255,6 +255,16 @@ def test_a_table_that_is_missing_or_none_is_refused(tmp_path, data, read, name):
         read(data(tmp_path / "x", name))
 
 
+@pytest.mark.parametrize("form", ["class_folders", "npz", "idx", "named"])
+def test_names_of_columns_are_not_passed_over_where_no_table_is_read(tmp_path, data, read, shipped, form):
+    """Who asked for groups by patient had none, and patients stood in two splits."""
+    names = shipped.data.manifest.model_copy(update={"group": "patient"})
+    with pytest.raises(
+        ValueError, match=r"^data\.manifest: group would name columns of a table, but .* is read without"
+    ):
+        read(data(FORMS[form][0](tmp_path / "x"), manifest=names))
+
+
 @pytest.mark.parametrize("form", ["csv", "npz", "named", "parquet_images"])
 def test_a_source_that_is_a_file_needs_no_table(tmp_path, data, read, form):
     assert set(read(data(FORMS[form][0](tmp_path / "x"), "set.csv")).classes) == set(LABELS)

@@ -390,6 +390,7 @@ def test_a_group_column_keeps_rows_together(tmp_path, shipped):
     ("columns", "manifest", "says"),
     [
         ({"group": ["x", "", "y", "z"]}, {}, "row 1: no group"),
+        ({"group": [7.0, float("nan"), 8.0, 9.0]}, {}, "row 0: no group, but 7.0; expected text or a whole number"),
         ({}, {"group": "patient"}, "lacks the columns .'patient'"),
         ({"split": ["train"] * 4}, {}, "name the files after their splits"),
     ],

@@ -86,6 +86,16 @@ def test_the_column_of_paths_may_have_another_name(tmp_path, read, refused):
     assert "data.unlabelled: set.csv lacks the column 'path'; it has ['file', 'note']" in said
 
 
+def test_groups_of_a_table_are_read(tmp_path, read, refused):
+    pictures(tmp_path, *NAMES[:3])
+    pd.DataFrame({"path": NAMES[:3], "group": ["p1", " p1 ", "p2"]}).to_csv(tmp_path / "pool.csv", index=False)
+    assert read(tmp_path / "pool.csv").rows["group"].tolist() == ["p1", "p1", "p2"]
+    pd.DataFrame({"path": NAMES[:2], "group": ["p1", ""]}).to_csv(tmp_path / "pool.csv", index=False)
+    assert "data.unlabelled: pool.csv, lines 3: no group" in refused(tmp_path / "pool.csv")
+    pd.DataFrame({"path": [NAMES[0]] * 2, "group": ["p1", "p2"]}).to_csv(tmp_path / "pool.csv", index=False)
+    assert "gives two groups to one path" in refused(tmp_path / "pool.csv")
+
+
 def test_two_spellings_of_a_path_are_one_row(tmp_path, read):
     pictures(tmp_path / "set", "x.png", "deep/y.png")
     (tmp_path / "set" / "rows.csv").write_text("path\nx.png\n./x.png\ndeep//y.png\n")
