@@ -912,12 +912,16 @@ def test_a_pool_row_of_a_patient_in_validation_or_test_is_left_out(prepare, tmp_
         Image.fromarray(picture(1000 + i)).save(pool / f"{i}.png")
     table = pd.DataFrame({"path": [f"{i}.png" for i in range(30)], "group": [f"p{i}" for i in range(29)] + ["new"]})
     table.to_csv(pool / "pool.csv", index=False)
+    table[["path"]].to_csv(pool / "other.csv", index=False)
     done = prepare(rows, unlabelled=str(pool / "pool.csv"))
     of = {int(p.removesuffix(".png")) // 4: split for p, split in done.split.items()}
     kept = {int(p.removesuffix(".png")) for p in done.unlabelled.table["source_path"]}
     assert kept == {29} | {i for i in range(29) if of[i] == "train"} and len(kept) < 30
     told = done.quarantine.set_index("file")
     assert all(told.loc[f"{i}.png", "code"] == "leak" for i in range(29) if i not in kept)
+    unnamed = "the source says which rows belong together and data.unlabelled does not"
+    assert not any(unnamed in w for w in done.audit["warnings"])
+    assert sum(unnamed in w for w in prepare(rows, unlabelled=str(pool / "other.csv")).audit["warnings"]) == 1
 
 
 def test_a_share_of_the_scarce_classes_is_set_aside_whole_groups_at_a_time(prepare):

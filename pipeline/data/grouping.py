@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.data import duplicates, intake
-from pipeline.data.sources.base import REPEATED, Problem, refusal
+from pipeline.data.sources.base import REPEATED, Problem, Source, refusal
 from pipeline.params import Data
 from pipeline.samples import Samples, spaced
 
@@ -76,6 +76,16 @@ def left_over(spare: pd.DataFrame, rows: pd.DataFrame) -> tuple[pd.DataFrame, li
 
 def _lost(rows: pd.DataFrame, code: str, why: str) -> list[Problem]:
     return [Problem(path, row, code, why) for path, row in rows[["path", "row"]].to_numpy().tolist()]
+
+
+def unnamed(pool: Source) -> list[str]:
+    """What to say of a pool without groups, where the source names them."""
+    if pool.grouped or not len(pool.rows):
+        return []
+    return [
+        "the source says which rows belong together and data.unlabelled does not (it can be a table with the column "
+        "data.manifest.group): other pictures of a patient or object of validation or test may be learnt from"
+    ]
 
 
 def account(near: duplicates.Found, paths: list[str], samples: Samples, data: Data) -> dict[str, Any]:

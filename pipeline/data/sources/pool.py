@@ -41,4 +41,4 @@ def read(path: Path, data: Data) -> Source:
         )
     if not len(rows):
         raise ValueError(f"data.unlabelled: no images found in {path.name}")
-    return Source((), rows, rows["path"].tolist(), Files(root, data))
+    return Source((), rows, rows["path"].tolist(), Files(root, data), grouped=bool((rows["group"] != "").any()))
