@@ -83,6 +83,25 @@ def test_no_policy_flips_only_as_allowed():
     assert {v.tobytes() for v in augmented(image, policy("none", BOTH, 1.0), 1, 80)} == allowed
 
 
+@pytest.mark.parametrize("size", [8, 28])
+def test_pictures_move_by_parts_of_a_pixel_too(size):
+    """albumentations cuts a move down to whole pixels: of up to 0.64 px, at 8 px, nothing was left."""
+    image = np.zeros((size, size, 1), np.uint8)
+    image[size // 2 - 1 : size // 2 + 1, size // 2 - 1 : size // 2 + 1] = 255
+    views = augmented(image, augment.moved(translate_percent=(-0.08, 0.08), p=1.0), 0, 2000)[..., 0].astype(float)
+    places, mass = np.arange(size) - (size - 1) / 2, views.sum(axis=(1, 2))
+    down, right = (views.sum(axis=2) @ places / mass, views.sum(axis=1) @ places / mass)
+    for move in (down, right):
+        assert abs(move.mean()) < 0.01 * size and move.std() == pytest.approx(0.08 * size / np.sqrt(3), rel=0.1)
+        assert np.mean(np.abs(move) < 0.01 * size) < 0.25, "few do not move at all"
+    assert abs(np.corrcoef(down, right)[0, 1]) < 0.1
+    glyphs = augmented(image, policy("glyph", (), 1.0), 0, 200)
+    assert (
+        np.std(glyphs[..., 0].astype(float).sum(axis=2) @ places / glyphs.astype(float).sum(axis=(1, 2, 3)))
+        > 0.02 * size
+    )
+
+
 def test_two_transforms_of_one_row_do_not_fire_together():
     """Seeding each transform alike made all draws of a row equal: every view was flipped both ways or not at all."""
     image, pipeline = pictures(1)[0], policy("none", BOTH, 1.0)
