@@ -183,7 +183,7 @@ def test_what_would_be_slow_is_said(ask, project, monkeypatch):
     for words in (
         "pictures of 64 px without a GPU",
         "for which this CPU has no instructions",
-        "24 arms x 8 seeds and a search of up to 90 trainings; make quick has fewer",
+        "24 arms x 8 seeds and a search of up to 92 trainings; make quick has fewer",
         "the whole run 3 times",
         "28 rows, of which two cores read",
     ):
