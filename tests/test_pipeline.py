@@ -186,7 +186,7 @@ def test_reports_hold_what_they_promise(project: Path) -> None:
         "only 3 of 4 classes have test rows",
         "duplicate",
         "Exploratory",
-        "1 files in quarantine",
+        "1 lines in quarantine.csv",
         "retrain-diffusion",
         "Not checked",
     ):

@@ -78,15 +78,26 @@ def _shrink(images: np.ndarray, most: int) -> np.ndarray:
     return cut.mean(axis=(2, 4), dtype=np.float32)
 
 
-def policy(name: str, flips: tuple[str, ...], strength: float) -> Any:
-    """An albumentations pipeline, uint8 (H, W, C) -> same; magnitudes grow with `strength`."""
+def libraries() -> tuple[Any, Any]:
+    """albumentations and cv2, imported where they are used alone."""
     os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # it asks a package index for its version otherwise
-    import albumentations as A
+    import albumentations
     import cv2
 
     cv2.setNumThreads(0)
-    s = strength
-    turns = [A.HorizontalFlip(p=0.5)] * ("horizontal" in flips) + [A.VerticalFlip(p=0.5)] * ("vertical" in flips)
+    return albumentations, cv2
+
+
+def flipped(flips: tuple[str, ...]) -> list[Any]:
+    """Each of these flips in every other picture."""
+    A, _ = libraries()
+    return [A.HorizontalFlip(p=0.5)] * ("horizontal" in flips) + [A.VerticalFlip(p=0.5)] * ("vertical" in flips)
+
+
+def policy(name: str, flips: tuple[str, ...], strength: float) -> Any:
+    """An albumentations pipeline, uint8 (H, W, C) -> same; magnitudes grow with `strength`."""
+    A, cv2 = libraries()
+    s, turns = strength, flipped(flips)
     if name == "none" or s == 0:
         return A.Compose(turns)
     shift, turn, zoom, light = {
@@ -123,11 +134,7 @@ def policy(name: str, flips: tuple[str, ...], strength: float) -> Any:
 
 def randaugment(flips: tuple[str, ...], transforms: int, magnitude: float) -> Any:
     """RandAugment (Cubuk et al., 2020) as an albumentations pipeline: so many random transforms of one magnitude in [0, 1]."""
-    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
-    import albumentations as A
-    import cv2
-
-    cv2.setNumThreads(0)
+    A, cv2 = libraries()
     m, edge = magnitude, {"border_mode": cv2.BORDER_REFLECT_101, "p": 1.0}
     light, solar, bits = 0.9 * m, 1 - m, 8 - round(4 * m)
     some = [
@@ -145,15 +152,13 @@ def randaugment(flips: tuple[str, ...], transforms: int, magnitude: float) -> An
         A.Posterize(num_bits=bits, p=1.0) if bits < 8 else A.NoOp(p=1.0),
         A.Sharpen(alpha=(0, m), p=1.0),
     ]
-    turns = [A.HorizontalFlip(p=0.5)] * ("horizontal" in flips) + [A.VerticalFlip(p=0.5)] * ("vertical" in flips)
-    return A.Compose([*turns, A.RandomOrder(some, n=transforms, replace=True, p=1.0)])
+    return A.Compose([*flipped(flips), A.RandomOrder(some, n=transforms, replace=True, p=1.0)])
 
 
 def moved(**options: Any) -> Any:
     """albumentations.Affine that moves by parts of a pixel too; its own moves are cut down to whole ones, at 8 px mostly to none."""
-    import albumentations as A
 
-    class Affine(A.Affine):  # type: ignore[misc]
+    class Affine(libraries()[0].Affine):  # type: ignore[misc]
         def _get_translate_params(self, image_shape: tuple[int, int]) -> dict[str, float]:
             sides = {"x": image_shape[1], "y": image_shape[0]}
             return {key: self.py_random.uniform(*self.translate_percent[key]) * n for key, n in sides.items()}
