@@ -56,9 +56,8 @@ def sentence(
 def whole(arm: Mapping[str, Any], params: Params) -> str:
     """What an arm's seconds hold beside its training, in words."""
     made = [g for g in (arm["rows"], arm["also"]) if g in params.generators and params.generators[g].family != NOTHING]
-    parts = [["its generator", "its generators"][len(made) - 1]] * bool(made) + ["the whole search"] * searched(
-        arm, params
-    )
+    parts = ["its generators" if len(made) > 1 else "its generator"] * bool(made)
+    parts += ["the whole search"] * searched(arm, params)
     return f" with {' and '.join(parts)}" if parts else ""
 
 

@@ -19,21 +19,18 @@ def read(path: Path, data: Data) -> Source:
         rows = table(label=[""] * len(paths), path=paths)
     elif manifest.accepts(path):
         root, frame = path.parent, manifest.load(path, "data.unlabelled")
-        counts = {key: list(frame).count(getattr(data.manifest, key)) for key in ("path", "group")}
-        if counts["path"] != 1 or counts["group"] > 1:
-            name = data.manifest.path if counts["path"] != 1 else data.manifest.group
-            amiss = "has several columns called" if name in frame else "lacks the column"
-            raise ValueError(f"data.unlabelled: {path.name} {amiss} {name!r}; it has [{listed(frame)}]")
-        manifest.check_paths(frame[data.manifest.path], path, "data.unlabelled")
-        rows = table(
-            label=[""] * len(frame),
-            path=[os.path.normpath(name) for name in frame[data.manifest.path]],
-            row=frame.index.astype(str).tolist(),
-            group=manifest.groups(frame[data.manifest.group], path.name, "data.unlabelled")
-            if counts["group"]
-            else [""] * len(frame),
+        names, group = data.manifest, {}
+        for name, needed in ((names.path, True), (names.group, False)):
+            if (count := list(frame).count(name)) > 1 or needed > count:
+                amiss = "has several columns called" if count else "lacks the column"
+                raise ValueError(f"data.unlabelled: {path.name} {amiss} {name!r}; it has [{listed(frame)}]")
+        manifest.check_paths(frame[names.path], path, "data.unlabelled")
+        if names.group in frame:
+            group = {"group": manifest.groups(frame[names.group], path.name, "data.unlabelled")}
+        paths, lines = [os.path.normpath(p) for p in frame[names.path]], frame.index.astype(str)
+        rows, _ = manifest.once(
+            table(label=[""] * len(frame), path=paths, row=lines, **group), path.name, "data.unlabelled"
         )
-        rows, _ = manifest.once(rows, path.name, "data.unlabelled")
     else:
         raise ValueError(
             f"data.unlabelled: {path} is no folder and no table; expected a folder of images, a .csv, .tsv or .parquet "
