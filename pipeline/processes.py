@@ -94,14 +94,15 @@ def parallel(
     context = mp.get_context("forkserver")
     warm(function.__module__)
     queue, numbers = context.SimpleQueue(), context.SimpleQueue()
-    for number in range(most):
-        numbers.put(number)
     with Progress(title, steps) as progress:
         listener = threading.Thread(target=_listen, args=(queue, progress), daemon=True)
         listener.start()
         pool = ProcessPoolExecutor(min(len(jobs), most), context, _start, (queue, numbers))
         try:
             waiting = [pool.submit(_call, function, job) for job in jobs]
+            # Only now do workers begin: the pool loses processes if one dies while it still starts others.
+            for number in range(most):
+                numbers.put(number)
             done, _ = futures.wait(waiting, return_when=futures.FIRST_EXCEPTION)
             for future in done:
                 future.result()
@@ -134,12 +135,12 @@ def worker() -> int:
 
 
 def _start(queue: Any, numbers: Any) -> None:
-    """Set a worker up: a place to report to, a number, default signals, and an end of its own when the stage is gone."""
+    """Set a worker up: default signals, an end of its own when the stage is gone, a place to report to, and a number."""
     global _queue, _number
-    _queue, _number = queue, numbers.get()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the stage ends its workers
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_follow, daemon=True).start()
+    _queue, _number = queue, numbers.get()
 
 
 def _follow() -> None:

@@ -1,6 +1,7 @@
 """Jobs in processes of their own: order, progress and failures. Run: python -m pytest tests/test_processes.py"""
 
 import logging
+import multiprocessing as mp
 import os
 import time
 from collections.abc import Callable
@@ -51,6 +52,27 @@ def test_the_exception_of_a_job_is_raised_here():
 def test_a_job_that_dies_is_an_error_and_not_a_wait_without_end():
     with pytest.raises(MemoryError, match="vanishing: the system ended a worker"):
         processes.parallel(vanish, [(), ()], 2, "vanishing", 2)
+
+
+def begin(report: Callable) -> float:
+    return time.time()
+
+
+def test_no_job_begins_before_every_worker_is_started(monkeypatch):
+    """A worker that died meanwhile would break the pool's own bookkeeping: a traceback, and processes left behind."""
+
+    class Slow(processes.ProcessPoolExecutor):
+        def submit(self, *call):
+            future = super().submit(*call)
+            time.sleep(0.2)
+            started.append(time.time())
+            return future
+
+    started: list[float] = []
+    monkeypatch.setattr(processes, "ProcessPoolExecutor", Slow)
+    begun = processes.parallel(begin, [()] * 3, 3, "toy", 0)
+    assert len(started) == 3 and min(begun) >= max(started)
+    assert not mp.active_children()
 
 
 def test_progress_away_from_a_terminal_is_logged_at_most_every_ten_seconds(monkeypatch, caplog):
