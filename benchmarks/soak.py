@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -154,7 +155,8 @@ def strike(folder: Path, kill: Kill) -> str:
     elif kill.target == "dvc":
         process.send_signal(kill.number)
     elif stage is not None:
-        stage.send_signal(kill.number)
+        with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+            stage.send_signal(kill.number)
     end = time.monotonic() + PATIENCE
     while process.poll() is None and time.monotonic() < end:  # dvc leaves SIGINT to its stage
         time.sleep(0.05)

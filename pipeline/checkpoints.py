@@ -97,7 +97,8 @@ class Checkpoints:
                 begun = monotonic()
                 write(self.file, self.good)
                 self.written = monotonic()
-                self.pause = max(SECONDS, 100 * (self.written - begun))  # at most a hundredth of the time goes into it
+                # at most a hundredth of the time goes into it, unless it was asked for at every chance
+                self.pause = max(SECONDS, 100 * (self.written - begun)) if SECONDS else 0.0
 
     def finish(self, module: "pl.LightningModule") -> None:
         """All steps have been taken: keep what came of them, unless it is had again as soon as it is read."""
@@ -189,7 +190,10 @@ def former(file: Path) -> Path:
 def read(file: Path) -> State | None:
     """What was written last, or before that if this is not whole; None if there is neither."""
     for each in (file, former(file)):
-        content = each.read_bytes() if each.is_file() else b""
+        try:
+            content = each.read_bytes()
+        except (FileNotFoundError, IsADirectoryError):
+            continue
         if hashlib.blake2b(content[DIGEST:]).digest() == content[:DIGEST]:
             parts = load(content[DIGEST:])
             return _from_json(json.loads(parts.pop("json").numpy().tobytes()), parts)

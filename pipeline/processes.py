@@ -103,6 +103,7 @@ def parallel(
             # Only now do workers begin: the pool loses processes if one dies while it still starts others.
             for number in range(most):
                 numbers.put(number)
+            pool.submit(bool)  # does nothing; with any call the pool takes note of the worker that it started last
             done, _ = futures.wait(waiting, return_when=futures.FIRST_EXCEPTION)
             for future in done:
                 future.result()
@@ -111,7 +112,7 @@ def parallel(
             raise MemoryError(f"{title}: the system ended a worker process, most often for want of memory") from None
         except BaseException:
             for child in mp.active_children():
-                child.terminate()
+                child.kill()  # SIGTERM is for Lightning to note while it starts a training, which then goes on
             raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)

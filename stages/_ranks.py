@@ -91,6 +91,7 @@ def first_failure(begun: Sequence[BaseProcess]) -> int:
     while left:
         wait([process.sentinel for process in left])
         ended = [process for process in left if process.exitcode is not None]
+        ended.sort(key=lambda one: one.exitcode or 0)  # that which a signal ended first: it took the others along
         for process in ended:
             code = process.exitcode or 0
             if code < 0:

@@ -20,6 +20,7 @@ from pipeline.params import Params, borrowing
 NOTES = Path(".dvc/tmp/rwlock")  # in which dvc notes who reads and writes what
 RECORD = Path("dvc.lock")  # of what stages were made of, which dvc writes anew after each
 WHOLE = r"\n +(size|nfiles): \d+\n$|\n +isexec: true\n$"  # how a record ends that dvc wrote to its end
+PAUSES = (1, 1, 0)  # seconds after each look at a file that is not whole: a dvc that lives may be writing it
 log = logging.getLogger("stages")
 
 
@@ -55,10 +56,10 @@ def makes_sense(params: Params) -> None:
 
 def mend(notes: Path) -> None:
     """Removes the notes if they are no JSON: dvc, killed while it writes them, leaves them so, and runs no more."""
-    for _ in range(2):
+    for pause in PAUSES:
         if not half_written(notes):
             return
-        time.sleep(1)  # a dvc that lives may be writing them
+        time.sleep(pause)
     log.warning("%s was left half written by a dvc that was killed; removed", notes)
     notes.unlink()
 
@@ -77,10 +78,10 @@ def mend_record(record: Path) -> None:
 
     What dvc knew of that stage and those behind it lies in its cache, too, from where `dvc repro` takes it.
     """
-    for _ in range(2):
+    for pause in PAUSES:
         if not cut_short(record):
             return
-        time.sleep(1)  # a dvc that lives may be writing it
+        time.sleep(pause)
     lines = record.read_text(errors="replace").splitlines(keepends=True)
     begins = [number for number, line in enumerate(lines) if re.match(r"  \S", line)]
     whole = "".join(lines[: begins[-1]]) if len(begins) > 1 else "schema: '2.0'\nstages: {}\n"

@@ -266,7 +266,9 @@ def test_a_folder_that_may_not_be_written_ends_a_stage_with_3(run):
         Path(".work").chmod(0o555)
         process = run.start(command=stage)
     else:
-        if subprocess.run(["unshare", "-m", "true"], check=False, capture_output=True).returncode:
+        if subprocess.run(
+            ["unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", ".work"], check=False, capture_output=True
+        ).returncode:
             pytest.skip("root that may not mount anything")
         line = f"mount -t tmpfs -o ro tmpfs .work && exec {shlex.join(stage)}"
         process = run.start(line, command=("unshare", "-m", "sh", "-c"))
@@ -323,7 +325,7 @@ def test_a_stage_ends_when_the_shell_that_started_it_is_killed(run):
 def test_the_workers_of_a_stage_end_with_it(run, number):
     stage = run.start("toy", "spread", "in", "out", stderr=subprocess.DEVNULL)
     workers = [Path(f"worker{i}.lock") for i in range(2)]
-    wait_for(lambda: sum(Path(f"ready{i}").exists() for i in range(2)) == min(2, cores()))
+    wait_for(lambda: sum(Path(f"ready{i}").exists() for i in range(2)) >= min(2, cores()))
     stage.send_signal(number)
     assert stage.wait(30) in (143, -signal.SIGKILL)
     wait_for(lambda: all(is_free(w) for w in workers), 10)

@@ -55,7 +55,7 @@ def test_a_job_that_dies_is_an_error_and_not_a_wait_without_end():
 
 
 def begin(report: Callable) -> float:
-    return time.time()
+    return time.monotonic()
 
 
 def test_no_job_begins_before_every_worker_is_started(monkeypatch):
@@ -65,7 +65,7 @@ def test_no_job_begins_before_every_worker_is_started(monkeypatch):
         def submit(self, *call):
             future = super().submit(*call)
             time.sleep(0.2)
-            started.append(time.time())
+            started.append(time.monotonic())
             return future
 
     started: list[float] = []
@@ -73,6 +73,21 @@ def test_no_job_begins_before_every_worker_is_started(monkeypatch):
     begun = processes.parallel(begin, [()] * 3, 3, "toy", 0)
     assert len(started) == 3 and min(begun) >= max(started)
     assert not mp.active_children()
+
+
+def vanish_alone(which: int, report: Callable) -> None:
+    if processes.worker() == which:
+        os._exit(7)
+    time.sleep(600)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_the_death_of_any_worker_is_noticed_at_once(which):
+    """The pool did not know the worker that it had started last, until another ended its job."""
+    begun = time.monotonic()
+    with pytest.raises(MemoryError, match="the system ended a worker"):
+        processes.parallel(vanish_alone, [(which,)] * 2, 2, "vanishing", 2)
+    assert time.monotonic() - begun < 300
 
 
 def test_progress_away_from_a_terminal_is_logged_at_most_every_ten_seconds(monkeypatch, caplog):

