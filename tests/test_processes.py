@@ -71,7 +71,7 @@ def test_no_job_begins_before_every_worker_is_started(monkeypatch):
     started: list[float] = []
     monkeypatch.setattr(processes, "ProcessPoolExecutor", Slow)
     begun = processes.parallel(begin, [()] * 3, 3, "toy", 0)
-    assert len(started) == 3 and min(begun) >= max(started)
+    assert len(begun) == 3 and min(begun) >= started[2]
     assert not mp.active_children()
 
 
