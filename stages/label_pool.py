@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from pipeline import processes
-from pipeline.evaluation.utility import gain, likelihood
+from pipeline.evaluation.utility import gain, likelihood, surely_better
 from pipeline.params import Params
 from pipeline.samples import Samples
 from pipeline.seeds import derive
@@ -109,7 +109,7 @@ class Trials:
 
         The teachers' labels are left if validation rows are surely less likely with them (by one standard error) than
         without the pool. Labels by classifiers that learnt from the other rows' labels are taken if validation rows
-        are surely likelier with them than with the teachers', and no fewer are right.
+        are surely likelier with them than with the teachers', and not surely fewer are right.
         """
         rows = labelled(self.pool, self.real, labels)
         nothing = rows.take(np.empty(0, int))
@@ -122,8 +122,7 @@ class Trials:
         again = labelled(self.pool, self.real, self.refined(labels, least))
         (refined,) = self.said([self.put("refined", again)])
         told.append(self.line("refined", again, refined, sure))
-        better = told[2]["gain"] > told[2]["standard_error"] and told[2]["correct"] >= 0
-        return (again, "refined") if better else (rows, "teachers")
+        return (again, "refined") if surely_better(told[2]) else (rows, "teachers")
 
     def line(self, name: str, rows: Samples, said: np.ndarray, before: np.ndarray | None = None) -> dict[str, Any]:
         """What the report tells of a trial; the gain is over what was said before it."""

@@ -26,7 +26,15 @@ from stages.measure_fidelity import SEEN
 log = logging.getLogger("stages")
 ENDS = ("value", "ci_low", "ci_high", "spread")
 POINTS = ("loss", "val_loss", "val_balanced_accuracy")  # of a curve, each at steps of its own
-TRIED = ("key", "value", "likelihood", "gain", "standard_error", "correct")  # not all of them of the first trial
+TRIED = (
+    "key",
+    "value",
+    "likelihood",
+    "gain",
+    "standard_error",
+    "correct",
+    "correct_error",
+)  # not all of them of the first trial
 MERGE = "if git left both sides of a merge in it, join their lists of each test split, for every look counts"
 TEXT = ("generator", "class", "space", "measure", "metric")
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline import csvs, generators, processes
-from pipeline.evaluation.utility import gain, likelihood
+from pipeline.evaluation.utility import gain, likelihood, surely_better
 from pipeline.generators.base import failure
 from pipeline.params import GUIDING, HELDBACK, Arm, Params, borrowing, guided
 from pipeline.samples import Samples, with_pool
@@ -58,7 +58,7 @@ def main(
             climbs = best_first(trials, names)
             climb(trials, climbs)
         found |= {one.name: one.found for one in climbs}
-        table = [one.table[0] for one in climbs] + [row for one in climbs for row in one.table[1:]]
+        table = [one.table[0] for one in climbs] + [line for one in climbs for line in one.table[1:]]
     for name, settings in found.items():
         (out / f"{name}.json").write_text(json.dumps(settings))
     csvs.write(pd.DataFrame(table, columns=COLUMNS), out / "tried.csv")
@@ -87,20 +87,42 @@ def best_first(trials: "Trials", names: Sequence[str]) -> list[Climb]:
 def climb(trials: "Trials", climbs: Sequence[Climb]) -> None:
     """One key of the space after the other, each for all generators, so that a budget that ends leaves the last keys untried.
 
-    Of recipes, generators after the first try the one that it took, which they need not make sure of once more; of doses,
-    those that come to other rows; of weights and shares, those that are not in use anyway.
+    Of doses, those are tried that come to other rows; of weights and shares, those that are not in use anyway.
     """
     for key in trials.params.search.space.model_dump():
+        if key == "recipe":
+            agree(trials, climbs)
+            continue
         for one in climbs:
-            if not trials.affords(1):
-                return
-            values, shown = space(trials.params, one.name).get(key, []), key == "recipe" and one is not climbs[0]
-            if shown:
-                values = [v for v in values if v == climbs[0].found.get("recipe")]
-            values = [v for v in values if trials.matters(key, v) and v != standing(trials.params, one, key)]
+            values = [v for v in space(trials.params, one.name).get(key, []) if trials.matters(key, v)]
+            values = [v for v in values if v != standing(trials.params, one, key)]
             values = [v for v in values if key not in GUIDING or trials.passes(one.name, one.found | {key: v})]
             if values := values[: trials.affords(len(values))]:
-                step(trials, one, key, values, shown)
+                step(trials, one, key, values)
+
+
+def agree(trials: "Trials", climbs: Sequence[Climb]) -> None:
+    """One recipe for all: each is tried with the rows of the `JUDGES` best at the start, and judged over these together.
+
+    What a recipe is worth hardly depends on whose rows are added, and two trainings tell too little of it; and where
+    all have the same one, no arm is ahead for its recipe. What comes of it is noted for the others, too.
+    """
+    judges, others, recipes = climbs[:JUDGES], climbs[JUDGES:], trials.params.search.space.recipe
+    many = (trials.affords(len(recipes) * len(judges) + len(others)) - len(others)) // max(len(judges), 1)
+    if not (recipes := recipes[: max(many, 0)]):
+        return
+    said = [trials.run(one.name, [spelt_out(trials.params, "recipe", r) for r in recipes]) for one in judges]
+    several, before = [np.concatenate(s) for s in zip(*said, strict=True)], np.concatenate([j.said for j in judges])
+    taken = best(trials, Climb(", ".join(j.name for j in judges), before, climbs[0].table), "recipe", recipes, several)
+    if taken is None:
+        return
+    for one, new in zip(judges, said, strict=True):
+        one.found, one.said = spelt_out(trials.params, "recipe", recipes[taken]), new[taken]
+    for one in others:
+        one.found = spelt_out(trials.params, "recipe", recipes[taken])
+        (new,), before = trials.run(one.name, [one.found]), one.said
+        one.said = new
+        one.table.append(row(trials, one.name, "recipe", recipes[taken], new, before) | {"taken": True})
 
 
 def standing(params: Params, one: Climb, key: str) -> Any:
@@ -108,22 +130,30 @@ def standing(params: Params, one: Climb, key: str) -> Any:
     return getattr(settle(params, stand_in(params, one.name), one.found)[1], key, None)
 
 
-def step(trials: "Trials", one: Climb, key: str, values: list, shown: bool) -> None:
-    """Tries these values; the likeliest that is surely better and has no fewer rows right is taken.
-
-    Of values that another generator was `shown` to be better with, the likeliest that is better at all.
-    """
+def step(trials: "Trials", one: Climb, key: str, values: list) -> None:
+    """Tries these values, and takes the best, if any is better."""
     tried = [one.found | spelt_out(trials.params, key, value) for value in values]
     results = trials.run(one.name, tried)
-    gains = [gain(said, one.said, trials.held.y, trials.held.table["group"].to_numpy()) for said in results]
-    fit = [g["gain"] if shown or (g["gain"] > g["standard_error"] and g["correct"] >= 0) else -np.inf for g in gains]
-    taken = int(np.argmax(fit)) if max(fit) > 0 else None
-    for i, (value, said, g) in enumerate(zip(values, results, gains, strict=True)):
-        mean = likelihood(said, trials.held.y).mean()
-        row = {"generator": one.name, "key": key, "value": json.dumps(value), "likelihood": mean, "taken": i == taken}
-        one.table.append(row | g)
+    taken = best(trials, one, key, values, results)
     if taken is not None:
         one.found, one.said = tried[taken], results[taken]
+
+
+def best(trials: "Trials", one: Climb, key: str, values: list, results: Sequence[np.ndarray]) -> int | None:
+    """Which of these values is the likeliest that is surely better and has not surely fewer rows right; all are noted."""
+    rows = [row(trials, one.name, key, value, said, one.said) for value, said in zip(values, results, strict=True)]
+    fit = [r["gain"] if surely_better(r) else 0.0 for r in rows]
+    taken = int(np.argmax(fit)) if any(fit) else None
+    one.table += [r | {"taken": i == taken} for i, r in enumerate(rows)]
+    return taken
+
+
+def row(trials: "Trials", name: str, key: str, value: Any, said: np.ndarray, before: np.ndarray) -> dict[str, Any]:
+    """A line of tried.csv, but for whether the value was taken."""
+    held = trials.held
+    found = gain(said, before, held.y, held.table["group"].to_numpy())
+    mean = likelihood(said, held.y).mean()
+    return {"generator": name, "key": key, "value": json.dumps(value), "likelihood": mean} | found
 
 
 def space(params: Params, name: str) -> dict[str, list]:
@@ -141,7 +171,8 @@ def spelt_out(params: Params, key: str, value: Any) -> Found:
 
 
 SYNTHETIC = {"share", "weight"}  # keys of a recipe
-COLUMNS = ["generator", "key", "value", "likelihood", "gain", "standard_error", "correct", "taken"]
+COLUMNS = "generator", "key", "value", "likelihood", "gain", "standard_error", "correct", "correct_error", "taken"
+JUDGES = 3  # generators over which a recipe is judged
 
 
 class Trials:

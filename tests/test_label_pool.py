@@ -50,9 +50,9 @@ def known(gains: list[dict]):
     return lambda *_: next(left)
 
 
-BETTER = {"gain": 1.0, "standard_error": 0.1, "correct": 0.0}
-WORSE = {"gain": -1.0, "standard_error": 0.1, "correct": 0.0}
-LIKE = {"gain": 0.05, "standard_error": 0.1, "correct": 0.0}
+BETTER = {"gain": 1.0, "standard_error": 0.1, "correct": 0.0, "correct_error": 0.005}
+WORSE = {"gain": -1.0, "standard_error": 0.1, "correct": 0.0, "correct_error": 0.005}
+LIKE = {"gain": 0.05, "standard_error": 0.1, "correct": 0.0, "correct_error": 0.005}
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ The likelihood of a row changes a little with every change of a classifier, its 
 tells more.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 
 
@@ -24,16 +26,32 @@ def balance(y: np.ndarray) -> np.ndarray:
 
 
 def gain(said: np.ndarray, before: np.ndarray, y: np.ndarray, groups: np.ndarray) -> dict[str, float]:
-    """The gain in mean log-likelihood over `before`, its standard error, and the gain in balanced accuracy.
+    """The gains in mean log-likelihood and in balanced accuracy over `before`, each with its standard error.
 
-    Both (S, N, K), trainings of the same seeds. The error is over groups of rows and, where there are several, over trainings.
+    Both (S, N, K), trainings of the same seeds. An error is over groups of rows and, where there are several, over trainings.
     """
-    changes = np.stack([likelihood(a[None], y) - likelihood(b[None], y) for a, b in zip(said, before, strict=True)])
+    likelier = np.stack([likelihood(a[None], y) - likelihood(b[None], y) for a, b in zip(said, before, strict=True)])
+    more = [(a.argmax(axis=1) == y).astype(float) - (b.argmax(axis=1) == y) for a, b in zip(said, before, strict=True)]
+    right = np.stack(more) * balance(y)
+    return {
+        "gain": float(likelier.mean()),
+        "standard_error": _error(likelier, groups),
+        "correct": float(right.mean()),
+        "correct_error": _error(right, groups),
+    }
+
+
+def surely_better(found: Mapping[str, float]) -> bool:
+    """Whether rows are likelier, by more than one standard error, and not by as much fewer are right; of what `gain` found."""
+    return found["gain"] > found["standard_error"] and found["correct"] >= -found["correct_error"]
+
+
+def _error(changes: np.ndarray, groups: np.ndarray) -> float:
+    """The standard error of the mean of changes (S, N), of trainings and rows."""
     change = changes.mean(axis=0)
     _, group = np.unique(groups, return_inverse=True)
     sums = np.bincount(group, change - change.mean())
-    error = np.sqrt(np.square(sums).sum() * len(sums) / max(len(sums) - 1, 1)) / len(y)
+    error = np.sqrt(np.square(sums).sum() * len(sums) / max(len(sums) - 1, 1)) / len(change)
     if len(changes) > 1:
         error = np.hypot(error, changes.mean(axis=1).std(ddof=1) / np.sqrt(len(changes)))
-    correct = [((p.argmax(axis=2) == y) * balance(y)).mean() for p in (said, before)]
-    return {"gain": float(change.mean()), "standard_error": float(error), "correct": float(correct[0] - correct[1])}
+    return float(error)

@@ -208,7 +208,9 @@ def search_table(tried: pd.DataFrame) -> pd.DataFrame:
             "tried": f"{t['key']} = {t['value']}" if isinstance(t["key"], str) else "as params say",
             "log-likelihood": f"{t['likelihood']:.3f}",
             "gain": f"{t['gain']:+.3f} (standard error {t['standard_error']:.3f})" if t["gain"] == t["gain"] else "",
-            "balanced accuracy": f"{100 * t['correct']:+.1f} points" if t["correct"] == t["correct"] else "",
+            "balanced accuracy": f"{100 * t['correct']:+.1f} points (standard error {100 * t['correct_error']:.1f})"
+            if t["correct"] == t["correct"]
+            else "",
             "taken": "yes" if t["taken"] else "no",
         }
         for t in tried.to_dict("records")

@@ -36,6 +36,8 @@ def test_a_gain_has_the_standard_error_of_a_weighted_mean_of_independent_rows():
     assert found["standard_error"] == pytest.approx(change.std(ddof=1) / np.sqrt(len(Y)))
     hits = [by_class(np.mean([one.argmax(1) == Y for one in p], axis=0)) for p in (a, b)]
     assert found["correct"] == pytest.approx(hits[0] - hits[1])
+    more = ((a[0].argmax(1) == Y).astype(float) - (b[0].argmax(1) == Y)) * balance(Y)
+    assert found["correct_error"] == pytest.approx(more.std(ddof=1) / np.sqrt(len(Y))) and more.any()
 
 
 def test_trainings_that_differ_make_a_gain_less_sure():
@@ -60,4 +62,5 @@ def test_rows_of_one_group_count_as_one():
 
 
 def test_nothing_gained_is_zero_with_no_error():
-    assert gain(said(1), said(1), Y, np.arange(len(Y))) == {"gain": 0.0, "standard_error": 0.0, "correct": 0.0}
+    found = gain(said(1), said(1), Y, np.arange(len(Y)))
+    assert found == {"gain": 0.0, "standard_error": 0.0, "correct": 0.0, "correct_error": 0.0}

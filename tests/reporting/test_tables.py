@@ -168,12 +168,20 @@ def test_what_was_searched_is_told_with_its_error_and_what_was_taken():
             "gain": [np.nan, 0.05],
             "standard_error": [np.nan, 0.01],
             "correct": [np.nan, 0.002],
+            "correct_error": [np.nan, 0.004],
             "taken": [True, False],
         }
     )
     first, second = tables.search_table(tried).to_numpy().tolist()
     assert first == ["cvae", "as params say", "-0.500", "", "", "yes"]
-    assert second == ["cvae", "share = 0.3", "-0.450", "+0.050 (standard error 0.010)", "+0.2 points", "no"]
+    assert second == [
+        "cvae",
+        "share = 0.3",
+        "-0.450",
+        "+0.050 (standard error 0.010)",
+        "+0.2 points (standard error 0.4)",
+        "no",
+    ]
     assert tables.search_table(tried[:0]).empty
 
 
