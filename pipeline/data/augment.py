@@ -94,6 +94,32 @@ def flipped(flips: tuple[str, ...]) -> list[Any]:
     return [A.HorizontalFlip(p=0.5)] * ("horizontal" in flips) + [A.VerticalFlip(p=0.5)] * ("vertical" in flips)
 
 
+@dataclass(frozen=True)
+class Mirrored:
+    """Each of some images (N, H, W, C) as it is and mirrored, in turn: 1, 2 or 4 N images, made as they are read.
+
+    What augmentation may mirror is as likely either way, so nothing is lost by learning from both.
+    """
+
+    images: Any  # an array, or what is indexed like one
+    flips: tuple[str, ...]
+
+    @property
+    def ways(self) -> int:
+        return 2 ** len(self.flips)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.ways * len(self.images), *self.images.shape[1:])
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        part, way = self.images[rows // self.ways], rows % self.ways
+        for i, kind in enumerate(self.flips):
+            turned, axis = way >> i & 1 == 1, {"horizontal": 1, "vertical": 0}[kind]
+            part[turned] = np.flip(part[turned], axis + 1)
+        return part
+
+
 def policy(name: str, flips: tuple[str, ...], strength: float) -> Any:
     """An albumentations pipeline, uint8 (H, W, C) -> same; magnitudes grow with `strength`."""
     A, cv2 = libraries()

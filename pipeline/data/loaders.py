@@ -33,9 +33,9 @@ class Rows:
         return start[place] + (u * (start[place + 1] - start[place])).astype(np.int64)
 
     @classmethod
-    def plain(cls, images: Any, y: np.ndarray) -> "Rows":
-        """Rows without augmentation: each is its own only view. Images: an array, or what is indexed like one."""
-        return cls(y, Views(images, np.arange(len(images) + 1)), np.ones(len(y)))
+    def plain(cls, images: Any, y: np.ndarray, each: int = 1) -> "Rows":
+        """Rows without augmentation: so many images each, one after the other, in an array or what is indexed like one."""
+        return cls(y, Views(images, np.arange(len(y) + 1) * each), np.ones(len(y)))
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from torch import nn
 
 from pipeline import devices, ranks, weights
 from pipeline.averages import Averages, Snapshot
+from pipeline.data.augment import Mirrored
 from pipeline.data.loaders import Batches, Rows
 from pipeline.generators import base
 from pipeline.params.fields import Share
@@ -113,7 +114,9 @@ class NetworkGenerator(base.Generator):
         devices.seed_everything(seed)
         steps = self.steps(real)
         game, o = self.game(), self.options
-        batches = Batches(Rows.plain(self.padded(real.images), real.y), self.classes, o.batch, steps, seed, o.balance)
+        images = Mirrored(self.padded(real.images), self.flips)
+        rows = Rows.plain(images, real.y, images.ways)
+        batches = Batches(rows, self.classes, o.batch, steps, seed, o.balance)
         decays = [max(0.0, 1 - 1 / (share * steps)) if share else 0.0 for share in o.ema]
         averages = Averages(decays, moments(steps, o.snapshots if self.judge else 1, self.begin))
         module = training.Adversaries(game, steps, o.lr, self.betas, clip=1.0)

@@ -153,16 +153,16 @@ def pick(logits: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
 class Network(nn.Module):
     """The game: the autoencoder moves alone until its codes are settled, then its decoder and the prior move in turn."""
 
-    def __init__(self, autoencoder: Autoencoder, prior: Prior, flips: tuple[str, ...], o: Options) -> None:
+    def __init__(self, autoencoder: Autoencoder, prior: Prior, o: Options) -> None:
         super().__init__()
-        self.autoencoder, self.prior, self.flips, self.o = autoencoder, prior, flips, o
+        self.autoencoder, self.prior, self.o = autoencoder, prior, o
 
     def players(self) -> dict[str, list[nn.Parameter]]:
         return {"autoencoder": list(self.autoencoder.parameters()), "prior": list(self.prior.parameters())}
 
     def losses(self, batch: tuple[torch.Tensor, ...], progress: float) -> Iterator[tuple[str, torch.Tensor]]:
         x, y, _ = batch
-        x, move = augment(x, self.o.augment, self.flips)
+        x, move = augment(x, self.o.augment)
         settled = progress >= self.o.settle
         with torch.set_grad_enabled(not settled):
             codes = self.autoencoder.encode(x, y)
@@ -194,4 +194,4 @@ class Model(NetworkGenerator):
 
     def build(self) -> Network:
         autoencoder = Autoencoder(self.side, self.multiple, self.shape[2], self.classes, self.options)
-        return Network(autoencoder, Prior(autoencoder.cells, self.classes, self.options), self.flips, self.options)
+        return Network(autoencoder, Prior(autoencoder.cells, self.classes, self.options), self.options)

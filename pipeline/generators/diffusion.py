@@ -93,11 +93,9 @@ class UNet(nn.Module):
 class Denoiser(nn.Module):
     """D(x; sigma) of eq. 7 around the U-Net, its training loss and its sampler."""
 
-    def __init__(
-        self, net: UNet, classes: int, side: tuple[int, int], channels: int, flips: tuple[str, ...], o: Options
-    ) -> None:
+    def __init__(self, net: UNet, classes: int, side: tuple[int, int], channels: int, o: Options) -> None:
         super().__init__()
-        self.net, self.null, self.image, self.flips, self.o = net, classes, (channels, *side), flips, o
+        self.net, self.null, self.image, self.o = net, classes, (channels, *side), o
 
     def players(self) -> dict[str, list[nn.Parameter]]:
         return {"denoiser": list(self.parameters())}
@@ -112,7 +110,7 @@ class Denoiser(nn.Module):
 
     def losses(self, batch: tuple[torch.Tensor, ...], progress: float) -> Iterator[tuple[str, torch.Tensor]]:
         x, y, _ = batch
-        x, shape = augment(x, self.o.augment, self.flips)
+        x, shape = augment(x, self.o.augment)
         mean, deviation = self.o.noise
         sigma = (torch.randn(len(x), device=x.device) * deviation + mean).exp()
         weight = (sigma**2 + SIGMA_DATA**2) / (sigma * SIGMA_DATA) ** 2  # lambda(sigma)
@@ -166,30 +164,25 @@ def levels(start: torch.Tensor, steps: int) -> torch.Tensor:
     return torch.cat([(high + i * (low - high)) ** RHO, torch.zeros_like(start)[None]])
 
 
-AUGMENTS = 7  # numbers that describe an augmentation: flips, shift, log-scale, rotation
+AUGMENTS = 5  # numbers that describe an augmentation: shift, log-scale, rotation
 
 
-def augment(x: torch.Tensor, probability: float, flips: tuple[str, ...]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Randomly moved images and what was done to each, (N, 7), all zero for an untouched one."""
+def augment(x: torch.Tensor, probability: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Randomly moved images and what was done to each, (N, 5), all zero for an untouched one."""
     n = len(x)
 
     def draw(count: int) -> torch.Tensor:
         on = torch.rand(n, 1, device=x.device) < probability
         return torch.randn(n, count, device=x.device) * on
 
-    flip = torch.cat(
-        [(torch.rand(n, 1, device=x.device) < probability * (kind in flips)) for kind in ("horizontal", "vertical")],
-        dim=1,
-    )
     shift, scale, turn = draw(2) * 0.125, draw(1) * 0.2 * math.log(2), draw(1) * 0.2
-    shape = torch.cat([flip.float(), shift, scale, turn.cos() - 1, turn.sin()], dim=1)
-    sign = 1 - 2 * flip.float()
+    shape = torch.cat([shift, scale, turn.cos() - 1, turn.sin()], dim=1)
     cos, sin, size = turn.cos(), turn.sin(), scale.exp()
     theta = (
         torch.stack(
             [
-                torch.cat([cos * sign[:, :1], -sin * sign[:, 1:], size * shift[:, :1]], dim=1),
-                torch.cat([sin * sign[:, :1], cos * sign[:, 1:], size * shift[:, 1:]], dim=1),
+                torch.cat([cos, -sin, size * shift[:, :1]], dim=1),
+                torch.cat([sin, cos, size * shift[:, 1:]], dim=1),
             ],
             dim=1,
         )
@@ -226,4 +219,4 @@ class Model(NetworkGenerator):
 
     def build(self) -> Denoiser:
         net = UNet(self.side, self.shape[2], self.classes, self.options)
-        return Denoiser(net, self.classes, self.side, self.shape[2], self.flips, self.options)
+        return Denoiser(net, self.classes, self.side, self.shape[2], self.options)

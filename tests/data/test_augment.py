@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.data import augment
 from pipeline.data.augment import (
+    Mirrored,
     Views,
     augmented,
     choose_flips,
@@ -269,6 +270,22 @@ def test_flips_are_decided_by_the_rows_named_and_no_more_than_a_chunk_is_copied(
     Recorded.copied.clear()
     found = augment._neighbour_accuracy(mixed.view(Recorded), 4000 + np.arange(4000), y, np.arange(4000))
     assert found == plain and sum(Recorded.copied) == 3000 and max(Recorded.copied) <= 256
+
+
+@pytest.mark.parametrize("flips", [(), ("horizontal",), ("vertical",), BOTH])
+def test_mirrored_pictures_are_every_way_round_in_turn(flips):
+    pictures = np.random.default_rng(0).integers(0, 256, (5, 6, 4, 3), dtype=np.uint8)
+    before, seen = pictures.copy(), Mirrored(pictures, flips)
+    assert seen.shape == (5 * 2 ** len(flips), 6, 4, 3) and seen.ways == 2 ** len(flips)
+    for i, picture in enumerate(pictures):
+        ways = {picture.tobytes()}
+        ways |= {p[:, ::-1].tobytes() for p in (picture,) if "horizontal" in flips}
+        ways |= {p[::-1].tobytes() for p in (picture, picture[:, ::-1]) if flips == BOTH}
+        ways |= {picture[::-1].tobytes()} if "vertical" in flips else set()
+        found = seen[np.arange(i * seen.ways, (i + 1) * seen.ways)]
+        assert found[0].tobytes() == picture.tobytes() and {f.tobytes() for f in found} == ways
+    order = np.random.default_rng(1).permutation(len(seen.images) * seen.ways)
+    assert (seen[order] == seen[np.sort(order)][order]).all() and (pictures == before).all()
 
 
 def test_views_per_row_follow_the_class_within_bounds(shipped):

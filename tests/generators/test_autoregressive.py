@@ -9,6 +9,7 @@ import torch
 from pipeline import generators, params
 from pipeline.generators import autoregressive
 from pipeline.generators.base import Generator
+from pipeline.generators.diffusion import AUGMENTS
 
 
 @pytest.fixture
@@ -122,7 +123,7 @@ def test_a_cell_changes_only_the_picture_around_it(network):
 
 def test_a_later_code_changes_no_earlier_logits(network):
     net = network()
-    codes, y, move = random_codes(net), torch.arange(4) % 3, torch.randn(4, 7)
+    codes, y, move = random_codes(net), torch.arange(4) % 3, torch.randn(4, AUGMENTS)
     logits = net.prior(codes, y, move, codes)
     flat, d = codes.flatten(1), net.o.code
     for i in range(flat.shape[1]):
@@ -143,7 +144,7 @@ def test_sampling_step_by_step_sees_the_logits_of_the_whole(network, monkeypatch
     u = torch.rand(6, 16, net.o.code, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         codes = net.prior.draw(y, u)
-        whole = net.prior(codes, y, torch.zeros(6, 7), codes)
+        whole = net.prior(codes, y, torch.zeros(6, AUGMENTS), codes)
     stepped = torch.stack(seen, dim=1).view_as(whole)
     assert len(codes.unique()) > 2 and torch.allclose(stepped, whole, atol=1e-4)
 
