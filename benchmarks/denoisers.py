@@ -35,7 +35,7 @@ class Ours:
     def __init__(self, width: int) -> None:
         o = options(width)
         net = diffusion.UNet((SIDE, SIDE), CHANNELS, CLASSES, o)
-        self.network = diffusion.Denoiser(net, CLASSES, (SIDE, SIDE), CHANNELS, (), o)
+        self.network = diffusion.Denoiser(net, CLASSES, (SIDE, SIDE), CHANNELS, o)
         compute = params.Compute(accelerator="cpu", precision="auto", processes=1, threads=1, devices=1, num_nodes=1)
         self.model = diffusion.Model(o, compute)
         self.model.shape, self.model.classes, self.model.flips = (SIDE, SIDE, CHANNELS), CLASSES, ()

@@ -2,7 +2,6 @@
 
 Codes are rounded numbers without a codebook (finite scalar quantisation: Mentzer et al., 2023), so none falls out of use.
 Augmented rows come with what was done to them, which is zero in sampling (distribution augmentation: Jun et al., 2020).
-Sampling from the likeliest levels alone, top-p: Holtzman et al., 2020.
 """
 
 import itertools
