@@ -36,11 +36,15 @@ def with_lines(params: str, sections: str) -> str:
     return params
 
 
-def test_what_to_read_first_is_read_in_two_hours():
-    part = PAGE.partition("## What to read first\n")[2].partition("\n## ")[0]
+def test_what_to_read_first_is_there_as_long_as_the_page_says_and_read_in_two_hours():
+    (part,) = re.findall(r"^## What to read first\n(.*?)^## ", PAGE, re.M | re.S)
     files = re.findall(r"`((?:pipeline|stages)/[\w/]+\.py)`", part)
     lines = sum(len((ROOT / file).read_text().splitlines()) for file in files)
     assert len(set(files)) == len(files) > 20 and lines < 4500, f"{lines} lines: what of it is a leaf?"
+    first, whole = (int(n.replace(",", "")) for n in re.findall(r"[\d,]{5,}", part)[:2])
+    every = [f for room in ("pipeline", "stages") for f in (ROOT / room).rglob("*.py")]
+    assert lines == pytest.approx(first, rel=0.05)
+    assert sum(len(f.read_text().splitlines()) for f in every) == pytest.approx(whole, rel=0.05)
 
 
 @pytest.fixture(scope="module")
