@@ -92,7 +92,7 @@ def play(
     with ExitStack() as locks:
         for draft in drafts.values() if ranks.first() else ():
             locks.enter_context(lock(draft))
-        begun, before = time.monotonic(), _unfinished.stamps()
+        begun, before = time.monotonic(), _unfinished.stamps(stage, params)
         more: dict[str, Any] = {"params": params} if "params" in asked else {}
         if home:
             more["unfinished"] = _unfinished.folder(home, stage, params, values, outputs, clear=ranks.first())

@@ -76,21 +76,34 @@ def begin(work: Path) -> float:
     return seconds
 
 
-def stamps() -> dict[Path, int]:
-    """When each file of the code was last written to."""
-    return {f: f.stat().st_mtime_ns for part in ("pipeline", "stages") for f in (ROOT / part).rglob("*.py")}
+def stamps(stage: str, params: Params) -> dict[Path, tuple[int, int]]:
+    """When each file of the code, and of the data that a stage of the graph reads, was last written to, and its bytes."""
+    files = {f for part in ("pipeline", "stages") for f in (ROOT / part).rglob("*.py")}
+    for place in named(stage, params):
+        files |= {f for f in (place, *place.rglob("*")) if f.is_file()}
+    return {f: (f.stat().st_mtime_ns, f.stat().st_size) for f in files}
 
 
-def refuse_edits(stage: str, params: Params, name: Path | str | None, before: dict[Path, int]) -> None:
-    """Raises ValueError if params or code that a stage of the graph depends on were edited while it ran.
+def named(stage: str, params: Params) -> list[Path]:
+    """The paths of data that params name and the stage depends on."""
+    stages = read(ROOT / "dvc.yaml")["stages"] if (ROOT / "dvc.yaml").exists() else {}
+    raw, deps = params.model_dump(mode="json"), stages.get(stage, {}).get("deps", [])
+    return [Path(value(raw, dep[2:-1])) for dep in deps if dep.startswith("${")]
+
+
+def refuse_edits(stage: str, params: Params, name: Path | str | None, before: Mapping[Path, tuple[int, int]]) -> None:
+    """Raises ValueError if params, code or data that a stage of the graph depends on were edited while it ran.
 
     dvc looks at them when the stage has ended, and would take its results for those of the edited ones ever after.
     """
     if not (ROOT / "dvc.yaml").exists() or stage not in read(ROOT / "dvc.yaml")["stages"]:
         return
-    after = stamps()
-    touched = {f.relative_to(ROOT).as_posix() for f in before.keys() | after.keys() if before.get(f) != after.get(f)}
-    found = sorted(touched & code(stage).keys()) if touched else []
+    after, ours = stamps(stage, params), {ROOT / file for file in code(stage)}
+    touched = sorted(f for f in before.keys() | after.keys() if before.get(f) != after.get(f))
+    found = [f.relative_to(ROOT).as_posix() for f in touched if f in ours]
+    found += [
+        repr(f.as_posix()) for f in touched if not any(f.is_relative_to(ROOT / p) for p in ("pipeline", "stages"))
+    ]
     try:
         now = asked(stage, load(), name)
     except ValueError:

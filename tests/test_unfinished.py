@@ -326,7 +326,8 @@ def test_an_edit_of_what_a_stage_does_not_depend_on_is_none(place):
 
 def test_code_edited_meanwhile_is_told_if_the_stage_runs_it(place, monkeypatch):
     copied(place, monkeypatch, "pipeline/generators/cvae.py")
-    before, settled = _unfinished.stamps(), params.load(place / "params.yaml")
+    settled = params.load(place / "params.yaml")
+    before = _unfinished.stamps("fit_generator", settled)
     _unfinished.refuse_edits("fit_generator", settled, "cvae", before)
     os.utime(place / "pipeline" / "reporting" / "html.py", (1, 1))
     _unfinished.refuse_edits("fit_generator", settled, "cvae", before)
@@ -334,3 +335,33 @@ def test_code_edited_meanwhile_is_told_if_the_stage_runs_it(place, monkeypatch):
     with pytest.raises(ValueError, match=r"pipeline/generators/cvae\.py: edited while this stage ran"):
         _unfinished.refuse_edits("fit_generator", settled, "cvae", before)
     _unfinished.refuse_edits("export", settled, None, before)
+
+
+@pytest.mark.parametrize("key", ["source", "unlabelled"])
+@pytest.mark.parametrize("change", ["longer", "new", "gone", "touched"])
+def test_data_edited_meanwhile_is_told_by_the_stage_that_reads_it(place, monkeypatch, key, change):
+    """dvc hashes the source when `prepare` has ended: rows of the old pictures counted as those of the new ones."""
+    copied(place, monkeypatch, "pipeline/data/intake.py")
+    data = place / "pictures" / "cat"
+    data.mkdir(parents=True)
+    for name in ("1.png", "2.png"):
+        (data / name).write_bytes(b"1234")
+    raw = yaml.safe_load((place / "params.yaml").read_text())
+    raw["data"][key] = "pictures"
+    (place / "params.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
+    settled = params.load(place / "params.yaml")
+    before, elsewhere = (_unfinished.stamps(stage, settled) for stage in ("prepare", "augment"))
+    _unfinished.refuse_edits("prepare", settled, None, before)
+    os.utime(data, (1, 1))
+    if change == "longer":
+        (data / "1.png").write_bytes(b"12345")
+    elif change == "new":
+        (data / "3.png").write_bytes(b"1234")
+    elif change == "gone":
+        (data / "1.png").unlink()
+    else:
+        os.utime(data / "1.png", (1, 1))
+    file = "3.png" if change == "new" else "1.png"
+    with pytest.raises(ValueError, match=rf"'pictures/cat/{file}': edited while this stage ran"):
+        _unfinished.refuse_edits("prepare", settled, None, before)
+    _unfinished.refuse_edits("augment", settled, None, elsewhere)
