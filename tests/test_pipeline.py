@@ -23,14 +23,16 @@ REPORTS = ("verdict.json", "metrics.json", "scores.csv", "report.md", "report.ht
 
 
 OFFLINE = """
-import socket, pathlib
-def refuse(self, address):
-    if self.family not in (socket.AF_INET, socket.AF_INET6):
-        return connect(self, address)
+import pathlib, socket, sys
+ASKED = ("socket.connect", "socket.sendto", "socket.sendmsg", "socket.getaddrinfo", "socket.gethostbyname")
+def refuse(event, given):
+    if event not in ASKED or (hasattr(given[0], "family") and given[0].family not in (socket.AF_INET, socket.AF_INET6)):
+        return
+    said = given[1] if hasattr(given[0], "family") else given[0]  # an address, or a host whose address is asked for
     with open(pathlib.Path(__file__).with_name("calls.txt"), "a") as file:
-        file.write(f"{address}\\n")
+        file.write(f"{said}\\n")
     raise OSError("no network in tests")
-connect, socket.socket.connect, socket.socket.connect_ex = socket.socket.connect, refuse, refuse
+sys.addaudithook(refuse)  # of the interpreter, whatever library of Python it comes from
 
 import atexit, json, os, sys
 def note():
@@ -253,10 +255,16 @@ def test_what_a_picture_tells_of_its_maker_goes_nowhere(project: Path) -> None:
 
 
 def test_no_part_of_the_run_asks_for_the_network(project: Path) -> None:
-    asked = "import socket; socket.create_connection(('127.0.0.1', 9), 1)"
-    assert "no network in tests" in run(project, sys.executable, "-c", asked, code=1)
+    one = "socket.socket(socket.AF_INET, socket.SOCK_DGRAM)"
+    asked = (
+        "socket.socket().connect(('127.0.0.1', 9))",
+        f"{one}.sendto(b'', ('127.0.0.1', 8))",
+        "socket.getaddrinfo('a.b', 7)",
+    )
+    for call in asked:
+        assert "no network in tests" in run(project, sys.executable, "-c", f"import socket; {call}", code=1)
     calls = project / "offline" / "calls.txt"
-    assert calls.read_text().splitlines() == ["('127.0.0.1', 9)"]
+    assert calls.read_text().splitlines() == ["('127.0.0.1', 9)", "('127.0.0.1', 8)", "a.b"]
     calls.unlink()
 
 

@@ -122,6 +122,36 @@ def test_networks_that_are_finished_stay_so_and_others_go_on(place):
     assert whole(*TEACH) == expected and {"baseline.safetensors", "held.npy", "curves.json"} <= set(expected)
 
 
+ENCODE = ("train_encoder", "train", "pool", "views", "models/encoder")
+ARM = ("retrain", "oversample", "plan.json", "train", "val", "views", "pool", "pool", "found.json", "models/arms/a")
+LABEL = ("label_pool", "train", "val", "spare", "views", "models/baseline", "models/labels")
+
+
+@pytest.mark.parametrize("words", [ENCODE, ARM, LABEL], ids=lambda words: words[0])
+def test_other_stages_that_train_go_on_to_the_same_bytes(place, toy, words):
+    changed(place, "encoder", "steps", value=STEPS)
+    changed(place, "retraining", "seeds", value=2)
+    changed(place, "pool", "least", value=0.0)
+    changed(place, "pool", "precision", value=0.01)
+    Path("found.json").write_text("{}")
+    Path("views/policy.json").write_text("{}")
+    if words == LABEL:
+        toy((9, 9, 9), seed=5).save(Path("spare"))
+        whole(*TEACH)
+    expected = whole(*words)
+    shutil.rmtree(words[-1])
+    assert killed(signal.SIGKILL, begun, *words) == -9
+    shutil.copytree(".work/unfinished", "kept")
+    for file in states():
+        state = checkpoints.read(file)
+        for weights in state["module"].values():
+            weights += 1 if weights.is_floating_point() else 0
+        checkpoints.write(file, state)
+    assert whole(*words) != expected, "it began anew"
+    shutil.copytree("kept", ".work/unfinished", dirs_exist_ok=True)
+    assert whole(*words) == expected
+
+
 def test_a_stage_does_not_wait_for_its_workers_to_finish_when_it_is_ended(place):
     """A worker in which Lightning had caught the signal went on to its next job."""
     raw = yaml.safe_load(Path("params.yaml").read_text())
