@@ -38,7 +38,7 @@ class Ours:
         self.network = diffusion.Denoiser(net, CLASSES, (SIDE, SIDE), CHANNELS, o)
         compute = params.Compute(accelerator="cpu", precision="auto", processes=1, threads=1, devices=1, num_nodes=1)
         self.model = diffusion.Model(o, compute)
-        self.model.shape, self.model.classes, self.model.flips = (SIDE, SIDE, CHANNELS), CLASSES, ()
+        self.model.shape, self.model.classes = (SIDE, SIDE, CHANNELS), CLASSES
         self.model.chosen, self.chunk = np.zeros(CLASSES, np.int64), self.model.chunk
 
     def loss(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

@@ -16,6 +16,7 @@ from functools import reduce
 from importlib.metadata import version
 from operator import getitem
 from pathlib import Path
+from stat import S_ISDIR
 from typing import Any
 
 from pipeline.imports import reached
@@ -76,34 +77,41 @@ def begin(work: Path) -> float:
     return seconds
 
 
-def stamps(stage: str, params: Params) -> dict[Path, tuple[int, int]]:
+def stamps(stage: str, params: Params) -> dict[str, tuple[int, int]]:
     """When each file of the code, and of the data that a stage of the graph reads, was last written to, and its bytes."""
-    files = {f for part in ("pipeline", "stages") for f in (ROOT / part).rglob("*.py")}
+    files = [f for part in ("pipeline", "stages") for f in (ROOT / part).rglob("*.py")]
     for place in named(stage, params):
-        files |= {f for f in (place, *place.rglob("*")) if f.is_file()}
-    return {f: (f.stat().st_mtime_ns, f.stat().st_size) for f in files}
+        files += [
+            place,
+            *(f for f in place.rglob("*") if not any(p.startswith(".") for p in f.relative_to(place).parts)),
+        ]
+    found = {}
+    for file in files:
+        with suppress(OSError):  # gone meanwhile, or not to be looked at: then others tell
+            told = file.stat()
+            if not S_ISDIR(told.st_mode):
+                found[Path(os.path.relpath(file, ROOT)).as_posix()] = told.st_mtime_ns, told.st_size
+    return found
 
 
 def named(stage: str, params: Params) -> list[Path]:
     """The paths of data that params name and the stage depends on."""
     stages = read(ROOT / "dvc.yaml")["stages"] if (ROOT / "dvc.yaml").exists() else {}
     raw, deps = params.model_dump(mode="json"), stages.get(stage, {}).get("deps", [])
-    return [Path(value(raw, dep[2:-1])) for dep in deps if dep.startswith("${")]
+    return [Path(value(raw, found[1])) for dep in deps if (found := re.fullmatch(r"\$\{(.+)\}", dep))]
 
 
-def refuse_edits(stage: str, params: Params, name: Path | str | None, before: Mapping[Path, tuple[int, int]]) -> None:
+def refuse_edits(stage: str, params: Params, name: Path | str | None, before: Mapping[str, tuple[int, int]]) -> None:
     """Raises ValueError if params, code or data that a stage of the graph depends on were edited while it ran.
 
     dvc looks at them when the stage has ended, and would take its results for those of the edited ones ever after.
     """
     if not (ROOT / "dvc.yaml").exists() or stage not in read(ROOT / "dvc.yaml")["stages"]:
         return
-    after, ours = stamps(stage, params), {ROOT / file for file in code(stage)}
+    after = stamps(stage, params)
     touched = sorted(f for f in before.keys() | after.keys() if before.get(f) != after.get(f))
-    found = [f.relative_to(ROOT).as_posix() for f in touched if f in ours]
-    found += [
-        repr(f.as_posix()) for f in touched if not any(f.is_relative_to(ROOT / p) for p in ("pipeline", "stages"))
-    ]
+    ours = code(stage) if touched else {}
+    found = [f for f in touched if f in ours or not f.startswith(("pipeline/", "stages/"))]
     try:
         now = asked(stage, load(), name)
     except ValueError:
@@ -112,7 +120,8 @@ def refuse_edits(stage: str, params: Params, name: Path | str | None, before: Ma
     if found:
         raise ValueError(
             f"{', '.join(found[:8])}{' and more' if len(found) > 8 else ''}: edited while this stage ran, so dvc would take its "
-            "results for those of what stands there now; run `dvc repro` again, or put it back first to keep what was done"
+            "results for those of what stands there now; run `dvc repro` again. What a stage keeps of its work when it is ended "
+            "is of use again once the edit is put back"
         )
 
 

@@ -91,7 +91,8 @@ def climb(trials: "Trials", climbs: Sequence[Climb]) -> None:
     """
     for key in trials.params.search.space.model_dump():
         if key == "recipe":
-            agree(trials, climbs)
+            if not agree(trials, climbs):
+                return
             continue
         for one in climbs:
             values = [v for v in space(trials.params, one.name).get(key, []) if trials.matters(key, v)]
@@ -101,21 +102,28 @@ def climb(trials: "Trials", climbs: Sequence[Climb]) -> None:
                 step(trials, one, key, values)
 
 
-def agree(trials: "Trials", climbs: Sequence[Climb]) -> None:
+def agree(trials: "Trials", climbs: Sequence[Climb]) -> bool:
     """One recipe for all: each is tried with the rows of the `JUDGES` best at the start, and judged over these together.
 
     What a recipe is worth hardly depends on whose rows are added, and two trainings tell too little of it; and where
-    all have the same one, no arm is ahead for its recipe. What comes of it is noted for the others, too.
+    all have the same one, no arm is ahead for its recipe. What comes of it is noted for the others, too. False if
+    the budget allows no recipe for all.
     """
-    judges, others, recipes = climbs[:JUDGES], climbs[JUDGES:], trials.params.search.space.recipe
-    many = (trials.affords(len(recipes) * len(judges) + len(others)) - len(others)) // max(len(judges), 1)
-    if not (recipes := recipes[: max(many, 0)]):
-        return
+    recipes = trials.params.search.space.recipe
+    judges = [one for one in climbs if trials.passes(one.name, one.found)][:JUDGES] if recipes else []
+    if not judges:
+        return True
+    others = [one for one in climbs if one not in judges]
+    many = (trials.affords(len(recipes) * len(judges) + len(others)) - len(others)) // len(judges)
+    if many < 1:
+        return False
+    recipes = recipes[:many]
     said = [trials.run(one.name, [spelt_out(trials.params, "recipe", r) for r in recipes]) for one in judges]
-    several, before = [np.concatenate(s) for s in zip(*said, strict=True)], np.concatenate([j.said for j in judges])
-    taken = best(trials, Climb(", ".join(j.name for j in judges), before, climbs[0].table), "recipe", recipes, several)
+    together, before = [np.concatenate(s) for s in zip(*said, strict=True)], np.concatenate([j.said for j in judges])
+    pooled = Climb(", ".join(j.name for j in judges), before, climbs[0].table)
+    taken = best(trials, pooled, "recipe", recipes, together, len(judges))
     if taken is None:
-        return
+        return True
     for one, new in zip(judges, said, strict=True):
         one.found, one.said = spelt_out(trials.params, "recipe", recipes[taken]), new[taken]
     for one in others:
@@ -123,6 +131,7 @@ def agree(trials: "Trials", climbs: Sequence[Climb]) -> None:
         (new,), before = trials.run(one.name, [one.found]), one.said
         one.said = new
         one.table.append(row(trials, one.name, "recipe", recipes[taken], new, before) | {"taken": True})
+    return True
 
 
 def standing(params: Params, one: Climb, key: str) -> Any:
@@ -139,19 +148,27 @@ def step(trials: "Trials", one: Climb, key: str, values: list) -> None:
         one.found, one.said = tried[taken], results[taken]
 
 
-def best(trials: "Trials", one: Climb, key: str, values: list, results: Sequence[np.ndarray]) -> int | None:
-    """Which of these values is the likeliest that is surely better and has not surely fewer rows right; all are noted."""
-    rows = [row(trials, one.name, key, value, said, one.said) for value, said in zip(values, results, strict=True)]
+def best(
+    trials: "Trials", one: Climb, key: str, values: list, results: Sequence[np.ndarray], several: int = 1
+) -> int | None:
+    """Which of these values is the likeliest that is surely better and has not surely fewer rows right; all are noted.
+
+    `several`: of how many generators the trainings are.
+    """
+    told = zip(values, results, strict=True)
+    rows = [row(trials, one.name, key, value, said, one.said, several) for value, said in told]
     fit = [r["gain"] if surely_better(r) else 0.0 for r in rows]
     taken = int(np.argmax(fit)) if any(fit) else None
     one.table += [r | {"taken": i == taken} for i, r in enumerate(rows)]
     return taken
 
 
-def row(trials: "Trials", name: str, key: str, value: Any, said: np.ndarray, before: np.ndarray) -> dict[str, Any]:
+def row(
+    trials: "Trials", name: str, key: str, value: Any, said: np.ndarray, before: np.ndarray, several: int = 1
+) -> dict[str, Any]:
     """A line of tried.csv, but for whether the value was taken."""
     held = trials.held
-    found = gain(said, before, held.y, held.table["group"].to_numpy())
+    found = gain(said, before, held.y, held.table["group"].to_numpy(), several)
     mean = likelihood(said, held.y).mean()
     return {"generator": name, "key": key, "value": json.dumps(value), "likelihood": mean} | found
 

@@ -147,6 +147,7 @@ def test_no_more_is_trained_than_the_budget_allows_and_every_generator_has_its_r
         assert all(one.found["recipe"] == "mixup" for one in climbs)
         assert climbs[-1].table[-1].get("key") != "dose", "the budget was to end before the last key"
     tried = [row["key"] for one in climbs for row in one.table[1:]]
+    assert not tried or tried[0] == "recipe", "what no recipe was tried for was tried with other keys"
     shared = sum(row["key"] == "recipe" for row in climbs[0].table[1:]) if climbs else 0
     assert len(tried) + len(climbs) + shared * (min(len(climbs), 3) - 1) == len(trials.asked)
 

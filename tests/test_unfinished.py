@@ -19,7 +19,8 @@ from pipeline import checkpoints, params
 from pipeline.classifier import predict
 from pipeline.classifier.model import Network, Settings
 from pipeline.samples import Samples
-from stages import _unfinished
+from stages import Output, _unfinished
+from stages.__main__ import play
 from stages.augment import write_banks
 
 ROOT = Path(__file__).parents[1]
@@ -367,6 +368,36 @@ def test_code_edited_meanwhile_is_told_if_the_stage_runs_it(place, monkeypatch):
     _unfinished.refuse_edits("export", settled, None, before)
 
 
+def test_a_stage_whose_data_is_edited_publishes_nothing(place, monkeypatch):
+    copied(place, monkeypatch, "pipeline/data/intake.py")
+    changed(place, "data", "source", value="pictures")
+    Path("pictures").mkdir()
+    (Path("pictures") / "1.png").write_bytes(b"1234")
+
+    def main(params: params.Params, out: Output) -> None:
+        out.mkdir(parents=True)
+        if (picture := Path("pictures/1.png")).read_bytes() == b"1234":
+            picture.write_bytes(b"12345")
+
+    with pytest.raises(ValueError, match=r"pictures/1\.png: edited while this stage ran"):
+        play("prepare", main, params.load(), {"out": Path("out")}, {"out": Path("out")})
+    assert not Path("out").exists()
+    play("prepare", main, params.load(), {"out": Path("out")}, {"out": Path("out")})
+    assert Path("out").is_dir()
+
+
+def test_files_that_nobody_reads_or_that_are_gone_meanwhile_are_no_edits(place, monkeypatch):
+    copied(place, monkeypatch, "pipeline/data/intake.py")
+    changed(place, "data", "source", value="pictures")
+    (place / "pictures" / "cat").mkdir(parents=True)
+    (place / "pictures" / "gone").symlink_to("nowhere")
+    settled = params.load()
+    before = _unfinished.stamps("prepare", settled)
+    (place / "pictures" / "cat" / ".DS_Store").touch()
+    (place / "pictures" / ".~lock.table.csv#").touch()
+    _unfinished.refuse_edits("prepare", settled, None, before)
+
+
 @pytest.mark.parametrize("key", ["source", "unlabelled"])
 @pytest.mark.parametrize("change", ["longer", "new", "gone", "touched"])
 def test_data_edited_meanwhile_is_told_by_the_stage_that_reads_it(place, monkeypatch, key, change):
@@ -392,6 +423,6 @@ def test_data_edited_meanwhile_is_told_by_the_stage_that_reads_it(place, monkeyp
     else:
         os.utime(data / "1.png", (1, 1))
     file = "3.png" if change == "new" else "1.png"
-    with pytest.raises(ValueError, match=rf"'pictures/cat/{file}': edited while this stage ran"):
+    with pytest.raises(ValueError, match=rf"pictures/cat/{file}: edited while this stage ran"):
         _unfinished.refuse_edits("prepare", settled, None, before)
     _unfinished.refuse_edits("augment", settled, None, elsewhere)

@@ -98,19 +98,22 @@ def flipped(flips: tuple[str, ...]) -> list[Any]:
 class Mirrored:
     """Each of some images (N, H, W, C) as it is and mirrored, in turn: 1, 2 or 4 N images, made as they are read.
 
-    What augmentation may mirror is as likely either way, so nothing is lost by learning from both.
+    What augmentation may mirror counts as a row of its class either way round.
     """
 
-    images: Any  # an array, or what is indexed like one
+    images: np.ndarray
     flips: tuple[str, ...]
 
     @property
     def ways(self) -> int:
         return 2 ** len(self.flips)
 
+    def __len__(self) -> int:
+        return self.ways * len(self.images)
+
     @property
     def shape(self) -> tuple[int, ...]:
-        return (self.ways * len(self.images), *self.images.shape[1:])
+        return (len(self), *self.images.shape[1:])
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         part, way = self.images[rows // self.ways], rows % self.ways

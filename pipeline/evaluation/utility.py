@@ -25,19 +25,20 @@ def balance(y: np.ndarray) -> np.ndarray:
     return len(y) / (np.count_nonzero(counts) * counts[y])
 
 
-def gain(said: np.ndarray, before: np.ndarray, y: np.ndarray, groups: np.ndarray) -> dict[str, float]:
+def gain(said: np.ndarray, before: np.ndarray, y: np.ndarray, groups: np.ndarray, several: int = 1) -> dict[str, float]:
     """The gains in mean log-likelihood and in balanced accuracy over `before`, each with its standard error.
 
-    Both (S, N, K), trainings of the same seeds. An error is over groups of rows and, where there are several, over trainings.
+    Both (S, N, K), trainings of the same seeds: first all of one generator, then of the next, if of `several`. An error is over
+    groups of rows and, where there is more than one, over seeds.
     """
     likelier = np.stack([likelihood(a[None], y) - likelihood(b[None], y) for a, b in zip(said, before, strict=True)])
     more = [(a.argmax(axis=1) == y).astype(float) - (b.argmax(axis=1) == y) for a, b in zip(said, before, strict=True)]
     right = np.stack(more) * balance(y)
     return {
         "gain": float(likelier.mean()),
-        "standard_error": _error(likelier, groups),
+        "standard_error": _error(by_seed(likelier, several), groups),
         "correct": float(right.mean()),
-        "correct_error": _error(right, groups),
+        "correct_error": _error(by_seed(right, several), groups),
     }
 
 
@@ -46,8 +47,13 @@ def surely_better(found: Mapping[str, float]) -> bool:
     return found["gain"] > found["standard_error"] and found["correct"] >= -found["correct_error"]
 
 
+def by_seed(changes: np.ndarray, several: int) -> np.ndarray:
+    """The mean over generators, (S, N), for what a seed does it does to all of them alike."""
+    return changes.reshape(several, -1, changes.shape[1]).mean(axis=0)
+
+
 def _error(changes: np.ndarray, groups: np.ndarray) -> float:
-    """The standard error of the mean of changes (S, N), of trainings and rows."""
+    """The standard error of the mean of changes (S, N), of seeds and rows."""
     change = changes.mean(axis=0)
     _, group = np.unique(groups, return_inverse=True)
     sums = np.bincount(group, change - change.mean())

@@ -49,6 +49,7 @@ class NetworkGenerator(base.Generator):
     options: NetworkOptions
     chunk: ClassVar[int | None] = 64  # always the same number of rows, so that a row's bits cannot depend on the call
     uses_device: ClassVar[bool] = True
+    mirrors: ClassVar[bool] = True  # learns from rows mirrored as often as not, where augmentation may mirror them
     betas: ClassVar[tuple[float, float]] = (0.9, 0.99)
 
     @abstractmethod
@@ -66,8 +67,7 @@ class NetworkGenerator(base.Generator):
         return game
 
     def start_from(self, real: Samples) -> None:
-        """What a family takes from the rows it is asked to vary, before fitting and after loading."""
-        self.flips = real.facts.flips
+        """What a family takes from the rows it is asked to vary, before fitting and after loading: most take nothing."""
 
     def steps(self, real: Samples) -> int:
         o = self.options
@@ -92,8 +92,8 @@ class NetworkGenerator(base.Generator):
         height, width = (math.ceil(n / self.multiple) * self.multiple for n in self.shape[:2])
         return height, width
 
-    def padded(self, images: np.ndarray) -> "np.ndarray | Padded":
-        """Images of the network's side."""
+    def padded(self, images: Any) -> Any:
+        """Images, an array or what is indexed like one, of the network's side."""
         return images if self.side == self.shape[:2] else Padded(images, self.side)
 
     def _fit(self, real: Samples, seed: int, report: Callable[[int, str], None]) -> list[dict[str, Any]]:
@@ -114,8 +114,8 @@ class NetworkGenerator(base.Generator):
         devices.seed_everything(seed)
         steps = self.steps(real)
         game, o = self.game(), self.options
-        images = Mirrored(self.padded(real.images), self.flips)
-        rows = Rows.plain(images, real.y, images.ways)
+        images = Mirrored(real.images, real.facts.flips if self.mirrors else ())
+        rows = Rows.plain(self.padded(images), real.y, images.ways)
         batches = Batches(rows, self.classes, o.batch, steps, seed, o.balance)
         decays = [max(0.0, 1 - 1 / (share * steps)) if share else 0.0 for share in o.ema]
         averages = Averages(decays, moments(steps, o.snapshots if self.judge else 1, self.begin))
@@ -229,7 +229,7 @@ def numbers(values: np.ndarray) -> list[float | None]:
 class Padded:
     """Images (N, H, W, C) that are grown to `side` by their last row and column as they are read: a batch, not all."""
 
-    images: np.ndarray
+    images: Any  # an array, or what is indexed like one
     side: tuple[int, int]
 
     def __len__(self) -> int:

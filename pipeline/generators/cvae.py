@@ -6,7 +6,7 @@ terms balance at `kl_weight: 1`.
 
 import itertools
 from collections.abc import Callable, Iterator
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
@@ -108,6 +108,7 @@ class Network(nn.Module):
 
 class Model(NetworkGenerator):
     options: Options
+    mirrors: ClassVar[bool] = False  # a code would have to tell which way round a row is, and rows lay farther off
 
     def auto_steps(self, rows: int, side: int) -> int:
         return min(30_000, 1500 + rows)

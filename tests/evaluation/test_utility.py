@@ -50,6 +50,14 @@ def test_trainings_that_differ_make_a_gain_less_sure():
     assert found["standard_error"] == pytest.approx(np.hypot(*errors)) and found["standard_error"] > max(errors)
 
 
+def test_what_a_seed_does_to_all_generators_alike_counts_once():
+    """Trainings of three generators with the same two seeds are no six independent ones."""
+    a, b, rows = said(1, 2), said(2, 2), np.arange(len(Y))
+    one, thrice = gain(a, b, Y, rows), gain(np.tile(a, (3, 1, 1)), np.tile(b, (3, 1, 1)), Y, rows, 3)
+    assert thrice == pytest.approx(one)
+    assert gain(np.tile(a, (3, 1, 1)), np.tile(b, (3, 1, 1)), Y, rows)["standard_error"] < one["standard_error"]
+
+
 def test_rows_of_one_group_count_as_one():
     """The same rows twice over are no more evidence, if their groups say so."""
     a, b, groups = said(1), said(2), np.arange(len(Y))

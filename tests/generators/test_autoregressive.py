@@ -31,7 +31,7 @@ def network(build) -> Callable[..., autoregressive.Network]:
 
     def make(shape: tuple[int, int, int] = (8, 8, 1), **changes: object) -> autoregressive.Network:
         model = build(**changes)
-        model.shape, model.classes, model.flips = shape, 3, ()
+        model.shape, model.classes = shape, 3
         torch.manual_seed(0)
         made = model.build().eval()
         for p in made.parameters():
@@ -96,7 +96,7 @@ def test_jitter_moves_a_share_of_the_codes_by_one_level_and_stays_inside():
 )
 def test_cells_are_as_small_as_the_grid_allows(build, shape, grid, cell, cells):
     model = build(grid=grid)
-    model.shape, model.classes, model.flips = shape, 3, ()
+    model.shape, model.classes = shape, 3
     net = model.build()
     assert model.multiple == cell and net.prior.cells == cells
     x, y = torch.zeros(2, shape[2], *model.side), torch.zeros(2, dtype=torch.long)
