@@ -11,7 +11,7 @@ import pytest
 from pipeline import generators, params
 from pipeline.data import splits
 from pipeline.errors import Diverged
-from pipeline.evaluation.utility import likelihood
+from pipeline.evaluation.utility import gain, likelihood
 from pipeline.params.sections import Cap
 from pipeline.samples import Facts, Samples
 from pipeline.seeds import derive
@@ -106,6 +106,9 @@ def test_a_recipe_is_judged_over_three_generators_and_taken_for_all(small, place
     said = {name: [trials.said(start[name] + x) for x in (0, -0.1 if name == "cvae" else 0.5)] for name in judges}
     gains = [(likelihood(new, Y) - likelihood(old, Y)).mean() for old, new in said.values()]
     assert tried["gain"].iloc[1] == pytest.approx(np.mean(gains)) and tried["gain"].iloc[3] < 0
+    old, new = (np.concatenate([pair[i] for pair in said.values()]) for i in (0, 1))
+    error = gain(new, old, Y, np.arange(len(Y)), several=3)["standard_error"]
+    assert tried["standard_error"].iloc[1] == pytest.approx(error)
 
 
 def test_where_no_recipe_is_surely_better_over_the_three_each_keeps_its_own():
@@ -114,6 +117,18 @@ def test_where_no_recipe_is_surely_better_over_the_three_each_keeps_its_own():
     trials = Judged(lambda n, found: start[n] + (found.get("recipe") == "mixup") * (0.5 if n == "cgan" else -0.3), 200)
     assert not any("recipe" in one.found for one in climbed(trials, *start))
     assert {name for name, found in trials.asked if "recipe" in found} == {"cgan", "gmm", "cvae"}
+
+
+def test_a_generator_of_whose_rows_none_passes_judges_no_recipe(monkeypatch):
+    """Real rows alone may be likelier under another recipe; that says nothing of added ones."""
+    start = {"cgan": 2.0, "gmm": 1.5, "cvae": 1.0, "smote": 0.5}
+    trials = Judged(lambda n, found: start[n] + (found.get("recipe") == "mixup") * (5.0 if n == "cgan" else 0.3), 200)
+    monkeypatch.setattr(trials, "passes", lambda name, found: name != "cgan")
+    climbs = climbed(trials, *start)
+    lines = [line for line in climbs[0].table if line.get("key") == "recipe" and ", " in line["generator"]]
+    assert {line["generator"] for line in lines} == {"gmm, cvae, smote"}
+    assert [line["value"] for line in lines if line["taken"]] == ['"mixup"']
+    assert all(one.found["mix"] == "mixup" for one in climbs), "and has it like the others"
 
 
 def test_what_is_not_surely_better_is_not_taken():
