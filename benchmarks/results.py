@@ -19,7 +19,7 @@ import pandas as pd
 from PIL import Image
 
 from benchmarks import project
-from pipeline.reporting import tables
+from pipeline.reporting import answer, tables
 from pipeline.samples import Samples
 
 SHOWN = ("classic", "smote", "gmm", "cvae", "cgan", "diffusion", "translate")
@@ -114,13 +114,15 @@ def picture(copy: Path, file: Path) -> None:
 
 
 def publish(cut: str, copy: Path, out: Path) -> None:
-    """The report, its figure, a picture of rows, all that the search tried, and how long it all took."""
+    """The report, its figure, a table of all arms, a picture of rows, all that the search tried, and how long it all took."""
     out.mkdir(parents=True, exist_ok=True)
     picture(copy, out / f"{cut}-rows.png")
     shutil.copy(copy / "reports" / "arms.png", out / f"{cut}-arms.png")
     times = [json.loads(f.read_text()) for f in (copy / ".work" / "times").glob("*.json")]
     seconds, kinds = sum(t["seconds"] for t in times), sorted({t["device"] for t in times if t["device"]})
     tried = pd.read_csv(copy / "results" / "search" / "tried.csv", dtype={"generator": str})
+    metrics, verdict = (json.loads((copy / "reports" / f"{name}.json").read_text()) for name in ("metrics", "verdict"))
+    records = {arm: json.loads((copy / "models" / "arms" / arm / "record.json").read_text()) for arm in metrics}
     head = [
         f"`python -m benchmarks.results {cut} /path/to/set /path/to/work`; other keys than shipped: "
         f"`{json.dumps({**CUTS[cut].keys, 'profile': 'full'})}`.",
@@ -130,6 +132,8 @@ def publish(cut: str, copy: Path, out: Path) -> None:
         f"![arms]({cut}-arms.png)",
     ]
     tail = [
+        "## All arms",
+        tables.markdown(answer.arms_table(metrics, records, verdict)),
         "## What the search tried, on validation",
         (tables.markdown(tables.search_table(tried)) if len(tried) else "Nothing.") + "\n",
     ]
