@@ -22,7 +22,8 @@ import pandas as pd
 from scipy.stats import beta
 
 from pipeline import params
-from pipeline.evaluation.verdict import Outcomes, choose, decide
+from pipeline.evaluation.outcomes import Outcomes
+from pipeline.evaluation.verdict import choose, decide
 from pipeline.params import Arm, Params
 from pipeline.processes import cores
 

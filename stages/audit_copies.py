@@ -1,4 +1,7 @@
-"""audit_copies: are synthetic rows nearer to training rows than unseen rows allow, and do training rows give themselves away?"""
+"""audit_copies: are synthetic rows nearer to training rows than unseen rows allow, and do training rows give themselves away?
+
+The same is asked of real rows that nobody trained on: what comes of them is what comes of learning nothing by heart.
+"""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -8,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline import csvs, generators, processes
+from pipeline.data.splits import folds
 from pipeline.evaluation import privacy
 from pipeline.params import Params, borrowing
 from pipeline.samples import Samples, spaced, with_pool
@@ -15,6 +19,7 @@ from pipeline.seeds import derive
 from stages import Output
 
 COLUMNS = ["generator", "class", "space", "measure", "value", "ci_low", "ci_high", "made", "train", "held"]
+UNSEEN = "unseen rows"  # stands where others have the name of a generator, which has no space in it
 MADE, REAL = 300, 600  # most rows of a class that are compared: synthetic ones, and real ones on either side
 Between = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -33,6 +38,9 @@ def main(
     from pipeline import devices
 
     names = [name for name in params.generators if len(Samples.load(selected / name))]
+    held = Samples.load(val)
+    if names and held.table["group"].nunique() > 1 < held.counts.max():
+        names = [UNSEEN, *names]
     jobs = [(params, name, (train, pool), val, selected / name, models, baseline, encoder) for name in names]
     told = processes.parallel(audit, jobs, devices.workers(params.compute), "audit copies", len(jobs)) if jobs else []
     csvs.write(pd.DataFrame([line for lines in told for line in lines], columns=COLUMNS), out)
@@ -53,19 +61,30 @@ def audit(
     from pipeline import devices
 
     devices.set_threads(params.compute)
-    generator = generators.build(borrowing(params.generators, name), params.compute, name)
-    learnt = generator.learns_from(with_pool(*fitted_on))
-    sides = [some(Samples.load(selected), MADE), some(learnt, REAL), some(Samples.load(val), REAL)]
-    classes = [c for c in sides[0].scarce if all((side.y == c).any() for side in sides)]
     seed, confidence, lines = derive(params.seed, "audit", name), params.evaluation.confidence, []
+    learnt, held = with_pool(*fitted_on), Samples.load(val)
+    if name == UNSEEN:
+        made, held = halves(held, seed)
+    else:
+        made = Samples.load(selected)
+        learnt = generators.build(borrowing(params.generators, name), params.compute, name).learns_from(learnt)
+    sides = [some(made, MADE), some(learnt, REAL), some(held, REAL)]
+    classes = [c for c in sides[0].scarce if all((side.y == c).any() for side in sides)]
     for space, described, between in spaces(params, sides, baseline, encoder):
         parts = {sides[0].classes[c]: distances(c, sides, described, between) for c in classes}
         for label, measure, found in privacy.measures(parts, seed, confidence):
             rows = [parts[label]] if label else list(parts.values())
             lines.append((name, label, space, measure, *found.values(), *np.sum([p.rows for p in rows], axis=0)))
-    lines += by_model(params, name, models, fitted_on, sides, classes)
+    if name != UNSEEN:
+        lines += by_model(params, name, models, fitted_on, sides, classes)
     report(1, name)
     return lines
+
+
+def halves(rows: Samples, seed: int) -> tuple[Samples, Samples]:
+    """Two halves of the rows at random, groups whole."""
+    half = folds(rows.y, rows.table["group"].to_numpy(), 2, seed)
+    return rows.take(half == 0), rows.take(half == 1)
 
 
 def some(samples: Samples, most: int) -> Samples:

@@ -11,6 +11,7 @@ import pandas as pd
 from pipeline import csvs, processes
 from pipeline.evaluation import thresholds, verdict
 from pipeline.evaluation.openings import note, settings_hash
+from pipeline.evaluation.outcomes import Outcomes
 from pipeline.evaluation.scores import confusion, ece, from_confusion, reliability, scores
 from pipeline.params import Evaluation, Params
 from pipeline.samples import Samples
@@ -46,12 +47,12 @@ def main(params: Params, test: Path, models: Path, repeats: Path, openings: Path
     found = [(name, *row) for name, (*_, scored) in zip(arms, done, strict=True) for row in scored]
     csvs.write(pd.DataFrame(found, columns=["arm", "seed", "class", "metric", "value"]), out / "scores.csv")
     said, tempered = ({name: told[k] for name, told in zip(arms, done, strict=True)} for k in (0, 1))
-    seen = verdict.Outcomes(said, rows.y, rows.table["group"].to_numpy(), rows.classes, tempered, rows.facts.scarce)
+    seen = Outcomes(said, rows.y, rows.table["group"].to_numpy(), rows.classes, tempered, rows.facts.scarce)
     np.savez(out / "predictions.npz", y=rows.y, **{f"arm_{a}": seen.predicted(a).astype(np.int32) for a in arms})
     bins = [(name, *one) for name in arms for one in reliability(said[name], rows.y)]
     csvs.write(pd.DataFrame(bins, columns=["arm", "confidence", "accuracy", "share"]), out / "reliability.csv")
     result = verdict.decide(choices, seen, arms, added, block, derive(params.seed, "bootstrap"))
-    result = verdict.incomplete(result, failed, roles)
+    result = verdict.incomplete(result, failed, roles, [name for name, record in records.items() if record["slowed"]])
     result = verdict.over_splits(result, json.loads(repeats.read_text()), params.data.split, block)
     result["test"] = {"rows": len(rows), "fingerprint": rows.pictures(), "settings": settings}
     result["controls"] = sum(role == "control" for role in (roles[name] for name in arms))
@@ -60,13 +61,13 @@ def main(params: Params, test: Path, models: Path, repeats: Path, openings: Path
     log.info("%s: %s", result["verdict"], result["reason"])
 
 
-def outcomes_of_validation(models: Path, arms: list[str], labels: tuple[str, ...]) -> verdict.Outcomes:
+def outcomes_of_validation(models: Path, arms: list[str], labels: tuple[str, ...]) -> Outcomes:
     """What every arm says of the validation rows, as `retrain` wrote it."""
     said = {}
     for name in arms:
         with np.load(models / name / "validation.npz", allow_pickle=False) as file:
             said[name], y, groups = file["probabilities"], file["y"], file["groups"]
-    return verdict.Outcomes(said, y, groups, labels)
+    return Outcomes(said, y, groups, labels)
 
 
 def read_scores(path: Path) -> pd.DataFrame:

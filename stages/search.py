@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from pipeline import csvs, generators, processes
-from pipeline.evaluation.utility import gain, likelihood, surely_better
+from pipeline import csvs, processes
+from pipeline.evaluation.utility import gain, likelihood, surely_better, surely_worse
 from pipeline.generators.base import failure
-from pipeline.params import GUIDING, HELDBACK, Arm, Params, borrowing, guided
+from pipeline.params import GUIDING, HELDBACK, Arm, Params, guided
 from pipeline.samples import Samples, with_pool
 from pipeline.seeds import derive
 from pipeline.selection import copies
 from pipeline.selection.rules import drawn, wanted
 from stages import Output
 from stages._learn import Real
+from stages._space import Found, space, spelt_out
 from stages._trials import answers, by_trial
 from stages.augment import write_banks
 from stages.generate import ask
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from pipeline.classifier.model import Settings
 
 log = logging.getLogger("stages")
-Found = dict[str, Any]  # settings that differ from what params say
 
 
 def main(
@@ -106,8 +106,8 @@ def agree(trials: "Trials", climbs: Sequence[Climb]) -> bool:
     """One recipe for all: each is tried with the rows of the `JUDGES` best at the start, and judged over these together.
 
     What a recipe is worth hardly depends on whose rows are added, and two trainings tell too little of it; and where
-    all have the same one, no arm is ahead for its recipe. What comes of it is noted for the others, too. False if
-    the budget allows no recipe for all.
+    all have the same one, no arm is ahead for its recipe. Only with whose rows it is surely worse, be it a control or a
+    candidate, goes without. False if the budget allows no recipe for all.
     """
     recipes = trials.params.search.space.recipe
     judges = [one for one in climbs if trials.passes(one.name, one.found)][:JUDGES] if recipes else []
@@ -118,19 +118,17 @@ def agree(trials: "Trials", climbs: Sequence[Climb]) -> bool:
     if many < 1:
         return False
     recipes = recipes[:many]
-    said = [trials.run(one.name, [spelt_out(trials.params, "recipe", r) for r in recipes]) for one in judges]
-    together, before = [np.concatenate(s) for s in zip(*said, strict=True)], np.concatenate([j.said for j in judges])
-    pooled = Climb(", ".join(j.name for j in judges), before, climbs[0].table)
+    tried = [spelt_out(trials.params, "recipe", recipe) for recipe in recipes]
+    said = {one.name: trials.run(one.name, tried) for one in judges}
+    together = [np.concatenate(several) for several in zip(*said.values(), strict=True)]
+    pooled = Climb(", ".join(said), np.concatenate([one.said for one in judges]), climbs[0].table)
     taken = best(trials, pooled, "recipe", recipes, together, len(judges))
-    if taken is None:
-        return True
-    for one, new in zip(judges, said, strict=True):
-        one.found, one.said = spelt_out(trials.params, "recipe", recipes[taken]), new[taken]
-    for one in others:
-        one.found = spelt_out(trials.params, "recipe", recipes[taken])
-        (new,), before = trials.run(one.name, [one.found]), one.said
-        one.said = new
-        one.table.append(row(trials, one.name, "recipe", recipes[taken], new, before) | {"taken": True})
+    for one in climbs if taken is not None else ():
+        new = said[one.name][taken] if one in judges else trials.run(one.name, [tried[taken]])[0]
+        line = row(trials, one.name, "recipe", recipes[taken], new, one.said)
+        one.table.append(line | {"taken": not surely_worse(line)})
+        if not surely_worse(line):
+            one.found, one.said = tried[taken], new
     return True
 
 
@@ -157,7 +155,7 @@ def best(
     """
     told = zip(values, results, strict=True)
     rows = [row(trials, one.name, key, value, said, one.said, several) for value, said in told]
-    fit = [r["gain"] if surely_better(r) else 0.0 for r in rows]
+    fit = [r["gain"] if surely_better(r, len(rows)) else 0.0 for r in rows]
     taken = int(np.argmax(fit)) if any(fit) else None
     one.table += [r | {"taken": i == taken} for i, r in enumerate(rows)]
     return taken
@@ -173,21 +171,6 @@ def row(
     return {"generator": name, "key": key, "value": json.dumps(value), "likelihood": mean} | found
 
 
-def space(params: Params, name: str) -> dict[str, list]:
-    """What is tried for a generator, by key: of its own options those that say how it draws from a fitted model."""
-    model = generators.build(borrowing(params.generators, name), params.compute, name)
-    every = params.search.space.model_dump(mode="json")
-    return {key: values for key, values in every.items() if key not in GUIDING or key in model.drawn}
-
-
-def spelt_out(params: Params, key: str, value: Any) -> Found:
-    """What a value stands for: a recipe for all its keys but those that say how synthetic rows are used."""
-    if key != "recipe":
-        return {key: value}
-    return {key: value, **params.recipes[value].model_dump(mode="json", exclude=SYNTHETIC)}
-
-
-SYNTHETIC = {"share", "weight"}  # keys of a recipe
 COLUMNS = "generator", "key", "value", "likelihood", "gain", "standard_error", "correct", "correct_error", "taken"
 JUDGES = 3  # generators over which a recipe is judged
 
@@ -228,8 +211,9 @@ class Trials:
         return bool((wanted(self.real.counts, self.real.scarce, value, self.params.generation.cap) < self.goal).any())
 
     def passes(self, name: str, found: Found) -> bool:
-        """Whether any row passes selection under these settings; without rows an arm may be likelier, and is no gain of theirs."""
-        kept = bool(Samples.load(self.judged(name, found)).table["keep"].any())
+        """Whether there is a row to learn from under these settings; without, an arm may be likelier, and is no gain of theirs."""
+        every = stand_in(self.params, name).use == "all"
+        kept = every or bool(Samples.load(self.judged(name, found)).table["keep"].any())
         if not kept:
             log.warning("%s is not tried with %s: of its rows none passes selection", name, json.dumps(found))
         return kept

@@ -15,6 +15,7 @@ from pipeline.samples import Facts, Samples
 from stages import audit_copies
 
 CLASSES = ("a", "b", "c")
+ENDS = ("value", "ci_low", "ci_high")
 
 
 def textures(rows: dict[str, int], split: str, seed: int, toy) -> Samples:
@@ -69,7 +70,7 @@ def audited(tmp_path_factory, toy, shipped) -> pd.DataFrame:
     for file in ("one", "two"):
         audit_copies.main(params, *folders, root / file)
     assert (root / "one").read_bytes() == (root / "two").read_bytes()
-    return pd.read_csv(root / "one", keep_default_na=False, dtype={"class": str}, na_values={"value": [""]})
+    return pd.read_csv(root / "one", keep_default_na=False, dtype={"class": str}, na_values={key: [""] for key in ENDS})
 
 
 def line(found: pd.DataFrame, generator: str, space: str, measure: str, label: str = "") -> dict:
@@ -90,12 +91,33 @@ def test_copies_are_told_in_every_space_and_honest_rows_are_not(audited, space):
 
 
 def test_each_class_and_each_generator_with_rows_is_there_once(audited):
-    assert set(audited["generator"]) == {"honest", "copying", "told"}
+    assert set(audited["generator"]) == {"unseen rows", "honest", "copying", "told"}
     for name in ("honest", "copying", "told"):
         for label in ("b", "c"):
             counts = line(audited, name, "pixels", "closer", label)
             assert (counts["train"], counts["held"]) == (60, 60) and counts["made"] > 50
     assert set(audited["class"]) == {"", "b", "c"}, "class a is not scarce"
+
+
+@pytest.mark.parametrize("space", ["pixels", "baseline", "encoder"])
+def test_real_rows_that_nobody_trained_on_say_what_learning_nothing_by_heart_looks_like(audited, space):
+    """Where training and validation rows differ, that is not 0.5, and copies looked safer than they are beside it."""
+    unseen = line(audited, "unseen rows", space, "closer")
+    assert unseen["ci_low"] <= 0.5 <= unseen["ci_high"], "here they do not differ"
+    assert (unseen["made"], unseen["train"], unseen["held"]) == (60, 120, 60), "the other half of validation is held"
+    assert 0.3 < line(audited, "unseen rows", space, "auc")["value"] < 0.7
+    assert np.isnan(line(audited, "unseen rows", space, "near")["value"]), (
+        "half of 120 are too few for one in a hundred"
+    )
+
+
+def test_halves_of_validation_have_no_group_in_common(toy):
+    rows = toy((30, 12, 2), split="val")
+    rows = rows.with_columns(group=[f"g{i // 2}" for i in range(len(rows))])
+    one, other = audit_copies.halves(rows, 0)
+    groups = [set(half.table["group"]) for half in (one, other)]
+    assert not groups[0] & groups[1] and set().union(*groups) == set(rows.table["group"])
+    assert abs(len(one) - len(other)) <= 4 and not set(one.table["id"]) & set(other.table["id"])
 
 
 def test_the_loss_of_the_model_is_asked_where_a_family_can_tell(audited):

@@ -1,80 +1,25 @@
 """The verdict: arms are chosen on validation, then compared on the test split, paired by seed."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from pipeline.evaluation import exchange, guardrails
-from pipeline.evaluation.scores import confusion, from_confusion
+from pipeline.evaluation.outcomes import Outcomes, blind, too_small, untested
 from pipeline.evaluation.statistics import (
-    breadth,
-    by_confusion,
     detectable,
-    differences,
     holm,
     mcnemar,
     resampled_interval,
-    resamples,
     sign_flip,
 )
 from pipeline.evaluation.words import classify, combine
 from pipeline.params import Arm, Evaluation
 
-LEAST_GROUPS = 30  # of test rows: resamples of fewer know too little of how wrong they may be
 ENDS = ("difference", "ci_low", "ci_high")
 NOBODY = "no arm of this profile has the role `candidate`, so there is nothing to judge"
-LEAST_OF_CLASS = 5  # likewise: a few that happen to agree have no spread
-
-
-@dataclass(frozen=True)
-class Outcomes:
-    """What each arm says of one split: probabilities (S, N, K) by arm; true classes and groups of the rows (N,); class names,
-    and those of the scarce ones."""
-
-    probabilities: Mapping[str, np.ndarray]
-    y: np.ndarray
-    groups: np.ndarray
-    labels: Sequence[str]
-    calibrated: Mapping[str, np.ndarray] | None = None  # the probabilities after a temperature fitted on validation
-    scarce: Sequence[str] = ()
-
-    @property
-    def seeds(self) -> int:
-        return len(next(iter(self.probabilities.values())))
-
-    def predicted(self, arm: str) -> np.ndarray:
-        """Predicted classes, int (S, N)."""
-        return self.probabilities[arm].argmax(axis=2)
-
-    def score(self, arm: str, metric: str) -> np.ndarray:
-        """A primary metric by seed, float (S,)."""
-        tables = np.stack([confusion(guess, self.y, len(self.labels)) for guess in self.predicted(arm)])
-        return from_confusion(metric, tables)
-
-    def compare(self, pairs: Sequence[tuple[str, str]], block: Evaluation, seed: int) -> list[np.ndarray]:
-        """Draws of the mean paired difference of the primary metric, first arm - second, float (R,) for each pair."""
-        metric, k = block.primary_metric, len(self.labels)
-        ask = {a: by_confusion(self.predicted(a), self.y, k, metric) for pair in pairs for a in pair}
-        drawn = resamples(self.y, self.groups, block.bootstrap, seed)
-        stretch = breadth(self.y, self.groups, block.confidence)
-        return differences([(ask[a], ask[b]) for a, b in pairs], drawn, seed, stretch)
-
-
-def too_small(test: Outcomes) -> str:
-    """Why this test split can tell nothing whatever the figures say; empty if it can."""
-    there, groups = [test.labels[c] for c in np.unique(test.y)], len(np.unique(test.groups))
-    if len(there) < 2:
-        return f"all rows of the test split are of one class, {there[0]}, beside which no other can be mistaken"
-    if test.scarce and not set(test.scarce) & set(there):
-        return f"no scarce class has a test row ({', '.join(test.scarce)}), so what helps or hurts them cannot be seen"
-    if groups < LEAST_GROUPS:
-        return (
-            f"the test split has only {groups} independent rows or groups, and a verdict needs at least {LEAST_GROUPS}"
-        )
-    alone = [test.labels[c] for c in np.unique(test.y) if len(np.unique(test.groups[test.y == c])) < LEAST_OF_CLASS]
-    return f"fewer than {LEAST_OF_CLASS} independent test rows or groups stand for {', '.join(alone)}" if alone else ""
 
 
 def choose(
@@ -84,7 +29,8 @@ def choose(
 
     A candidate that had no synthetic row to learn from (`added` maps arms to their rows) stands back for those that had.
     `contenders` are the controls that validation cannot tell from the best one: a small validation split picks the
-    best control almost by chance, so a gain or a loss has to hold against each of them. One too small to tell anything keeps all.
+    best control almost by chance, so a gain or a loss has to hold against each of them. One too small to tell anything, or without
+    a row of some class, keeps all.
     """
     scores = {a: validation.score(a, block.primary_metric) for a in arms}
     mean = {a: float(s.mean()) for a, s in scores.items()}
@@ -93,7 +39,8 @@ def choose(
     controls = [a for a in arms if arms[a].role == "control"]
     best = max(controls, key=lambda a: mean[a])
     ahead = dict(zip(controls, validation.compare([(best, a) for a in controls], block, seed), strict=True))
-    lead, small = (1 - block.confidence) / 2, too_small(validation)
+    lead = (1 - block.confidence) / 2
+    small = too_small(validation) or len(np.unique(validation.y)) < len(validation.labels)
     return {
         "best_control": best,
         "chosen_arm": max(candidates, key=lambda a: mean[a], default=""),
@@ -128,12 +75,12 @@ def decide(
 
     `added` says how many synthetic rows each arm had to learn from. HELPS and HURTS need the whole interval on one side
     of zero and a sign-flip p of at most 1 - confidence, against every contender, HELPS with every guardrail whole too;
-    NEUTRAL needs the whole interval within +-margin. The arm to judge was named beforehand: it carries the verdict, and
-    its p stands as it is. The other arms are secondary, and their p values are adjusted for their number.
+    NEUTRAL needs the whole interval within +-margin and enough test rows to see that much. The arm to judge was named
+    beforehand: it carries the verdict, and its p stands as it is. The other arms are secondary: see `every_arm`.
     """
     arm, control = choices["chosen_arm"], choices["best_control"]
     base = {"primary_metric": block.primary_metric, "best_control": control, "chosen_arm": arm}
-    base |= dict.fromkeys(("difference", "ci_low", "ci_high", "p_value")) | {"synthetic_rows": added[arm] if arm else 0}
+    base |= dict.fromkeys((*ENDS, "p_value", "p_both")) | {"synthetic_rows": added[arm] if arm else 0}
     base |= {"confidence": block.confidence, "margin": block.margin, "seeds": test.seeds}
     others = [control, *(c for c in choices["contenders"] if c != control)] if arm else []
     steps = exchange.knots(arms, added, choices)
@@ -141,8 +88,8 @@ def decide(
     beside = dict.fromkeys([*others, *(a for _, a in steps), *negative])
     pairs = [(a, control) for a in arms if a != control] + [(arm, other) for other in beside if other != control]
     drawn = dict(zip(pairs, test.compare(pairs, block, seed), strict=True)) if pairs else {}
-    found, small = {(a, b): ends(test, a, b, d, block) for (a, b), d in drawn.items()}, too_small(test)
-    base |= {"arms": every_arm(found, arms, added, choices, test.seeds, block, small)}
+    found = {(a, b): ends(test, a, b, draws, block) for (a, b), draws in drawn.items()}
+    base |= {"arms": every_arm(found, arms, added, choices, test, block)}
     base |= {"comparisons": [], "over_negative": {}, "guardrails": [], "exchange": None}
     base |= {"over_constant": over_constant(test, control, block, seed)}
     if not arm:
@@ -150,11 +97,11 @@ def decide(
     comparisons = [{"control": other, **found[arm, other]} for other in others]
     said, tempered = test.probabilities, (test.calibrated[arm], test.calibrated[control]) if test.calibrated else None
     rails = guardrails.check(said[arm], said[control], test.y, test.groups, test.labels, block, seed, tempered)
-    if small or not added[arm] or test.seeds == 1:  # of which nothing is sure, a loss neither
+    if (small := too_small(test)) or not added[arm] or test.seeds == 1:  # of which nothing is sure, a loss neither
         rails = [rail | {"broken": False} for rail in rails]
-    word, reason = combine(comparisons, choices["validation_rows"], test.seeds, added[arm], rails, block)
-    if small:
-        word, reason = "CANNOT_TELL", small
+    given = (choices["validation_rows"], test.seeds, added[arm], rails, block, blind(test, block))
+    word, reason = combine(comparisons, *given)
+    word, reason = ("CANNOT_TELL", small) if small else (word, reason + untested(test))
     first = found[arm, control] | {
         "detectable": detectable(drawn[arm, control], block.confidence),
         "comparisons": comparisons,
@@ -202,28 +149,37 @@ def over_splits(
     return pronounced(found | {"repeats": told}, "CANNOT_TELL", reason)
 
 
-def incomplete(found: dict[str, Any], failed: Mapping[str, str], roles: Mapping[str, str]) -> dict[str, Any]:
-    """The verdict with the arms that could not be trained, and why; it HELPS only if no control is among them."""
+def incomplete(
+    found: dict[str, Any], failed: Mapping[str, str], roles: Mapping[str, str], slowed: Collection[str] = ()
+) -> dict[str, Any]:
+    """The verdict with the arms that could not be trained, and why; it HELPS only if no control is among them.
+
+    Nor if a control to beat was trained at half the learning rate from where it diverged: those are among the `slowed` arms.
+    """
     controls, candidates = ([a for a in failed if roles[a] == role] for role in ("control", "candidate"))
     found = found | {"failed": dict(failed), "controls_failed": controls}
     if candidates and not found["chosen_arm"]:
         return pronounced(found, "CANNOT_TELL", f"no candidate could be trained: {', '.join(candidates)} failed")
-    if found["verdict"] != "HELPS" or not controls:
+    half = [c["control"] for c in found["comparisons"] if c["control"] in slowed]
+    if found["verdict"] != "HELPS" or not controls + half:
         return found
-    return pronounced(
-        found, "CANNOT_TELL", f"it is ahead of {found['best_control']}, but {', '.join(controls)} could not be trained"
-    )
+    lost = ", ".join(controls) + " could not be trained" if controls else ""
+    lost = lost or f"{', '.join(half)} diverged and went on at half the learning rate"
+    return pronounced(found, "CANNOT_TELL", f"it is ahead of {found['best_control']}, but {lost}")
 
 
 def ends(test: Outcomes, arm: str, other: str, draws: np.ndarray, block: Evaluation) -> dict[str, float]:
-    """The mean paired difference of the primary metric, the ends of its interval, and p."""
+    """The mean paired difference of the primary metric, the ends of its interval, and p over seeds; and the larger of that
+    and of the interval's own p, which knows that test rows are drawn, too."""
     paired = test.score(arm, block.primary_metric) - test.score(other, block.primary_metric)
     low, high = np.quantile(draws, [(1 - block.confidence) / 2, (1 + block.confidence) / 2])
+    p, beyond = sign_flip(paired), min((draws <= 0).sum(), (draws >= 0).sum())
     return {
         "difference": float(paired.mean()),
         "ci_low": float(low),
         "ci_high": float(high),
-        "p_value": sign_flip(paired),
+        "p_value": p,
+        "p_both": float(np.maximum(p, min(1.0, 2 * (beyond + 1) / (len(draws) + 1)))),
     }
 
 
@@ -242,26 +198,33 @@ def every_arm(
     arms: Mapping[str, Arm],
     added: Mapping[str, int],
     choices: Mapping[str, Any],
-    seeds: int,
+    test: Outcomes,
     block: Evaluation,
-    small: str,
 ) -> dict[str, dict[str, Any]]:
     """Each arm but the best control against it; those that are neither controls nor the one to judge have words of their own.
 
-    These are secondary: p is adjusted for their number (Holm), and neither contenders nor guardrails are asked. `found`
-    has the difference and interval of pairs of arms; `small` says why the test split can tell nothing, if so.
+    These are secondary: p, the larger of that over seeds and the interval's own, is adjusted for their number (Holm), and
+    neither contenders nor guardrails are asked. Arms of the same models count once. `found` has the difference and
+    interval of pairs of arms.
     """
-    control = choices["best_control"]
+    control, small, few = choices["best_control"], too_small(test), blind(test, block)
     told = {a: dict(found[a, control]) for a in arms if a != control}
     others = [a for a in told if arms[a].role != "control" and a != choices["chosen_arm"]]
-    for a, p in zip(others, holm([told[a]["p_value"] for a in others]), strict=True):
-        word, reason = classify(told[a]["ci_low"], told[a]["ci_high"], p, seeds, added[a], block, len(others))
+    said = test.probabilities
+    same = {a: next(b for b in others if np.array_equal(said[a], said[b])) for a in others}
+    first = [a for a in others if same[a] == a]
+    adjusted = dict(zip(first, holm([told[a]["p_both"] for a in first]), strict=True))
+    for a in others:
+        p = adjusted[same[a]]
+        word, reason = classify(told[a]["ci_low"], told[a]["ci_high"], p, test.seeds, added[a], block, len(first), few)
         if word == "HELPS":
             reason = (
                 f"ahead of {control}; it was not chosen beforehand, and other controls and guardrails were not asked"
             )
         if small:
             word, reason = "CANNOT_TELL", small
+        if same[a] != a:
+            reason += f" (the same models as of {same[a]})"
         told[a] |= {"p_holm": p, "verdict": word, "reason": reason}
     return told
 

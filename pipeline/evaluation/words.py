@@ -15,12 +15,13 @@ def combine(
     added: int,
     rails: list[dict[str, Any]],
     block: Evaluation,
+    few: str = "",
 ) -> tuple[str, str]:
     """The word of the first comparison, the one with the best control; HELPS and HURTS only if all others agree.
 
-    A gain must break no guardrail, and where there is no difference the broken ones are told.
+    A gain must break no guardrail, and where there is no difference the broken ones are told. `few` as for `classify`.
     """
-    words = [classify(c["ci_low"], c["ci_high"], c["p_value"], seeds, added, block) for c in comparisons]
+    words = [classify(c["ci_low"], c["ci_high"], c["p_value"], seeds, added, block, few=few) for c in comparisons]
     word, reason = words[0]
     doubtful = [c["control"] for c, (other, _) in zip(comparisons, words, strict=True) if other != word]
     control, worse = comparisons[0]["control"], ", ".join(rail["name"] for rail in rails if rail["broken"])
@@ -41,9 +42,12 @@ def least_seeds(confidence: float, among: int = 1) -> int:
 
 
 def classify(
-    low: float, high: float, p: float, seeds: int, added: int, block: Evaluation, among: int = 1
+    low: float, high: float, p: float, seeds: int, added: int, block: Evaluation, among: int = 1, few: str = ""
 ) -> tuple[str, str]:
-    """The word and the reason for an interval, a p value adjusted for `among` arms, and how much stood behind them."""
+    """The word and the reason for an interval, a p value adjusted for `among` arms, and how much stood behind them.
+
+    `few` says why the test split cannot tell a difference within the margin from none, if so.
+    """
     if added == 0:
         return "CANNOT_TELL", "no synthetic row was added, so the arm learnt from real rows only"
     if seeds < (least := least_seeds(block.confidence)):
@@ -54,7 +58,8 @@ def classify(
     if sure and high < 0:
         return "HURTS", "the whole interval lies below zero, and the seeds agree"
     if -block.margin <= low and high <= block.margin:
-        return "NEUTRAL", f"the whole interval lies within {100 * block.margin:g} points of zero"
+        within = f"the whole interval lies within {100 * block.margin:g} points of zero"
+        return ("CANNOT_TELL", f"{within}, but {few}") if few else ("NEUTRAL", within)
     if low <= 0 <= high:
         return "CANNOT_TELL", "the interval is too wide to tell a gain from a loss"
     if seeds < (needed := least_seeds(block.confidence, among)):

@@ -1,6 +1,6 @@
 """The classical control: strongly augmented real rows, by the project's one augmentation policy."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -17,6 +17,7 @@ class Options(base.Options):
 
 class Model(RowGenerator):
     options: Options
+    drawn: ClassVar[frozenset[str]] = frozenset({"policy", "strength"})
 
     def prepare(self) -> None:
         self.policy = policy(choose_policy(self.options.policy, self.shape[0]), self.flips, self.options.strength)

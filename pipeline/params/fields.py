@@ -37,13 +37,17 @@ def distinct(names: list[str]) -> list[str]:
     return names
 
 
-def form(balance: Any) -> str:
-    """Which of its two forms a balance is meant to have, so that a mistake in it is judged as that form alone."""
-    return "pair" if isinstance(balance, list | tuple) else "number"
+def form(value: Any) -> str:
+    """Which of its two forms a value is meant to have, so that a mistake in it is judged as that form alone."""
+    return "pair" if isinstance(value, list | tuple) else "number"
 
 
 Balance = Annotated[
     Annotated[Share, Tag("number")] | Annotated[tuple[Share, Share], Pair, Tag("pair")], Discriminator(form)
+]
+Strength = Annotated[  # of augmentation, or of noise from and to
+    Annotated[float, Field(gt=0, le=3), Tag("number")] | Annotated[tuple[Share, Share], Pair, Rising, Tag("pair")],
+    Discriminator(form),
 ]
 
 

@@ -15,6 +15,7 @@ from pipeline.params.fields import (
     Positive,
     Rising,
     Share,
+    Strength,
     distinct,
 )
 
@@ -169,7 +170,7 @@ class Space(Block):
     recipe: list[Name]
     weight: list[Annotated[float, Field(gt=0, le=10)]]
     share: list[Annotated[float, Field(gt=0, le=1)]]
-    strength: list[Annotated[tuple[Share, Share], Pair, Rising]]
+    strength: list[Strength]
     dose: list[Dose]
 
 

@@ -21,7 +21,7 @@ def sentence(verdict: Mapping[str, Any], scarce: Sequence[str]) -> str:
         return "Cannot tell whether generative augmentation helps."
     metric = TITLES[verdict["primary_metric"]]
     gain = f"{points(verdict['difference'])} points {ends(verdict['ci_low'], verdict['ci_high'])} of {metric}"
-    doubt = f"{verdict['seeds']} paired seeds, {_p(verdict['p_value'])}"
+    doubt = f"{verdict['seeds']} paired seeds, {_p(verdict['p_value'])} over these"
     best = f"the best of the {verdict['controls']} controls" if verdict["controls_left_out"] else "the best control"
     against = f"against {best} on validation, {verdict['best_control']} ({doubt})"
     arm = verdict["chosen_arm"]

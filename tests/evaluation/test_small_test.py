@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from pipeline.evaluation.outcomes import LEAST_GROUPS, LEAST_OF_CLASS, Outcomes, blind, too_small
 from pipeline.evaluation.statistics import breadth
-from pipeline.evaluation.verdict import LEAST_GROUPS, LEAST_OF_CLASS, Outcomes, decide, too_small
+from pipeline.evaluation.verdict import decide
 from pipeline.params import Arm, Evaluation
 from tests.conftest import PLAIN
 
@@ -74,6 +75,43 @@ def test_a_test_split_without_what_is_to_be_helped_cannot_tell(held, scarce, say
     test = perfect_against_half_blind(np.repeat(held, 40), np.arange(80))
     found = too_small(replace(test, labels=("a", "b", "c"), scarce=scarce))
     assert found.startswith(says) and bool(found) == bool(says)
+
+
+def test_arms_that_agree_on_few_rows_of_a_class_are_not_said_to_be_neutral():
+    """Of ten rows, arms that differ on a tenth of all agree on every third such test split, whose interval had no width there."""
+    y = np.repeat([0, 1], [300, 10])
+    said = np.tile(np.eye(2)[y], (6, 1, 1)) * 0.8 + 0.1
+    arms = {n: Arm(role=r, **PLAIN) for n, r in (("control", "control"), ("arm", "candidate"), ("too", "candidate"))}
+    choices = {"chosen_arm": "arm", "best_control": "control", "contenders": ["control"], "validation_rows": 50}
+    choices["best_seed"] = {"arm": 0, "control": 0}
+    for many, margin, word in (
+        (10, 0.01, "CANNOT_TELL"),
+        (184, 0.01, "CANNOT_TELL"),
+        (185, 0.01, "NEUTRAL"),
+        (10, 0.2, "NEUTRAL"),
+    ):
+        y = np.repeat([0, 1], [300, many])
+        said = np.tile(np.eye(2)[y], (6, 1, 1)) * 0.8 + 0.1
+        test = Outcomes(
+            {"control": said, "arm": said, "too": said + 1e-6}, y, np.arange(len(y)), ("a", "b"), scarce=("b", "c")
+        )
+        block = BLOCK.model_copy(update={"margin": margin})
+        found = decide(choices, test, arms, {"arm": 9, "control": 0, "too": 9}, block, 0)
+        assert found["verdict"] == found["arms"]["too"]["verdict"] == word
+        assert (found["ci_low"], found["ci_high"]) == (0, 0)
+        said_why = f"but of b ({many}) there are too few test rows or groups; it takes 184" in found["reason"]
+        assert said_why == (word == "CANNOT_TELL") == (blind(test, block) != "")
+        assert found["reason"].endswith("; no test row is of c, so nothing is known of that")
+
+
+def test_what_is_blind_to_a_margin_depends_on_what_the_metric_is_a_mean_of():
+    """One row in 310 is a third of a point of accuracy; of ten classes each has a tenth of balanced accuracy."""
+    test = perfect_against_half_blind(np.repeat([0, 1], [380, 10]), np.arange(390))
+    assert blind(test, BLOCK) and not blind(test, BLOCK.model_copy(update={"primary_metric": "accuracy"}))
+    y = np.repeat(np.arange(10), 40)
+    test = Outcomes({}, y, np.arange(400), tuple("0123456789"))
+    assert not blind(test, BLOCK) and blind(replace(test, groups=np.arange(400) // 2), BLOCK)
+    assert blind(test, BLOCK.model_copy(update={"margin": 0.0}))
 
 
 @pytest.mark.parametrize("sizes", [(12, 12), (100, 5), (40, 9, 3)])

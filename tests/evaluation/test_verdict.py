@@ -8,9 +8,9 @@ import pytest
 from sklearn import metrics
 
 from pipeline.evaluation import guardrails
+from pipeline.evaluation.outcomes import Outcomes
 from pipeline.evaluation.statistics import detectable, holm, mcnemar, resampled_interval
 from pipeline.evaluation.verdict import (
-    Outcomes,
     check_equal_compute,
     choose,
     decide,
@@ -294,9 +294,8 @@ def test_a_control_that_knows_nothing_is_not_surely_above_a_constant():
 def test_the_first_comparison_is_with_the_best_control():
     found = decided({"a": 0.7, "b": 0.6, "new": 0.8}, contenders=["b", "a"])
     assert [c["control"] for c in found["comparisons"]] == ["a", "b"]
-    assert {k: found[k] for k in ("difference", "ci_low", "ci_high", "p_value")} == {
-        k: v for k, v in found["comparisons"][0].items() if k != "control"
-    }
+    own = {k: v for k, v in found["comparisons"][0].items() if k != "control"}
+    assert {k: found[k] for k in ("difference", "ci_low", "ci_high", "p_value", "p_both")} == own
 
 
 def test_an_arm_without_added_rows_is_not_judged():
@@ -415,10 +414,11 @@ def test_every_arm_but_the_best_control_is_compared_with_it():
 
 def test_arms_that_are_neither_controls_nor_chosen_are_adjusted_for_their_number():
     found = compared()
-    assert set(found["b"]) == {"difference", "ci_low", "ci_high", "p_value"}
+    assert set(found["b"]) == {"difference", "ci_low", "ci_high", "p_value", "p_both"}
     others = ["other", "wild"]
-    assert [found[a]["p_holm"] for a in others] == holm([found[a]["p_value"] for a in others])
-    assert found["wild"]["p_holm"] == pytest.approx(2 * found["wild"]["p_value"]), "neither b nor new counts"
+    assert [found[a]["p_holm"] for a in others] == holm([found[a]["p_both"] for a in others])
+    assert all(found[a]["p_both"] >= found[a]["p_value"] for a in others)
+    assert found["wild"]["p_holm"] == pytest.approx(2 * found["wild"]["p_both"]), "neither b nor new counts"
     assert "p_holm" not in found["new"], "it was named beforehand"
     assert [found[a]["verdict"] for a in ("new", *others)] == ["HELPS", "CANNOT_TELL", "HURTS"]
 
@@ -433,6 +433,24 @@ def test_the_word_of_the_chosen_arm_is_the_verdict_however_few_the_seeds(new, su
     found = decided(shares, roles={n: ROLES[n] for n in shares}, sure={"a": 0.7, "new": sure} if sure > 0.9 else {})
     assert found["verdict"] == expected
     assert {k: found["arms"]["new"][k] for k in ("verdict", "reason")} == {k: found[k] for k in ("verdict", "reason")}
+
+
+def test_the_p_of_an_arm_that_was_not_chosen_knows_that_test_rows_are_drawn():
+    """All eight seeds agree, so that their p is the least there is, on one answer more in three hundred."""
+    roles = {n: ROLES[n] for n in ("a", "new", "other")}
+    found = decided({"a": 0.7, "new": 0.7, "other": np.array([0.7 + 1 / 300, 0.7, 0.7])}, seeds=8, roles=roles)["arms"][
+        "other"
+    ]
+    assert found["p_value"] == 2 / 2**8 and found["ci_low"] == pytest.approx(0, abs=1e-5)
+    assert found["p_holm"] == found["p_both"] > 0.05 and found["verdict"] != "HELPS"
+
+
+def test_arms_of_the_same_models_count_once_and_are_said_to_be_the_same():
+    """The search found the dose that another arm has anyway, and Holm counted both."""
+    shares = {"a": 0.7, "new": 0.75, "other": 0.8, "wild": 0.8}
+    found = decided(shares, roles={n: ROLES[n] for n in shares})["arms"]
+    assert found["other"]["p_holm"] == found["wild"]["p_holm"] == found["other"]["p_both"]
+    assert found["wild"]["reason"] == found["other"]["reason"] + " (the same models as of other)"
 
 
 def test_doubt_between_controls_and_doubt_of_other_splits_reach_the_table_of_arms():
@@ -623,6 +641,7 @@ def test_an_arm_trained_differently_is_refused_by_name(key):
 @pytest.mark.parametrize("word", ["HELPS", "HURTS", "NEUTRAL", "CANNOT_TELL"])
 def test_a_gain_needs_every_control_and_no_other_arm(word):
     found = {"verdict": word, "reason": "why", "chosen_arm": "new", "best_control": "a", "arms": {"new": {}}}
+    found["comparisons"] = [{"control": "a"}, {"control": "b"}]
     why = {"smote": "the loss is nan", "old": "the loss is inf"}
     without = incomplete(found, why, {"smote": "control", "old": "candidate", "new": "candidate"})
     assert (without["failed"], without["controls_failed"]) == (why, ["smote"])
@@ -633,11 +652,17 @@ def test_a_gain_needs_every_control_and_no_other_arm(word):
         assert (without["verdict"], without["reason"]) == (word, "why")
     beside = incomplete(found, {"old": why["old"]}, {"old": "candidate"})
     assert beside == found | {"failed": {"old": why["old"]}, "controls_failed": []}
+    slow = incomplete(found, {}, {}, ["b", "c"])
+    assert slow["verdict"] == ("CANNOT_TELL" if word == "HELPS" else word)
+    if word == "HELPS":
+        assert slow["reason"] == "it is ahead of a, but b diverged and went on at half the learning rate"
+    assert incomplete(found, {}, {}, ["c"])["verdict"] == word, "of c nothing hangs"
 
 
 def test_that_no_candidate_could_be_trained_is_said_so():
     """It was said that no arm has that role."""
     found = {"verdict": "CANNOT_TELL", "reason": "no arm", "chosen_arm": "", "best_control": "a", "arms": {}}
+    found["comparisons"] = []
     without = incomplete(found, {"new": "nan", "old": "nan"}, {"new": "candidate", "old": "candidate", "a": "control"})
     assert without["reason"] == "no candidate could be trained: new, old failed"
     assert incomplete(found, {}, {"a": "control"})["reason"] == "no arm"
@@ -657,6 +682,8 @@ def test_a_validation_split_too_small_to_tell_anything_keeps_every_control_as_a_
     assert chosen(named, a=0.2, b=0.9, new=0.9)["contenders"] == ["b"]
     few = np.repeat([0, 1, 2], [40, 40, 1])
     assert chosen(named, y=few, a=0.2, b=0.9, new=0.9)["contenders"] == ["a", "b"]
+    none = np.repeat([0, 1], [40, 40])
+    assert chosen(named, y=none, a=0.2, b=0.9, new=0.9)["contenders"] == ["a", "b"], "of the third it knows nothing"
 
 
 def test_single_models_are_compared_by_groups_where_rows_stand_in_groups():

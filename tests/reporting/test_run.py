@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from pipeline.evaluation import scores, verdict
+from pipeline.evaluation.outcomes import Outcomes
 from pipeline.params import Arm
 from pipeline.reporting import answer, html, pictures
 from pipeline.reporting import run as runs
@@ -51,7 +52,7 @@ def answers(shares, rows):
             right = np.random.default_rng(s).permutation(len(rows)) < (share + 0.004 * s) * len(rows)
             guess[s] = np.where(right, rows.y, (rows.y + 1) % len(rows.classes))
         said[name] = 0.1 + 0.7 * np.eye(len(rows.classes))[guess]
-    return verdict.Outcomes(said, rows.y, np.arange(len(rows)), rows.classes)
+    return Outcomes(said, rows.y, np.arange(len(rows)), rows.classes)
 
 
 def generated(real: Samples) -> Samples:
