@@ -132,7 +132,7 @@ def side(name: str, small: bool) -> Ours | Peer:
     devices.set_threads(
         params.Compute(accelerator="cpu", precision="auto", processes=1, threads=1, devices=1, num_nodes=1)
     )
-    devices.seed_everything(0)
+    torch.manual_seed(0)
     if name == "ours":
         return Ours(8 if small else WIDTH)
     return Peer(name == "peer_attention", (8, 16) if small else PEER_WIDTHS)

@@ -122,16 +122,16 @@ def copy_audit(real: Samples, made: Samples) -> Callable[[], object]:
 
 def selection(real: Samples, made: Samples) -> Callable[[], object]:
     """Likeness, neighbours, reasons and quota of every synthetic row."""
-    from pipeline.selection import pseudo_label, rules, spectra
+    from pipeline.selection import rules, spectra, teachers
 
     rng, block = np.random.default_rng(0), params.load(ROOT / "params.yaml").selection
     held = rng.dirichlet(np.ones(CLASSES), len(real))
     said = rng.dirichlet(np.ones(CLASSES), (TEACHERS, len(made)))
 
     def run() -> None:
-        judged, confidence = pseudo_label.likeliest(said.mean(axis=0))
+        judged, confidence = teachers.likeliest(said.mean(axis=0))
         distance = spectra.distance(made.images, real.images, real.table["group"].to_numpy())
-        near = pseudo_label.neighbouring(held, real.y, block.neighbours)
+        near = teachers.neighbouring(held, real.y, block.neighbours)
         spreads, copied = spread(made.images, made.y, real), np.zeros(len(made), bool)
         why = rules.reasons(made.y, judged, confidence, distance, spreads, copied, near, block)
         rules.fill(made.y, rules.refuse(why, 0.25), np.full(CLASSES, len(made) // 20))

@@ -74,9 +74,9 @@ def stage(s: Setting) -> Network:
 
 def by_hand(s: Setting, validate: bool) -> Network:
     """The same network, batches, optimiser and schedule, and if asked for the same validation at the same steps."""
-    devices.seed_everything(0)
+    torch.manual_seed(0)
     network = Network(s.settings)
-    devices.seed_everything(0)
+    torch.manual_seed(0)
     decayed, plain = ([p for p in network.parameters() if (p.ndim > 1) == many] for many in (True, False))
     optimiser = torch.optim.AdamW(
         [{"params": decayed, "weight_decay": s.settings.weight_decay}, {"params": plain, "weight_decay": 0.0}],

@@ -49,7 +49,7 @@ def judge(steps: int) -> Network:
     devices.set_threads(
         params.Compute(accelerator="cpu", precision="auto", processes=1, threads=1, devices=1, num_nodes=1)
     )
-    devices.seed_everything(0)
+    torch.manual_seed(0)
     sizes = {"size": SIDE, "channels": 3, "classes": CLASSES, "widths": (16, 32), "depth": 1, "fold": 2}
     rates = {"lr": 0.003, "weight_decay": 0.05, "dropout": 0.0, "label_smoothing": 0.0}
     network, rows, rng = Network(Settings(**sizes, **rates, batch=64, steps=steps)), digits(), np.random.default_rng(0)

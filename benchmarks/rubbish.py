@@ -53,7 +53,7 @@ def main(folder: Path) -> pd.DataFrame:
     goal = np.full(len(real.classes), len(held))
     lines = []
     for kind, images in spoilt(held.images, rng).items():
-        rows = judge(params, real, fitted_on, Samples(held.table, images, held.facts), baseline, rule, goal)
+        rows = judge(params, fitted_on, Samples(held.table, images, held.facts), baseline, rule, goal)
         reason = rows.table["reason"].replace("refused", "")
         dropped = {r: f"{100 * np.mean(reason == r):.0f} %" for r in rules.REASONS if r not in ("refused", "quota")}
         lines.append({"rows": kind, **dropped, "none": f"{100 * np.mean(reason == ''):.0f} %"})

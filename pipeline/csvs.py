@@ -23,9 +23,9 @@ def text(frame: pd.DataFrame) -> str:
     return safe.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC if broken else csv.QUOTE_MINIMAL, lineterminator="\n")
 
 
-def read(path: Path, names: Sequence[str], numbers: Sequence[str]) -> pd.DataFrame:
-    """What `write` wrote: columns of `names` as text, byte for byte (a class may be called NA), gaps in `numbers` as NaN."""
-    gaps = {c: ["", "nan"] for c in numbers}
+def read(path: Path, names: Sequence[str]) -> pd.DataFrame:
+    """What `write` wrote: columns of `names` as text, byte for byte (a class may be called NA), gaps in others as NaN."""
+    gaps = {c: ["", "nan"] for c in pd.read_csv(path, nrows=0) if c not in names}
     frame = pd.read_csv(path, dtype=dict.fromkeys(names, str), keep_default_na=False, na_values=gaps)
     return frame.assign(**{c: [_bare(v) for v in frame[c]] for c in names if c in frame})
 

@@ -94,8 +94,3 @@ def workers(compute: Compute) -> int:
         return compute.processes
     gpus = torch.cuda.device_count() if device(compute).type == "cuda" else 1
     return cores() if device(compute).type == "cpu" else min(cores(), max(1, 4 * gpus // beside()))
-
-
-def seed_everything(seed: int) -> None:
-    """Seed what draws without being handed a generator: initial weights and dropout."""
-    torch.manual_seed(seed)

@@ -41,14 +41,8 @@ class Progress:
         self.bar.update(count)
         if self.bar.disable and monotonic() - self.last >= 10:
             self.last = monotonic()
-            log.info(
-                "%s: %3.0f %% (%d of %d) %s",
-                self.title,
-                100 * self.done / max(self.total, 1),
-                self.done,
-                self.total,
-                note,
-            )
+            share = 100 * self.done / max(self.total, 1)
+            log.info("%s: %3.0f %% (%d of %d) %s", self.title, share, self.done, self.total, note)
 
     def __exit__(self, *_: object) -> None:
         self.bar.close()

@@ -17,23 +17,7 @@ if TYPE_CHECKING:
     import torch
 
 CHUNK = 256  # images that are copied at a time when a part of a set is written
-COLUMNS = {
-    "id": "str",
-    "group": "str",
-    "label": "str",
-    "split": "str",
-    "origin": "str",
-    "seed": "int64",
-    "judged": "str",
-    "confidence": "float64",
-    "distance": "float64",
-    "nearest": "str",
-    "copy_distance": "float64",
-    "keep": "bool",
-    "reason": "str",
-    "weight": "float64",
-    "source_path": "str",
-}
+COLUMNS = dict.fromkeys(("id", "group", "label", "split", "origin"), "str")
 DEFAULTS = {
     "seed": -1,
     "judged": "",
@@ -46,6 +30,7 @@ DEFAULTS = {
     "weight": 1.0,
     "source_path": "",
 }
+COLUMNS |= {name: {int: "int64", float: "float64", bool: "bool", str: "str"}[type(v)] for name, v in DEFAULTS.items()}
 
 
 @dataclass(frozen=True)
@@ -142,10 +127,8 @@ class Samples:
         Raises ValueError for one that another version of this project wrote.
         """
         facts = {k: tuple(v) for k, v in json.loads((folder / "facts.json").read_text()).items()}
-        rows, images = (
-            pd.read_parquet(folder / "table.parquet"),
-            np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False),
-        )
+        rows = pd.read_parquet(folder / "table.parquet")
+        images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
         if list(rows.columns) != list(COLUMNS) or set(facts) != {f.name for f in fields(Facts)}:
             raise ValueError(
                 f"{folder} was written by another version of this project: it has {', '.join([*rows.columns, *facts])}; "

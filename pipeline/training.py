@@ -14,7 +14,7 @@ from pipeline import checkpoints, pieces, ranks, trainer
 from pipeline.averages import Averages
 from pipeline.checkpoints import Checkpoints, State
 from pipeline.data.loaders import Batches, Pairs
-from pipeline.devices import device, precision, seed_everything, set_threads
+from pipeline.devices import device, precision, set_threads
 from pipeline.errors import Diverged
 from pipeline.params import Compute
 from pipeline.processes import Report
@@ -160,7 +160,7 @@ def fit(
     `module.micro_batches`, of one row at least; raises torch's OutOfMemoryError where one does not fit.
     """
     set_threads(compute)
-    seed_everything(seed)
+    torch.manual_seed(seed)  # for dropout, which is handed no generator
     where, exact, steps = device(compute), precision(compute, batches.side), len(batches)
     watch = _Watch(steps, report)
     parts = {"watch": watch} | ({"averages": averages} if averages is not None else {})

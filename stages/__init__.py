@@ -10,9 +10,7 @@ from typing import NewType
 from pipeline.errors import Diverged
 from pipeline.params import Params
 
-Output = NewType(
-    "Output", Path
-)  # an argument that a stage writes; it appears under its name only when the stage is done
+Output = NewType("Output", Path)  # an argument that a stage writes; it appears there only when the stage is done
 
 
 def within(folder: Path | None, name: str) -> Path | None:

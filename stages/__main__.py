@@ -135,26 +135,21 @@ class Plain(logging.Formatter):
         return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
-class lock:
+@contextmanager
+def lock(draft: Path) -> Iterator[None]:
     """Holds the right to write one output; a second writer is told so instead of waiting for ever."""
-
-    def __init__(self, draft: Path) -> None:
-        self.draft, self.file = draft, draft.with_name(draft.name + ".lock")
-
-    def __enter__(self) -> None:
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        self.handle = self.file.open("w")
+    draft.parent.mkdir(parents=True, exist_ok=True)
+    with draft.with_name(draft.name + ".lock").open("w") as handle:
         try:
-            fcntl.flock(self.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise OSError(
-                f"another process is writing {self.draft.name.replace('__', '/')}; wait for it to end, then run again"
-            ) from None
-        remove(self.draft)
-
-    def __exit__(self, *_: object) -> None:
-        remove(self.draft)
-        self.handle.close()
+            path = draft.name.replace("__", "/")
+            raise OSError(f"another process is writing {path}; wait for it to end, then run again") from None
+        try:
+            remove(draft)
+            yield
+        finally:
+            remove(draft)
 
 
 def publish(draft: Path, final: Path) -> None:
@@ -262,11 +257,8 @@ def unforeseen(error: BaseException) -> str:
         return ""
     place = Path(frames[-1].filename)
     ours = place.is_relative_to(Path(__file__).parents[1]) and "site-packages" not in place.parts
-    return (
-        ""
-        if ours
-        else f" ({type(error).__name__} of {place.parent.name}; if the input is sound, please report this fault)"
-    )
+    said = f" ({type(error).__name__} of {place.parent.name}; if the input is sound, please report this fault)"
+    return "" if ours else said
 
 
 def fail(code: int, what: str, error: BaseException, label: str) -> int:

@@ -61,6 +61,20 @@ def mix(recipe: Recipe, real: Rows, classes: int, settings: "Settings", seed: in
     return Batches(real, classes, *size, seed, recipe.balance, made, recipe.share)
 
 
+def synthetic_rows(recipe: Recipe, parts: list[tuple[Path, np.ndarray]]) -> Rows | None:
+    """The chosen rows of each folder as one set to draw from."""
+    parts = [(folder, chosen) for folder, chosen in parts if len(chosen)]
+    if not parts:
+        return None
+    y = np.concatenate([Samples.load(folder).y[chosen] for folder, chosen in parts])
+    weight = np.full(len(y), recipe.weight)
+    if len(parts) == 1:  # without a copy of the bank
+        folder, chosen = parts[0]
+        return Rows(y, Views.load(folder / "views" / recipe.views), weight, chosen)
+    banks = [Views.load(folder / "views" / recipe.views).take(chosen) for folder, chosen in parts]
+    return Rows(y, Views.joined(banks), weight)
+
+
 def titled(report: Callable, who: str, count: int, note: str) -> None:
     """Reports under the name of one of several trainings."""
     report(count, f"{who}, {note}")

@@ -81,10 +81,8 @@ def stamps(stage: str, params: Params) -> dict[str, tuple[int, int]]:
     """When each file of the code, and of the data that a stage of the graph reads, was last written to, and its bytes."""
     files = [f for part in ("pipeline", "stages") for f in (ROOT / part).rglob("*.py")]
     for place in named(stage, params):
-        files += [
-            place,
-            *(f for f in place.rglob("*") if not any(p.startswith(".") for p in f.relative_to(place).parts)),
-        ]
+        inside = (f for f in place.rglob("*") if not any(p.startswith(".") for p in f.relative_to(place).parts))
+        files += [place, *inside]
     found = {}
     for file in files:
         with suppress(OSError):  # gone meanwhile, or not to be looked at: then others tell

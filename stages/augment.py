@@ -18,19 +18,15 @@ def main(params: Params, train: Path, heldback: Path, views: Output, set_aside: 
     spare.save(set_aside)
     write_banks(set_aside / "views", spare, params)
     write_banks(views, rows, params)
-    (views / "policy.json").write_text(
-        json.dumps(
-            {
-                "policy": augment.choose_policy(params.augment.policy, rows.shape[0]),
-                "flips": list(rows.facts.flips),
-                "strength": params.augment.strength,
-                "strong": params.augment.strong.model_dump(),
-                "views": len(augment.Views.load(views / "standard").images),
-                "rows": len(rows),
-            },
-            indent=1,
-        )
-    )
+    told = {
+        "policy": augment.choose_policy(params.augment.policy, rows.shape[0]),
+        "flips": list(rows.facts.flips),
+        "strength": params.augment.strength,
+        "strong": params.augment.strong.model_dump(),
+        "views": len(augment.Views.load(views / "standard").images),
+        "rows": len(rows),
+    }
+    (views / "policy.json").write_text(json.dumps(told, indent=1))
 
 
 def write_banks(folder: Path, rows: Samples, params: Params, kinds: Iterable[str] = KINDS) -> None:

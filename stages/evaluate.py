@@ -70,11 +70,6 @@ def outcomes_of_validation(models: Path, arms: list[str], labels: tuple[str, ...
     return Outcomes(said, y, groups, labels)
 
 
-def read_scores(path: Path) -> pd.DataFrame:
-    """Tidy scores; a class may be called NA, and the class of a macro row is the empty text."""
-    return csvs.read(path, ("arm", "class"), ("value",))
-
-
 def score_arm(
     params: Params, test: Path, folder: Path, report: Callable
 ) -> tuple[np.ndarray, np.ndarray, list[tuple[int, str, str, float]]]:

@@ -19,7 +19,6 @@ from pipeline.reporting import cards, copies, portable
 from pipeline.samples import Samples, spaced
 from stages import Output
 from stages._unfinished import digest
-from stages.evaluate import read_scores
 from stages.retrain import added_rows, settle
 
 SOFTWARE = ("torch", "numpy", "safetensors", "onnx", "onnxscript", "pillow")
@@ -64,7 +63,7 @@ def read_run(params: Params, evaluation: Path, reports: Path, project: Path) -> 
         verdict=verdict,
         choices=read(evaluation / "choices.json"),
         metrics=read(reports / "metrics.json"),
-        scores=read_scores(there(reports / "scores.csv")),
+        scores=csvs.read(there(reports / "scores.csv"), ("arm", "class")),
         software={name: version(name) for name in SOFTWARE},
     )
 

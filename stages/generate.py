@@ -46,20 +46,11 @@ def ask(
     `fitted_on`: the folders of the training rows and of those of the pool that the generator learnt from.
     """
     rows, y = Samples.load(fitted_on[0]), np.repeat(np.arange(len(many)), many)
-    number = np.concatenate([np.arange(n) for n in many]) if len(many) else many
-    seeds = np.array(
-        [derive(params.seed, purpose, name, rows.classes[c], i) for c, i in zip(y, number, strict=True)], np.int64
-    )
+    each = [(label, i) for label, n in zip(rows.classes, many, strict=True) for i in range(n)]
+    seeds = np.array([derive(params.seed, purpose, name, *one) for one in each], np.int64)
     images = draw(params, name, fitted_on, model, y, seeds) if len(y) else rows.images[:0]
     ids = [f"{name}-{c}-{s}" for c, s in zip(y, seeds, strict=True)]
-    frame = table(
-        id=ids,
-        group=ids,
-        label=[rows.classes[c] for c in y],
-        split=["synthetic"] * len(y),
-        origin=[name] * len(y),
-        seed=seeds,
-    )
+    frame = table(id=ids, group=ids, label=[rows.classes[c] for c in y], split="synthetic", origin=name, seed=seeds)
     return Samples(frame, images, rows.facts)
 
 

@@ -2,10 +2,10 @@
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,15 +14,12 @@ from pipeline.evaluation.utility import gain, likelihood, surely_better
 from pipeline.params import Params
 from pipeline.samples import Samples
 from pipeline.seeds import derive
-from pipeline.selection.pool import pseudo_labels, thresholds
+from pipeline.selection.teachers import pseudo_labels, thresholds
 from stages import Output, within
 from stages._learn import Real
 from stages._trials import answers, by_trial
 from stages.augment import write_banks
 from stages.pseudo_label import ask_teachers
-
-if TYPE_CHECKING:
-    from pipeline.classifier.model import Settings
 
 log = logging.getLogger("stages")
 
@@ -56,7 +53,7 @@ def main(
         labels = Labels(*pseudo_labels(ask_teachers(params, baseline, pool).mean(axis=0), least))
         out.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=out) as folder:  # which goes with the draft if this stage is killed
-            trials = Trials(params, train, val, unlabelled, views, Path(folder), unfinished)
+            trials = Trials(params, Real(train, val, views), unlabelled, Path(folder), unfinished)
             rows, account["taken"] = trials.choose(labels, least, account["trials"])
         rows.save(out)
         write_banks(out / "views", rows, params)
@@ -87,21 +84,12 @@ def by_class(first: Labels, rows: Samples, least: np.ndarray) -> dict[str, dict]
 class Trials:
     """Trains classifiers on the training rows and labelled rows of the pool, and asks the validation rows what they gain."""
 
-    def __init__(
-        self,
-        params: Params,
-        train: Path,
-        val: Path,
-        unlabelled: Path,
-        views: Path,
-        folder: Path,
-        unfinished: Path | None = None,
-    ) -> None:
+    def __init__(self, params: Params, source: Real, unlabelled: Path, folder: Path, unfinished: Path | None) -> None:
         from pipeline.classifier import model
 
         self.params, self.folder, self.unlabelled, self.unfinished = params, folder, unlabelled, unfinished
-        self.source = Real(train, val, views)
-        self.real, self.held, self.pool = Samples.load(train), Samples.load(val), Samples.load(unlabelled)
+        self.source, self.real, self.held = source, Samples.load(source.train), Samples.load(source.val)
+        self.pool = Samples.load(unlabelled)
         self.settings = model.settings(params.classifier, self.real.shape, len(self.real.classes), len(self.real))
 
     def choose(self, labels: Labels, least: np.ndarray, told: list[dict]) -> tuple[Samples, str]:
@@ -165,32 +153,9 @@ class Trials:
     def ask(self, jobs: Sequence[tuple[Path, np.ndarray, Path, int]]) -> list[np.ndarray]:
         from pipeline import devices
 
-        given = [
-            (
-                self.params,
-                self.settings,
-                asked,
-                rows,
-                seed,
-                self.source._replace(pool=folder),
-                within(self.unfinished, f"{folder.name}-{seed}"),
-            )
-            for asked, rows, folder, seed in jobs
-        ]
+        recipe, given = self.params.recipes[self.params.teachers.recipe], []
+        for asked, rows, folder, seed in jobs:
+            source, kept = self.source._replace(pool=folder), within(self.unfinished, f"{folder.name}-{seed}")
+            given.append(("the pool", self.params, self.settings, recipe, seed, [], source, (asked, rows), kept))
         workers, steps = devices.workers(self.params.compute), len(jobs) * self.settings.steps
-        return processes.parallel(train_one, given, workers, "label_pool", steps)
-
-
-def train_one(
-    params: Params,
-    settings: "Settings",
-    asked: Path,
-    rows: np.ndarray,
-    seed: int,
-    source: Real,
-    kept: Path | None,
-    report: Callable,
-) -> np.ndarray:
-    """What a classifier of real rows says of these rows (N,) of the folder asked about: probabilities (N, K)."""
-    recipe, images = params.recipes[params.teachers.recipe], Samples.load(asked).images[rows]
-    return answers("the pool", params, settings, recipe, seed, None, source, images, report, kept)
+        return processes.parallel(answers, given, workers, "label_pool", steps)

@@ -20,14 +20,7 @@ Line = tuple[str, str, str, str, float, float]
 
 
 def main(
-    params: Params,
-    train: Path,
-    val: Path,
-    selected: Path,
-    baseline: Path,
-    encoder: Path,
-    out: Output,
-    opinions: Output,
+    params: Params, train: Path, val: Path, selected: Path, baseline: Path, encoder: Path, out: Output, opinions: Output
 ) -> None:
     from pipeline import devices
     from pipeline.classifier import predict

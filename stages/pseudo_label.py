@@ -10,7 +10,7 @@ import numpy as np
 from pipeline import processes, ranks
 from pipeline.params import Params, Selection
 from pipeline.samples import Samples, spread, with_pool
-from pipeline.selection import copies, pseudo_label, rules, spectra
+from pipeline.selection import copies, rules, spectra, teachers
 from stages import Output
 from stages.augment import write_banks
 
@@ -18,22 +18,14 @@ log = logging.getLogger("stages")
 BATCH = 256  # rows that a network is asked about at a time
 
 
-def main(
-    params: Params,
-    name: str,
-    train: Path,
-    pool: Path,
-    synthetic: Path,
-    baseline: Path,
-    out: Output,
-) -> None:
+def main(params: Params, name: str, train: Path, pool: Path, synthetic: Path, baseline: Path, out: Output) -> None:
     real, made, seen = Samples.load(train), Samples.load(synthetic), with_pool(train, pool)
     if not ranks.first():
         look(params, (train, pool), made, baseline)
         return
     rule = copies.told_by(seen, params.selection.copy_false_alarms)
     goal = rules.wanted(real.counts, real.scarce, params.generation.dose, params.generation.cap)
-    rows = judge(params, real, (train, pool), made, baseline, rule, goal) if len(made) else made
+    rows = judge(params, (train, pool), made, baseline, rule, goal) if len(made) else made
     rows.save(out)
     write_banks(out / "views", rows, params)
     account = summarise(rows, goal, rule, params.selection)
@@ -51,13 +43,7 @@ def ranked(params: Params, values: dict[str, Path]) -> bool:
 
 
 def judge(
-    params: Params,
-    real: Samples,
-    fitted_on: tuple[Path, Path],
-    made: Samples,
-    baseline: Path,
-    rule: copies.Rule,
-    goal: np.ndarray,
+    params: Params, fitted_on: tuple[Path, Path], made: Samples, baseline: Path, rule: copies.Rule, goal: np.ndarray
 ) -> Samples:
     """The rows with what the teachers say of them and whether they are kept or why not.
 
@@ -65,23 +51,17 @@ def judge(
     folders of the training rows and of those of the pool.
     """
     probabilities, (near, place) = look(params, fitted_on, made, baseline)
-    seen = with_pool(*fitted_on)
-    judged, confidence = pseudo_label.likeliest(probabilities.mean(axis=0))
+    real, seen = Samples.load(fitted_on[0]), with_pool(*fitted_on)
+    judged, confidence = teachers.likeliest(probabilities.mean(axis=0))
     held = np.load(baseline / "held.npy", allow_pickle=False)
-    neighbours = pseudo_label.neighbouring(held, real.y, params.selection.neighbours)
+    neighbours = teachers.neighbouring(held, real.y, params.selection.neighbours)
     distance = spectra.distance(made.images, seen.images, seen.table["group"].to_numpy())
     spreads, copied = spread(made.images, made.y, real), rule.copied(near)
     why = rules.reasons(made.y, judged, confidence, distance, spreads, copied, neighbours, params.selection)
     why = rules.fill(made.y, rules.refuse(why, params.selection.max_copy_share), goal)
     labels = [real.classes[j] for j in judged]
     likest = seen.table["id"].to_numpy()[place[:, 0]]
-    said = {
-        "judged": labels,
-        "confidence": confidence,
-        "distance": distance,
-        "keep": why == "",
-        "reason": why,
-    }
+    said = {"judged": labels, "confidence": confidence, "distance": distance, "keep": why == "", "reason": why}
     return made.with_columns(**said, nearest=likest, copy_distance=near[:, 0])
 
 
@@ -103,10 +83,8 @@ def look(
         with processes.Progress("look for copies", len(images)) as progress:
             parts = [nearest(images, *fitted_on, report=progress.step)]
     near, place = (np.concatenate(side) for side in zip(*parts, strict=True))
-    return probabilities, (
-        ranks.gathered(near, len(made), copies.BLOCK),
-        ranks.gathered(place, len(made), copies.BLOCK),
-    )
+    near, place = (ranks.gathered(side, len(made), copies.BLOCK) for side in (near, place))
+    return probabilities, (near, place)
 
 
 def nearest(images: np.ndarray, train: Path, pool: Path, report: processes.Report) -> tuple[np.ndarray, np.ndarray]:

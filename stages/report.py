@@ -20,23 +20,10 @@ from pipeline.reporting import cautions, html, pictures
 from pipeline.reporting import run as runs
 from pipeline.samples import Samples, with_pool
 from stages import Output, trained
-from stages.evaluate import read_scores
-from stages.measure_fidelity import SEEN
 
 log = logging.getLogger("stages")
-ENDS = ("value", "ci_low", "ci_high", "spread")
-POINTS = ("loss", "val_loss", "val_balanced_accuracy")  # of a curve, each at steps of its own
-TRIED = (
-    "key",
-    "value",
-    "likelihood",
-    "gain",
-    "standard_error",
-    "correct",
-    "correct_error",
-)  # not all of them of the first trial
 MERGE = "if git left both sides of a merge in it, join their lists of each test split, for every look counts"
-TEXT = ("generator", "class", "space", "measure", "metric")
+NAMES = ("arm", "generator", "class", "space", "measure", "metric", "id")  # columns of text
 
 
 def main(
@@ -103,7 +90,7 @@ def read_run(
     arms = trained(params, models / "arms")[0].compared
     with np.load(results / "evaluation" / "predictions.npz", allow_pickle=False) as file:
         y, predicted = file["y"], {a: file[f"arm_{a}"] for a in arms}
-    fidelity, verdict = results / "fidelity.csv", read(results / "evaluation" / "verdict.json")
+    verdict = read(results / "evaluation" / "verdict.json")
     return runs.Run(
         params=params,
         text=settings(params),
@@ -112,19 +99,19 @@ def read_run(
         code=code,
         openings=opened(before, noted, verdict["test"]["fingerprint"], verdict["test"]["settings"]),
         choices=read(results / "evaluation" / "choices.json"),
-        scores=read_scores(results / "evaluation" / "scores.csv"),
+        scores=csvs.read(results / "evaluation" / "scores.csv", NAMES),
         y=y,
         predicted=predicted,
-        reliability=csvs.read(results / "evaluation" / "reliability.csv", ("arm",), ()),
+        reliability=csvs.read(results / "evaluation" / "reliability.csv", NAMES),
         records={a: read(models / "arms" / a / "record.json") for a in arms},
-        curves=pd.concat([csvs.read(models / "arms" / a / "curves.csv", ("arm",), POINTS) for a in arms]),
+        curves=pd.concat([csvs.read(models / "arms" / a / "curves.csv", NAMES) for a in arms]),
         generators={g: fitted(models / "generators" / g) for g in params.made},
         losses={g: read(models / "generators" / g / "curve.json") for g in params.made},
         selections={g: read(selected / g / "summary.json") for g in params.made},
-        tried=csvs.read(results / "search" / "tried.csv", ("generator",), TRIED),
-        copies=csvs.read(results / "copies.csv", TEXT, ENDS),
-        fidelity=csvs.read(fidelity, TEXT, ENDS),
-        opinions=csvs.read(results / "opinions.csv", SEEN[:2], SEEN[2:]),
+        tried=csvs.read(results / "search" / "tried.csv", NAMES),
+        copies=csvs.read(results / "copies.csv", NAMES),
+        fidelity=csvs.read(results / "fidelity.csv", NAMES),
+        opinions=csvs.read(results / "opinions.csv", NAMES),
         encoder=read(models / "encoder" / "training.json"),
         teachers=read(models / "baseline" / "teachers.json"),
         pool=read(selected / POOL / "summary.json"),

@@ -12,15 +12,13 @@ import numpy as np
 import pandas as pd
 
 from pipeline import csvs, processes
-from pipeline.data.augment import Views
-from pipeline.data.loaders import Rows
 from pipeline.errors import Diverged
 from pipeline.params import HELDBACK, POOL, Arm, Params, Recipe, pick
 from pipeline.samples import Samples
 from pipeline.seeds import derive
 from pipeline.selection.rules import first_rows, shared, wanted
 from stages import Output, within
-from stages._learn import Real, learn, titled
+from stages._learn import Real, learn, synthetic_rows, titled
 
 if TYPE_CHECKING:
     from pipeline.classifier.model import Settings
@@ -119,12 +117,8 @@ def settle(params: Params, arm: Arm, found: dict) -> tuple[Arm, Recipe]:
 
 def write_results(name: str, done: list[dict], held: Samples, out: Path) -> None:
     """What the arm's seeds say of the validation rows `held`, and how they learnt."""
-    np.savez(
-        out / "validation.npz",
-        probabilities=np.stack([r["probabilities"] for r in done]),
-        y=held.y,
-        groups=np.unique(held.table["group"], return_inverse=True)[1],
-    )
+    said, groups = np.stack([r["probabilities"] for r in done]), np.unique(held.table["group"], return_inverse=True)[1]
+    np.savez(out / "validation.npz", probabilities=said, y=held.y, groups=groups)
     curves = [{"arm": name, "seed": number, **point} for number, result in enumerate(done) for point in result["curve"]]
     csvs.write(pd.DataFrame(curves), out / "curves.csv")
 
@@ -180,17 +174,3 @@ def train_seed(
 def mixed_up(y: np.ndarray, classes: int, rng: np.random.Generator) -> np.ndarray:
     """The labels (N,) in another order; where all are one class, that says nothing, and they become any class."""
     return rng.permutation(y) if len(np.unique(y)) > 1 else rng.integers(0, classes, len(y))
-
-
-def synthetic_rows(recipe: Recipe, parts: list[tuple[Path, np.ndarray]]) -> Rows | None:
-    """The chosen rows of each folder as one set to draw from."""
-    parts = [(folder, chosen) for folder, chosen in parts if len(chosen)]
-    if not parts:
-        return None
-    y = np.concatenate([Samples.load(folder).y[chosen] for folder, chosen in parts])
-    weight = np.full(len(y), recipe.weight)
-    if len(parts) == 1:  # without a copy of the bank
-        folder, chosen = parts[0]
-        return Rows(y, Views.load(folder / "views" / recipe.views), weight, chosen)
-    banks = [Views.load(folder / "views" / recipe.views).take(chosen) for folder, chosen in parts]
-    return Rows(y, Views.joined(banks), weight)

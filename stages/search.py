@@ -3,12 +3,12 @@
 import json
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from shutil import rmtree
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,10 +28,7 @@ from stages._trials import answers, by_trial
 from stages.augment import write_banks
 from stages.generate import ask
 from stages.pseudo_label import judge
-from stages.retrain import added_rows, settle, synthetic_rows
-
-if TYPE_CHECKING:
-    from pipeline.classifier.model import Settings
+from stages.retrain import added_rows, settle
 
 log = logging.getLogger("stages")
 
@@ -54,7 +51,8 @@ def main(
     if names and len(Samples.load(train).scarce):
         processes.warm(__name__, "pipeline.classifier.train")
         with TemporaryDirectory(dir=out) as folder:
-            trials = Trials(params, train, pool, val, views, models, baseline, unfinished or Path(folder))
+            source = Real(train, val, views)
+            trials = Trials(params, source, pool, models, baseline, unfinished or Path(folder))
             climbs = best_first(trials, names)
             climb(trials, climbs)
         found |= {one.name: one.found for one in climbs}
@@ -181,21 +179,10 @@ class Trials:
     What it has judged and trained lies in `kept`, where it is found again if the stage is killed.
     """
 
-    def __init__(
-        self,
-        params: Params,
-        train: Path,
-        pool: Path,
-        val: Path,
-        views: Path,
-        models: Path,
-        baseline: Path,
-        kept: Path,
-    ) -> None:
-        self.params, self.train, self.val, self.views = params, train, val, views
-        self.fitted_on = (train, pool)
+    def __init__(self, params: Params, source: Real, pool: Path, models: Path, baseline: Path, kept: Path) -> None:
+        self.params, self.source, self.fitted_on = params, source, (source.train, pool)
         self.models, self.baseline, self.kept = models, baseline, kept
-        self.real, self.held, self.left = Samples.load(train), Samples.load(val), params.search.trainings
+        self.real, self.held, self.left = Samples.load(source.train), Samples.load(source.val), params.search.trainings
         self.goal = wanted(self.real.counts, self.real.scarce, params.generation.dose, params.generation.cap)
         seen = with_pool(*self.fitted_on)
         self.rule = copies.told_by(seen, params.selection.copy_false_alarms)
@@ -224,15 +211,16 @@ class Trials:
         from pipeline.classifier import model
 
         settings = model.settings(self.params.classifier, self.real.shape, len(self.real.classes), len(self.real))
-        numbers, source = range(self.params.search.seeds), Real(self.train, self.val, self.views)
-        jobs = [
-            (self.params, settings, name, found, number, rows, source, self.kept / f"{trial}-{number}")
-            for found, trial, rows in [(found, label(name, found), self.judged(name, found)) for found in several]
-            for number in numbers
-        ]
+        numbers, jobs = range(self.params.search.seeds), []
+        for found in several:
+            rows, (arm, recipe) = self.judged(name, found), settle(self.params, stand_in(self.params, name), found)
+            parts = [(rows, added_rows(self.params, arm, recipe, self.real, [Samples.load(rows)])[0])]
+            for n in numbers:
+                seed, kept = derive(self.params.seed, "search", n), self.kept / f"{label(name, found)}-{n}"
+                jobs.append((name, self.params, settings, recipe, seed, parts, self.source, None, kept))
         self.left -= len(jobs)
         workers, steps = devices.workers(self.params.compute), len(jobs) * settings.steps
-        said = processes.parallel(train_one, jobs, workers, f"search {name}", steps)
+        said = processes.parallel(answers, jobs, workers, f"search {name}", steps)
         return by_trial(said, len(numbers))
 
     def judged(self, name: str, found: Found) -> Path:
@@ -243,7 +231,7 @@ class Trials:
             params = guided(self.params, name, options)
             many = drawn(self.goal, params.generation.oversupply)
             made = ask(params, name, self.fitted_on, self.models / params.generators[name].model, many, "search")
-            rows = judge(params, self.real, self.fitted_on, made, self.baseline, self.rule, self.goal)
+            rows = judge(params, self.fitted_on, made, self.baseline, self.rule, self.goal)
             if draft.exists():  # of a run that was killed meanwhile
                 rmtree(draft)
             rows.save(draft)
@@ -262,21 +250,3 @@ def stand_in(params: Params, name: str) -> Arm:
     """Of the arms that the search is for, the plainest of this generator: its rows alone, in the dose of all."""
     arms = [a for a in params.compared.values() if a.tuned and a.role in ("candidate", "control") and a.rows == name]
     return min(arms, key=lambda arm: (arm.also != "nothing", arm.dose != params.generation.dose))
-
-
-def train_one(
-    params: Params,
-    settings: "Settings",
-    name: str,
-    found: Found,
-    number: int,
-    rows: Path,
-    source: Real,
-    kept: Path | None,
-    report: Callable,
-) -> np.ndarray:
-    """Probabilities (N, K) of the validation rows after training with these rows, with a seed of the search's own."""
-    arm, recipe = settle(params, stand_in(params, name), found)
-    chosen = added_rows(params, arm, recipe, Samples.load(source.train), [Samples.load(rows)])
-    made, seed = synthetic_rows(recipe, [(rows, chosen[0])]), derive(params.seed, "search", number)
-    return answers(name, params, settings, recipe, seed, made, source, None, report, kept)

@@ -31,14 +31,9 @@ def main(params: Params, train: Path, val: Path, views: Path, out: Output, unfin
     members = [("baseline", np.ones(len(rows), bool))] + [
         (f"teacher{k}", fold != k) for k in range(params.teachers.folds)
     ]
-    jobs = [(params, settings, name, mask, train, val, views, out, within(unfinished, name)) for name, mask in members]
-    done = processes.parallel(
-        train_one,
-        jobs,
-        devices.workers(params.compute),
-        "baseline and teachers",
-        len(jobs) * settings.steps,
-    )
+    source, workers, steps = Real(train, val, views), devices.workers(params.compute), len(members) * settings.steps
+    jobs = [(params, settings, name, mask, source, out, within(unfinished, name)) for name, mask in members]
+    done = processes.parallel(train_one, jobs, workers, "baseline and teachers", steps)
     learnt = {name: one for (name, _), one in zip(members, done, strict=True)}
     (out / "curves.json").write_text(json.dumps({name: one["curve"] for name, one in learnt.items()}))
     said = held_out(params, rows, Samples.load(val), fold, out)
@@ -51,9 +46,7 @@ def train_one(
     settings: "Settings",
     name: str,
     mask: np.ndarray,
-    train: Path,
-    val: Path,
-    views: Path,
+    source: Real,
     out: Path,
     kept: Path | None,
     report: Callable,
@@ -63,7 +56,7 @@ def train_one(
 
     recipe, seed = params.recipes[params.teachers.recipe], derive(params.seed, "baseline", name)
     told = partial(titled, report, name)
-    network, curve = learn(params, settings, recipe, seed, None, Real(train, val, views), told, kept, mask)
+    network, curve = learn(params, settings, recipe, seed, None, source, told, kept, mask)
     predict.save(network, settings, out / name)
     return {"curve": curve, "slowed": network.slowed}
 

@@ -56,7 +56,7 @@ NAMES = [
 def test_a_name_comes_back_as_it_was(tmp_path, name):
     frame = pd.DataFrame({"arm": "real", "class": [name, "b"], "value": [-1.5, np.nan]})
     csvs.write(frame, tmp_path / "x.csv")
-    back = csvs.read(tmp_path / "x.csv", ("arm", "class", "not there"), ("value",))
+    back = csvs.read(tmp_path / "x.csv", ("arm", "class", "not there"))
     assert back["class"].tolist() == [name, "b"] and np.array_equal(back["value"], frame["value"], equal_nan=True)
 
 

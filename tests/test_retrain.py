@@ -106,7 +106,7 @@ def train_one(data, settled, out: Path, name: str, *folders: str, number: int = 
 def test_one_generator_gives_its_kept_rows_up_to_the_dose(data, settled):
     ((folder, rows),) = parts_of(data, settled, "cvae", "second")
     assert (folder, rows.tolist()) == (data.root / "second", [*range(8), *range(8, 13)]), "9 of c asked for, 5 of b"
-    made = retrain.synthetic_rows(settled.recipes["synthetic"], [(folder, rows)])
+    made = _learn.synthetic_rows(settled.recipes["synthetic"], [(folder, rows)])
     assert made.y.tolist() == [2] * 8 + [1] * 5 and pictured(made).tolist() == list(range(200, 213))
     assert (made.weight == settled.recipes["synthetic"].weight).all()
 
@@ -115,14 +115,14 @@ def test_a_mixture_takes_rows_of_both_generators_and_fills_up_from_the_second(da
     """5 rows of b and 9 of c are asked for; first has 3 and 7 kept ones, of which 3 and 5 are its half."""
     parts = parts_of(data, settled, "mixture", "first", "second")
     assert [rows.tolist() for _, rows in parts] == [[1, 2, 3, 5, 6, 7, 8, 9], [0, 1, 2, 3, 8, 9]]
-    made = retrain.synthetic_rows(settled.recipes["synthetic"], parts)
+    made = _learn.synthetic_rows(settled.recipes["synthetic"], parts)
     assert made.y.tolist() == [1] * 3 + [2] * 5 + [2] * 4 + [1] * 2
     assert pictured(made).tolist() == [101, 102, 103, 105, 106, 107, 108, 109, 200, 201, 202, 203, 208, 209]
 
 
 def test_the_views_of_a_mixture_are_those_of_its_parts(data, settled):
     parts = parts_of(data, settled, "mixture", "first", "second")
-    made = retrain.synthetic_rows(settled.recipes["synthetic"], parts)
+    made = _learn.synthetic_rows(settled.recipes["synthetic"], parts)
     expected = [
         bank.images[bank.start[row] : bank.start[row + 1]]
         for folder, rows in parts
@@ -136,7 +136,7 @@ def test_the_views_of_a_mixture_are_those_of_its_parts(data, settled):
 @pytest.mark.parametrize("seed", [0, 1])
 def test_batches_of_a_mixture_hold_rows_of_both_generators(data, settled, seed):
     recipe = settled.recipes["synthetic"]
-    made = retrain.synthetic_rows(recipe, parts_of(data, settled, "mixture", "first", "second"))
+    made = _learn.synthetic_rows(recipe, parts_of(data, settled, "mixture", "first", "second"))
     own = retrain.Rows(data.real.y, Views.load(data.root / "views" / "standard"), np.ones(len(data.real)))
     batches = _learn.mix(recipe, own, 3, SimpleNamespace(batch=64, steps=40), seed, made)
     drawn = np.concatenate([row[swap] for _, row, swap, _ in map(batches.draw, range(40))])
@@ -146,7 +146,7 @@ def test_batches_of_a_mixture_hold_rows_of_both_generators(data, settled, seed):
 
 def test_a_synthetic_row_weighs_what_is_asked_beside_a_real_one_of_its_class(data, settled):
     """With a column of weights it weighed three times as much as real rows of a weight of 0.1, instead of a third."""
-    made = retrain.synthetic_rows(settled.recipes["synthetic"], parts_of(data, settled, "mixture", "first", "second"))
+    made = _learn.synthetic_rows(settled.recipes["synthetic"], parts_of(data, settled, "mixture", "first", "second"))
     weight = np.array([1.0, 0.1, 3.0])[data.real.y] * np.where(np.arange(len(data.real)) % 2, 0.9, 1.1)
     own = retrain.Rows(data.real.y, Views.load(data.root / "views" / "standard"), weight)
     batches = _learn.mix(settled.recipes["synthetic"], own, 3, SimpleNamespace(batch=64, steps=40), 0, made)
@@ -162,9 +162,9 @@ def test_only_a_control_with_its_recipe_could_answer_for_a_tuned_arm_of_the_pool
 
 def test_a_part_without_rows_is_left_out_and_no_part_at_all_is_none(data, settled):
     recipe, none = settled.recipes["synthetic"], (data.root / "nothing", np.zeros(0, np.int64))
-    alone = retrain.synthetic_rows(recipe, [none, (data.root / "second", np.array([8, 0]))])
+    alone = _learn.synthetic_rows(recipe, [none, (data.root / "second", np.array([8, 0]))])
     assert pictured(alone).tolist() == [208, 200] and alone.y.tolist() == [1, 2]
-    assert retrain.synthetic_rows(recipe, [none, none]) is None
+    assert _learn.synthetic_rows(recipe, [none, none]) is None
 
 
 def test_a_recipe_that_was_found_keeps_how_the_arm_uses_synthetic_rows(settled):
@@ -278,7 +278,7 @@ def test_real_rows_have_the_views_of_the_recipe(data, settled, tmp_path, handed,
 @pytest.mark.parametrize("views", ["standard", "strong"])
 def test_synthetic_rows_have_the_views_of_the_recipe(data, settled, views):
     recipe = settled.recipes["synthetic"].model_copy(update={"views": views})
-    made = retrain.synthetic_rows(recipe, [(data.root / "second", np.array([8, 0]))])
+    made = _learn.synthetic_rows(recipe, [(data.root / "second", np.array([8, 0]))])
     assert Path(made.views.images.filename) == data.root / "second" / "views" / views / "views.npy"
 
 
@@ -287,8 +287,8 @@ def test_teachers_are_trained_by_their_recipe(data, settled, tmp_path, handed, r
     teachers = settled.teachers.model_copy(update={"recipe": recipe})
     changed, mask = settled.model_copy(update={"teachers": teachers}), np.arange(len(data.real)) % 2 == 0
     settings = model.settings(settled.classifier, data.real.shape, 3, len(data.real))
-    places = [data.root / part for part in ("train", "val", "views")]
-    train_baseline.train_one(changed, settings, "teacher0", mask, *places, tmp_path, None, quiet)
+    source = _learn.Real(*(data.root / part for part in ("train", "val", "views")))
+    train_baseline.train_one(changed, settings, "teacher0", mask, source, tmp_path, None, quiet)
     (batches,) = handed
     assert Path(batches.real.views.images.filename) == data.root / "views" / views / "views.npy"
     assert batches.balance == settled.recipes[recipe].balance and batches.synthetic is None

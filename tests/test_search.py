@@ -162,7 +162,8 @@ def test_every_row_of_a_control_is_learnt_from_so_it_may_judge(small, places, tm
     model = generators.build(block.generators["duplicate"], block.compute, "duplicate")
     model.fit(Samples.load(places["train"]), 0)
     model.save(tmp_path / "models" / "duplicate")
-    trials = search.Trials(block, *(places | {"models": tmp_path / "models"}).values(), tmp_path)
+    source = retrain.Real(places["train"], places["val"], places["views"])
+    trials = search.Trials(block, source, places["pool"], tmp_path / "models", places["baseline"], tmp_path)
     rows = Samples.load(trials.judged("duplicate", {}))
     assert len(rows) and not rows.table["keep"].any() and trials.passes("duplicate", {})
 
@@ -345,9 +346,8 @@ def test_a_trial_that_diverges_is_not_taken_and_the_search_goes_on(small, places
         raise Diverged("the loss of Training is nan by step 2")
 
     monkeypatch.setattr(_trials, "learn", learn)
-    source = retrain.Real(places["train"], places["val"], places["views"])
-    settings = SimpleNamespace(classes=3)
-    said = search.train_one(small, settings, "translate", {}, 0, places["pool"], source, None, None)
+    source, settings = retrain.Real(places["train"], places["val"], places["views"]), SimpleNamespace(classes=3)
+    said = _trials.answers("translate", small, settings, small.recipes["plain"], 0, [], source, None, None, None)
     assert np.array_equal(said, np.full((15, 3), 1 / 3))
     assert "a trial of translate counts as one that knows nothing: the loss of Training is nan" in caplog.text
 
@@ -379,8 +379,8 @@ def test_a_dose_that_the_cap_makes_equal_is_not_tried(small, places, tmp_path, r
     cap = Cap(rows=(1, 200), ratio=(ratio / 10, ratio / 10))
     block = small.generation.model_copy(update={"cap": cap})
     settled = small.model_copy(update={"generation": block})
-    given = [places[n] for n in ("train", "pool", "val", "views", "models")]
-    trials = search.Trials(settled, *given, places["baseline"], tmp_path)
+    source = retrain.Real(places["train"], places["val"], places["views"])
+    trials = search.Trials(settled, source, places["pool"], places["models"], places["baseline"], tmp_path)
     assert trials.matters("dose", "sqrt") == differs and not trials.matters("dose", "double")
 
 

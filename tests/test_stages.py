@@ -174,10 +174,10 @@ def test_code_that_is_in_no_repository_has_no_version(tmp_path, monkeypatch):
 
 
 def test_a_class_called_na_keeps_its_name_in_scores(tmp_path):
-    from stages.evaluate import read_scores
+    from pipeline import csvs
 
     (tmp_path / "scores.csv").write_text("arm,seed,class,metric,value\nreal,0,NA,recall,0.5\nreal,0,,accuracy,\n")
-    frame = read_scores(tmp_path / "scores.csv")
+    frame = csvs.read(tmp_path / "scores.csv", ("arm", "class"))
     assert frame["class"].tolist() == ["NA", ""] and frame["value"].isna().tolist() == [False, True]
 
 

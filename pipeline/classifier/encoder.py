@@ -49,7 +49,7 @@ def train(
 ) -> tuple[Network, list[dict[str, Any]]]:
     """A trained network on the CPU, whose head is of no use, and its curve. `kept`: see training.fit."""
     devices.set_threads(compute)
-    devices.seed_everything(pairs.seed)
+    torch.manual_seed(pairs.seed)
     module = Contrast(Network(settings), settings, temperature)
     curve = training.fit(module, pairs, compute, pairs.seed, report, kept=kept)
     network = module.network.cpu()

@@ -36,10 +36,8 @@ def run(network: Network, images: np.ndarray, device: torch.device, batch: int =
     Out of memory, it goes on with batches of half the rows; where one row does not fit, raises torch's OutOfMemoryError.
     """
     network = network.to(device).eval()
-    logits, features = (
-        [np.empty((0, network.head.out_features), np.float32)],
-        [np.empty((0, network.head.in_features), np.float32)],
-    )
+    logits = [np.empty((0, network.head.out_features), np.float32)]
+    features = [np.empty((0, network.head.in_features), np.float32)]
     start = 0
     while start < len(images):
         try:

@@ -15,7 +15,7 @@ from pipeline.classifier.model import Network, Settings
 from pipeline.data.loaders import Batches
 from pipeline.params import Compute, Recipe
 from pipeline.pieces import in_pieces
-from pipeline.samples import Samples, spaced, to_network
+from pipeline.samples import Samples, blocks, spaced, to_network
 
 
 class OneCycle(training.Module):
@@ -98,7 +98,7 @@ def train(
     `kept`: the file for the state of an unfinished training, see training.fit.
     """
     devices.set_threads(compute)
-    devices.seed_everything(seed)
+    torch.manual_seed(seed)
     network = Network(settings)
     first = b"".join(v.numpy().tobytes() for v in network.state_dict().values())
     network.initial = hashlib.blake2b(first, digest_size=8).hexdigest()
@@ -112,10 +112,7 @@ def train(
 
 def in_batches(val: Samples, batch: int = 256) -> list[training.Batch]:
     """Images float (B, C, H, W) in [-1, 1] and classes int64 (B,)."""
-    return [
-        (to_network(val.images[i : i + batch]), torch.from_numpy(val.y[i : i + batch]))
-        for i in range(0, len(val), batch)
-    ]
+    return [(to_network(val.images[part]), torch.from_numpy(val.y[part])) for part in blocks(val, batch)]
 
 
 def holdout(val: Samples, most: int = 2000) -> Samples:

@@ -68,10 +68,7 @@ def refuse_synthetic(rows: pd.DataFrame) -> None:
             f"{len(wrong)} of {len(rows)} pictures are marked as synthetic (a PNG text `synthetic: true`, as `make export` "
             f"writes it), and {where} would be judged as if they were real. Remove them from the source; or, to learn from "
             "them as from real rows, give val and test splits of real pictures alone and keep them in train:",
-            (
-                Problem(r.path, r.row, "synthetic", "marked").said()
-                for r in wrong[["path", "row"]].itertuples(index=False)
-            ),
+            (Problem(p, row, "synthetic", "marked").said() for p, row in zip(wrong["path"], wrong["row"], strict=True)),
         )
 
 
@@ -94,15 +91,9 @@ def conflict_problems(rows: pd.DataFrame) -> list[Problem]:
         first = [p for p in same[:4] if p != path][:3]
         return listed(first) + (f" and {len(same) - 1 - len(first)} more" if len(same) - 1 > len(first) else "")
 
-    return [
-        Problem(
-            r.path,
-            r.row,
-            "conflict",
-            f"labelled {r.label!r}; the same pixels are labelled otherwise in {beside(r.path, others[r.hash])}",
-        )
-        for r in rows.itertuples()
-    ]
+    said = "labelled {!r}; the same pixels are labelled otherwise in {}"
+    told = [(r.path, r.row, said.format(r.label, beside(r.path, others[r.hash]))) for r in rows.itertuples()]
+    return [Problem(path, row, "conflict", words) for path, row, words in told]
 
 
 def leaks(split: np.ndarray, group: np.ndarray, path: np.ndarray) -> pd.DataFrame:

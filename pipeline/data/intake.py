@@ -17,9 +17,8 @@ from PIL import Image, ImageOps
 from pipeline import processes
 from pipeline.data.sources.base import Picture, Source, Unreadable
 from pipeline.params.fields import Auto
-from pipeline.samples import room
+from pipeline.samples import CHUNK, blocks, room
 
-CHUNK = 256
 THUMB = 160  # longest side of a thumbnail
 SAMPLE = 256  # pixel values kept of a deep picture, to find the range of all
 
@@ -180,10 +179,8 @@ def choose_size(asked: int | Auto, short_sides: Sequence[int]) -> int:
 def write(source: Source, rows: np.ndarray, file: Path, form: Form) -> np.ndarray:
     """The second pass: squares of these rows of the source, uint8 (M, size, size, channels), memory-mapped from `file`."""
     room(file, np.uint8, (len(rows), form.size, form.size, form.channels)).flush()
-    jobs = [
-        (source.load, [source.refs[i] for i in rows[start : start + CHUNK]], file, start, form)
-        for start in range(0, len(rows), CHUNK)
-    ]
+    parts = blocks(rows, CHUNK)
+    jobs = [(source.load, [source.refs[i] for i in rows[part]], file, part.start, form) for part in parts]
     if jobs:
         processes.parallel(write_chunk, jobs, processes.cores(), "write squares", len(rows))
     return np.load(file, mmap_mode="r", allow_pickle=False)

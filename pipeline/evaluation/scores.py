@@ -17,31 +17,17 @@ def scores(probabilities: np.ndarray, y: np.ndarray, classes: tuple[str, ...]) -
     )
     rank = {"auroc": roc_auc_score, "auprc": average_precision_score}
     per_class = {"recall": recall, "precision": precision, "f1": f1}
+    ranked = present & (np.bincount(y, minlength=len(classes)) < len(y))
     for name, score in rank.items():
-        per_class[name] = np.array(
-            [
-                score(y == c, probabilities[:, c]) if present[c] and not (y == c).all() else np.nan
-                for c in range(len(classes))
-            ]
-        )
+        per_class[name] = np.array([score(y == c, p) if ranked[c] else np.nan for c, p in enumerate(probabilities.T)])
     rows = []
     for name, values in per_class.items():
         values = np.where(present, values, np.nan)
         rows += [(c, name, float(v)) for c, v in zip(classes, values, strict=True)]
-    macro = {
-        "balanced_accuracy": "recall",
-        "macro_precision": "precision",
-        "macro_f1": "f1",
-        "macro_auroc": "auroc",
-        "macro_auprc": "auprc",
-    }
+    macro = {"balanced_accuracy": "recall"} | {f"macro_{n}": n for n in ("precision", "f1", "auroc", "auprc")}
     rows += [("", name, _mean(np.where(present, per_class[base], np.nan))) for name, base in macro.items()]
-    rows += [
-        ("", "accuracy", float((guess == y).mean())),
-        ("", "nll", nll(probabilities, y)),
-        ("", "ece", ece(probabilities, y)),
-    ]
-    return rows
+    whole = {"accuracy": float((guess == y).mean()), "nll": nll(probabilities, y), "ece": ece(probabilities, y)}
+    return rows + [("", name, value) for name, value in whole.items()]
 
 
 def _mean(values: np.ndarray) -> float:

@@ -6,15 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.evaluation import exchange, guardrails
+from pipeline.evaluation import exchange, guardrails, statistics
 from pipeline.evaluation.outcomes import Outcomes, blind, too_small, untested
-from pipeline.evaluation.statistics import (
-    detectable,
-    holm,
-    mcnemar,
-    resampled_interval,
-    sign_flip,
-)
 from pipeline.evaluation.words import classify, combine
 from pipeline.params import Arm, Evaluation
 
@@ -103,7 +96,7 @@ def decide(
     word, reason = combine(comparisons, *given)
     word, reason = ("CANNOT_TELL", small) if small else (word, reason + untested(test))
     first = found[arm, control] | {
-        "detectable": detectable(drawn[arm, control], block.confidence),
+        "detectable": statistics.detectable(drawn[arm, control], block.confidence),
         "comparisons": comparisons,
         "over_negative": {a: found[arm, a] for a in negative},
         "guardrails": rails,
@@ -135,7 +128,7 @@ def over_splits(
     judged = [s for s in every if s["difference"] is not None and s["synthetic_rows"] and not s["controls_failed"]]
     values = np.array([s["difference"] for s in judged])
     ratio = float(np.mean([s["test_rows"] / s["train_rows"] for s in elsewhere]))
-    mean, low, high = resampled_interval(values, ratio, block.confidence) if judged else (np.nan,) * 3
+    mean, low, high = statistics.resampled_interval(values, ratio, block.confidence) if judged else (np.nan,) * 3
     lost = [s["split"] for s in every if s not in judged]
     told: dict[str, Any] = {"splits": [{k: s[k] for k in keys} for s in every], "left_out": lost}
     told |= {k: None if np.isnan(end) else end for k, end in zip(ENDS, (mean, low, high), strict=True)}
@@ -173,7 +166,7 @@ def ends(test: Outcomes, arm: str, other: str, draws: np.ndarray, block: Evaluat
     and of the interval's own p, which knows that test rows are drawn, too."""
     paired = test.score(arm, block.primary_metric) - test.score(other, block.primary_metric)
     low, high = np.quantile(draws, [(1 - block.confidence) / 2, (1 + block.confidence) / 2])
-    p, beyond = sign_flip(paired), min((draws <= 0).sum(), (draws >= 0).sum())
+    p, beyond = statistics.sign_flip(paired), min((draws <= 0).sum(), (draws >= 0).sum())
     return {
         "difference": float(paired.mean()),
         "ci_low": float(low),
@@ -213,7 +206,7 @@ def every_arm(
     said = test.probabilities
     same = {a: next(b for b in others if np.array_equal(said[a], said[b])) for a in others}
     first = [a for a in others if same[a] == a]
-    adjusted = dict(zip(first, holm([told[a]["p_both"] for a in first]), strict=True))
+    adjusted = dict(zip(first, statistics.holm([told[a]["p_both"] for a in first]), strict=True))
     for a in others:
         p = adjusted[same[a]]
         word, reason = classify(told[a]["ci_low"], told[a]["ci_high"], p, test.seeds, added[a], block, len(first), few)
@@ -233,5 +226,5 @@ def single_models(test: Outcomes, arm: str, control: str, seeds: Sequence[int]) 
     """McNemar's test of one model of each arm, those of the given seeds; of groups of rows, by which of the two has more right."""
     right = [test.predicted(a)[s] == test.y for a, s in zip((arm, control), seeds, strict=True)]
     ahead = np.bincount(np.unique(test.groups, return_inverse=True)[1], right[0] * 1.0 - right[1])
-    gained, lost, p = mcnemar(ahead > 0, ahead < 0)
+    gained, lost, p = statistics.mcnemar(ahead > 0, ahead < 0)
     return {"seeds": list(seeds), "only_arm_right": gained, "only_control_right": lost, "p_value": p}

@@ -32,9 +32,7 @@ class NetworkOptions(base.Options):
     lr: Annotated[float, Field(gt=0, le=10)]
     width: Annotated[int, Field(ge=8, le=4096, multiple_of=8)]  # channels at the first level
     balance: Annotated[float, Field(ge=0, le=1)]  # share of a class in a batch = rows^balance
-    ema: Annotated[
-        list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=1)
-    ]  # averages' lengths, in shares of steps
+    ema: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=1)]  # lengths, in shares of steps
     snapshots: Annotated[int, Field(ge=1, le=100)]  # points of training at which each of these averages may be chosen
     max_copies: Share  # a point at which more of the samples are copies is not chosen while another is left
 
@@ -70,12 +68,9 @@ class NetworkGenerator(base.Generator):
         """What a family takes from the rows it is asked to vary, before fitting and after loading: most take nothing."""
 
     def steps(self, real: Samples) -> int:
-        o = self.options
-        return (
-            self.auto_steps(len(real), real.shape[0])
-            if o.epochs == "auto"
-            else o.epochs * math.ceil(len(real) / o.batch)
-        )
+        if self.options.epochs == "auto":
+            return self.auto_steps(len(real), real.shape[0])
+        return self.options.epochs * math.ceil(len(real) / self.options.batch)
 
     @property
     def begin(self) -> float:
@@ -111,7 +106,7 @@ class NetworkGenerator(base.Generator):
         from pipeline import training  # brings Lightning, which sampling does not need
 
         devices.set_threads(self.compute)
-        devices.seed_everything(seed)
+        torch.manual_seed(seed)
         steps = self.steps(real)
         game, o = self.game(), self.options
         images = Mirrored(real.images, real.facts.flips if self.mirrors else ())

@@ -62,20 +62,14 @@ class Critic(nn.Module):
         super().__init__()
         f, n = fold(side), halvings(side)
         widths = [o.width * 2 ** min(i, 2) for i in range(n + 1)]
-        self.stem = nn.Sequential(
-            nn.PixelUnshuffle(f), spectral_norm(nn.Conv2d(channels * f**2, widths[0], 3, padding=1))
-        )
-        self.down = nn.ModuleList(
-            nn.ModuleList(
-                [
-                    spectral_norm(nn.Conv2d(a, b, 3, padding=1)),
-                    spectral_norm(nn.Conv2d(b, b, 3, padding=1)),
-                    spectral_norm(nn.Conv2d(a, b, 1)),
-                ]
-            )
-            for a, b in itertools.pairwise(widths)
-        )
-        self.last = spectral_norm(nn.Conv2d(widths[-1] + 1, widths[-1], 3, padding=1))
+
+        def conv(inner: int, outer: int, size: int = 3) -> nn.Module:
+            return spectral_norm(nn.Conv2d(inner, outer, size, padding=size // 2))
+
+        self.stem = nn.Sequential(nn.PixelUnshuffle(f), conv(channels * f**2, widths[0]))
+        layers = ([conv(a, b), conv(b, b), conv(a, b, 1)] for a, b in itertools.pairwise(widths))
+        self.down = nn.ModuleList(map(nn.ModuleList, layers))
+        self.last = conv(widths[-1] + 1, widths[-1])
         self.psi, self.embed = spectral_norm(nn.Linear(widths[-1], 1)), spectral_norm(nn.Embedding(classes, widths[-1]))
 
     def forward(self, x: torch.Tensor, y: torch.Tensor, strength: float) -> torch.Tensor:

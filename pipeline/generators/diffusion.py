@@ -29,12 +29,8 @@ class Options(NetworkOptions):
     depth: Annotated[int, Field(ge=1, le=8)]  # residual blocks per level
     dropout: Annotated[float, Field(ge=0, lt=1)]
     augment: Annotated[float, Field(ge=0, le=1)]  # probability of each augmentation in training
-    noise: Annotated[
-        tuple[Level, Annotated[float, Field(gt=0, le=5)]], Pair
-    ]  # ln(sigma) in training: mean and deviation
-    label_dropout: Annotated[
-        float, Field(ge=0, lt=1)
-    ]  # share of training without a class, so that classes teach each other
+    noise: Annotated[tuple[Level, Annotated[float, Field(gt=0, le=5)]], Pair]  # ln(sigma): mean and deviation
+    label_dropout: Annotated[float, Field(ge=0, lt=1)]  # share of training without a class: classes teach each other
     sampler_steps: Annotated[int, Field(ge=2, le=1000)]  # Heun steps; a step costs two network calls, the last one
 
 
@@ -178,16 +174,8 @@ def augment(x: torch.Tensor, probability: float) -> tuple[torch.Tensor, torch.Te
     shift, scale, turn = draw(2) * 0.125, draw(1) * 0.2 * math.log(2), draw(1) * 0.2
     shape = torch.cat([shift, scale, turn.cos() - 1, turn.sin()], dim=1)
     cos, sin, size = turn.cos(), turn.sin(), scale.exp()
-    theta = (
-        torch.stack(
-            [
-                torch.cat([cos, -sin, size * shift[:, :1]], dim=1),
-                torch.cat([sin, cos, size * shift[:, 1:]], dim=1),
-            ],
-            dim=1,
-        )
-        / size[:, :, None]
-    )
+    rows = torch.cat([cos, -sin, size * shift[:, :1]], dim=1), torch.cat([sin, cos, size * shift[:, 1:]], dim=1)
+    theta = torch.stack(rows, dim=1) / size[:, :, None]
     touched = (shape != 0).any(dim=1)
     if touched.any():
         moved = x[touched]

@@ -23,13 +23,9 @@ FEWEST = 10  # distinct rows that each Gaussian of a class must have on average
 
 
 class Options(base.Options):
-    variance: Annotated[
-        float, Field(gt=0, le=1)
-    ]  # share of the pixels' variance that the principal components keep ...
+    variance: Annotated[float, Field(gt=0, le=1)]  # share of the pixels' variance that principal components keep ...
     components: Annotated[int, Field(ge=1, le=1024)]  # ... but at most so many of them
-    rows: Annotated[
-        int, Field(ge=2)
-    ]  # most rows, evenly taken, for the components, and again for the Gaussians of a class
+    rows: Annotated[int, Field(ge=2)]  # most rows, evenly taken, for the components, and again for a class's Gaussians
     mixtures: Annotated[int, Field(ge=1, le=100)]  # most Gaussians in a class
     shrink: Annotated[float, Field(gt=0)]  # pseudo-rows that pull a covariance to the one pooled within all Gaussians
 

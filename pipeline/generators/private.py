@@ -92,7 +92,7 @@ class Model(base.Generator):
 
     def _fit(self, real: Samples, seed: int, report: Callable[[int, str], None]) -> list[dict[str, Any]]:
         devices.set_threads(self.compute)
-        devices.seed_everything(seed)
+        torch.manual_seed(seed)
         rows, steps = self.learns_from(real), self.steps(real)
         self.guarantee = _dpsgd.budget(self.options, len(rows), steps)
         log.info("differential privacy: epsilon %(epsilon).2f at delta %(delta).1e", self.guarantee)

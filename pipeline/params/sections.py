@@ -17,7 +17,7 @@ from pipeline.params.fields import (
     Share,
     Strength,
     distinct,
-)
+)  # fmt: skip
 
 
 class Scarce(Block):

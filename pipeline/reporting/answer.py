@@ -7,13 +7,13 @@ import numpy as np
 import pandas as pd
 
 from pipeline.params import POOL, Arm
-from pipeline.reporting.tables import POINTS, TITLES, chance, change, ends, number, points, share
+from pipeline.reporting.tables import TITLES, ByName, Told, chance, change, ends, number, points, share
 
 RAILS = {"macro F1": "macro_f1", "AUPRC": "macro_auprc", "ECE": "tempered_ece"}  # the scores that guardrails compare
 ENDS = ("", "_ci_low", "_ci_high")
 
 
-def sentence(verdict: Mapping[str, Any], scarce: Sequence[str]) -> str:
+def sentence(verdict: Told, scarce: Sequence[str]) -> str:
     """The one-sentence answer."""
     if not scarce:
         return "Cannot tell: no class is scarce by the rule in data.scarce, so there was nothing to generate rows for."
@@ -38,7 +38,7 @@ def _p(value: float) -> str:
     return f"p {text[0]} {text[1:]}" if text[0] == "<" else f"p = {text}"
 
 
-def advice(verdict: Mapping[str, Any]) -> str:
+def advice(verdict: Told) -> str:
     """Why the answer is what it is, and what to do with it."""
     what = {
         "HELPS": f"Use the model of arm {verdict['chosen_arm']}.",
@@ -49,7 +49,7 @@ def advice(verdict: Mapping[str, Any]) -> str:
     return f"{verdict['reason'][:1].upper()}{verdict['reason'][1:]}. {what}"
 
 
-def beside(verdict: Mapping[str, Any], price: str, skipped: Sequence[str]) -> list[str]:
+def beside(verdict: Told, price: str, skipped: Sequence[str]) -> list[str]:
     """What a reader should know beside the sentence, a line each: guardrails, power, single models, arms left out.
 
     `price` is what the arms cost, in a sentence; empty if it is not known.
@@ -92,7 +92,7 @@ def beside(verdict: Mapping[str, Any], price: str, skipped: Sequence[str]) -> li
     return lines
 
 
-def elsewhere(again: Mapping[str, Any]) -> str:
+def elsewhere(again: Told) -> str:
     """What other splits say, in the mean of those on which an arm could be judged."""
     lost = [str(split) for split in again["left_out"]]
     judged = len(again["splits"]) - len(lost)
@@ -102,7 +102,7 @@ def elsewhere(again: Mapping[str, Any]) -> str:
     return " ".join(filter(None, (mean, without)))
 
 
-def exchange(rate: Mapping[str, Any], arm: str, confidence: float) -> str:
+def exchange(rate: Told, arm: str, confidence: float) -> str:
     """What the synthetic rows are worth in real ones, in one sentence."""
     most = rate["most_real_rows"]
     worth, low, high = (
@@ -115,9 +115,7 @@ def exchange(rate: Mapping[str, Any], arm: str, confidence: float) -> str:
     )
 
 
-def arms_table(
-    metrics: Mapping[str, Mapping[str, Any]], records: Mapping[str, Mapping[str, Any]], verdict: Mapping[str, Any]
-) -> pd.DataFrame:
+def arms_table(metrics: ByName, records: ByName, verdict: Told) -> pd.DataFrame:
     """One row per arm: role, recipe, rows added, primary metric and interval, difference to the best control, its word."""
     metric, rows = verdict["primary_metric"], []
     title = TITLES[metric]
@@ -139,15 +137,13 @@ def arms_table(
     return pd.DataFrame(rows)
 
 
-def _rows_added(record: Mapping[str, Any]) -> str:
+def _rows_added(record: Told) -> str:
     pool = [f"{record['pool_rows']} of the pool"] if record["arm"]["also"] == POOL else []
     synthetic = sum(record["synthetic_rows"].values())
     return " + ".join(([str(synthetic)] if synthetic or not pool else []) + pool)
 
 
-def metrics_table(
-    metrics: Mapping[str, Mapping[str, Any]], metric: str, validation: Mapping[str, float]
-) -> pd.DataFrame:
+def metrics_table(metrics: ByName, metric: str, validation: Mapping[str, float]) -> pd.DataFrame:
     """One row per arm: the mean of the primary metric on validation, by which arms were chosen, and each metric that was
     measured on the test split, with its interval over seeds."""
     names = [m for m in TITLES if all(m in values for values in metrics.values())]
@@ -160,15 +156,15 @@ def metrics_table(
     )
 
 
-def _score(values: Mapping[str, Any], metric: str) -> str:
+def _score(values: Told, metric: str) -> str:
     return share(*(values[f"{metric}{end}"] for end in ENDS), metric=metric)
 
 
-def _word(found: Mapping[str, Any]) -> str:
+def _word(found: Told) -> str:
     return f"{found['verdict'].replace('_', ' ')}: {found['reason']}"
 
 
-def comparison_table(verdict: Mapping[str, Any]) -> pd.DataFrame:
+def comparison_table(verdict: Told) -> pd.DataFrame:
     """The chosen arm against the best control and every control that validation cannot tell from it."""
     return pd.DataFrame(
         [
@@ -178,7 +174,7 @@ def comparison_table(verdict: Mapping[str, Any]) -> pd.DataFrame:
     )
 
 
-def repeats_table(verdict: Mapping[str, Any]) -> pd.DataFrame:
+def repeats_table(verdict: Told) -> pd.DataFrame:
     """What the whole run says on each split of the rows, and in the mean."""
     again = verdict["repeats"] or {"splits": []}
     names = {"split": "split", "best_control": "best control", "chosen_arm": "arm to judge", "verdict": "verdict"}
@@ -187,7 +183,7 @@ def repeats_table(verdict: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(rows + mean).fillna("")
 
 
-def guardrail_table(verdict: Mapping[str, Any]) -> pd.DataFrame:
+def guardrail_table(verdict: Told) -> pd.DataFrame:
     """What the chosen arm gains and loses beside the primary metric, against the best control."""
     rows = []
     for rail in verdict["guardrails"]:
@@ -199,9 +195,7 @@ def guardrail_table(verdict: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["guardrail", "change", "broken"])
 
 
-def rails_table(
-    verdict: Mapping[str, Any], metrics: Mapping[str, Mapping[str, Any]], rows: Mapping[str, int], most: int = 5
-) -> pd.DataFrame:
+def rails_table(verdict: Told, metrics: ByName, rows: Mapping[str, int], most: int = 5) -> pd.DataFrame:
     """Guardrails of ranking and calibration, and the broken ones of recall with those that change most, in their order.
 
     `rows` counts the training rows of each class. Beside the change stand the scores of both arms.
@@ -233,14 +227,12 @@ def no_doses(named: Mapping[str, Arm], trained: Mapping[str, Arm]) -> str:
     return f"No curve: no two arms of this run differ in their dose alone.{more}"
 
 
-def _kind(arm: Mapping[str, Any]) -> tuple[Any, ...]:
+def _kind(arm: Told) -> tuple[Any, ...]:
     """What arms on one dose curve share."""
     return arm["rows"], arm["also"], arm["use"], arm["recipe"], arm["tuned"]
 
 
-def doses(
-    metrics: Mapping[str, Mapping[str, Any]], records: Mapping[str, Mapping[str, Any]], metric: str
-) -> pd.DataFrame:
+def doses(metrics: ByName, records: ByName, metric: str) -> pd.DataFrame:
     """Points of the dose curves: arms that differ in their dose alone, by the rows they learnt from; `curve` names them."""
     kinds: dict[tuple[Any, ...], list[str]] = {}
     for arm, record in records.items():
@@ -264,18 +256,13 @@ def _curve(kind: tuple[Any, ...], alone: bool) -> str:
     return ", ".join(parts + ([] if alone else [recipe, *(["tuned"] if tuned else [])]))
 
 
-def tuned_table(metrics: Mapping[str, Mapping[str, Any]], metric: str) -> pd.DataFrame:
+def tuned_table(metrics: ByName, metric: str) -> pd.DataFrame:
     """The primary metric as the models decide, and with thresholds per class tuned on validation."""
     name = f"tuned_{metric}"
-    rows = []
-    for arm, values in metrics.items():
-        gain = None if values[metric] is None or values[name] is None else values[name] - values[metric]
-        rows.append(
-            {
-                "arm": arm,
-                TITLES[metric]: _score(values, metric),
-                "with tuned thresholds": _score(values, name),
-                "change": "n/a" if gain is None else points(gain) if metric in POINTS else number(gain),
-            }
-        )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(
+        [
+            {"arm": arm, TITLES[metric]: _score(v, metric), "with tuned thresholds": _score(v, name)}
+            | {"change": points(None if v[name] is None else v[name] - v[metric])}
+            for arm, v in metrics.items()
+        ]
+    )

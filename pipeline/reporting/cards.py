@@ -8,6 +8,7 @@ import pandas as pd
 
 from pipeline.params import Arm, Params
 from pipeline.reporting import answer, data, html, selected, tables
+from pipeline.reporting.tables import ByName, Told
 from pipeline.selection.rules import REASONS
 
 OUTCOME = {
@@ -24,20 +25,20 @@ class Run:
 
     params: Params
     version: str  # of the pipeline
-    about: Mapping[str, Any]  # of the dataset
-    verdict: Mapping[str, Any]  # with its sentence
-    choices: Mapping[str, Any]
-    metrics: Mapping[str, Mapping[str, Any]]  # by arm, means over seeds with intervals, on the test split
+    about: Told  # of the dataset
+    verdict: Told  # with its sentence
+    choices: Told
+    metrics: ByName  # by arm, means over seeds with intervals, on the test split
     scores: pd.DataFrame  # arm, seed, class, metric, value on the test split
     software: Mapping[str, str]
 
 
-def advised(verdict: Mapping[str, Any]) -> str:
+def advised(verdict: Told) -> str:
     """The arm whose model to use, as the report advises: the chosen one where it HELPS, else the best control."""
     return verdict["chosen_arm"] if verdict["verdict"] == "HELPS" else verdict["best_control"]
 
 
-def model(run: Run, record: Mapping[str, Any], seed: int, files: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def model(run: Run, record: Told, seed: int, files: ByName) -> dict[str, Any]:
     """model.json: what a program or a person needs to use the model of the advised arm; `record` is what it trained with."""
     arm, found, settings = advised(run.verdict), run.verdict, record["settings"]
     return {
@@ -67,7 +68,7 @@ def model(run: Run, record: Mapping[str, Any], seed: int, files: Mapping[str, Ma
     }  # fmt: skip
 
 
-def model_input(run: Run, settings: Mapping[str, Any]) -> dict[str, Any]:
+def model_input(run: Run, settings: Told) -> dict[str, Any]:
     size, channels = settings["size"], settings["channels"]
     return {
         "name": "images",
@@ -92,12 +93,12 @@ def deep_range(run: Run) -> str:
     )
 
 
-def generators(record: Mapping[str, Any]) -> list[str]:
+def generators(record: Told) -> list[str]:
     """The generators whose rows an arm learnt from."""
     return Arm.model_validate(record["arm"]).generators if any(record["synthetic_rows"].values()) else []
 
 
-def with_ends(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def with_ends(metrics: Told) -> dict[str, dict[str, Any]]:
     """{metric: mean, ci_low, ci_high}"""
     names = [m for m in metrics if f"{m}_ci_low" in metrics]
     return {m: {"mean": metrics[m], **{end: metrics[f"{m}_{end}"] for end in ("ci_low", "ci_high")}} for m in names}
@@ -127,7 +128,7 @@ def model_limits(run: Run, seeds: int) -> list[str]:
     ]
 
 
-def model_page(run: Run, card: Mapping[str, Any]) -> str:
+def model_page(run: Run, card: Told) -> str:
     """MODEL_CARD.md."""
     measured, alone = card["arm_test_scores"], card["own_test_scores"]
     shown = [m for m in tables.TITLES if m in measured]
@@ -159,9 +160,7 @@ def model_page(run: Run, card: Mapping[str, Any]) -> str:
     return html.in_markdown("model_card.md.jinja", facts) + "\n"
 
 
-def dataset_page(
-    run: Run, arm: str, counts: Mapping[str, Mapping[str, Any]], sources: Sequence[Mapping[str, Any]], left_out: int
-) -> str:
+def dataset_page(run: Run, arm: str, counts: ByName, sources: Sequence[Told], left_out: int) -> str:
     """DATASET_CARD.md of the rows that `arm` learnt from.
 
     `counts` holds by class its folder and rows; `sources` of each generator its name, family, hash of the weights, rows,

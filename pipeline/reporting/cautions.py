@@ -43,18 +43,8 @@ def warnings(run: "Run") -> list[str]:
     lost = [
         f"arm {a} could not be trained and is not compared: {reason}" for a, reason in run.verdict["failed"].items()
     ]
-    return (
-        unequal(run)
-        + unlearnt(run)
-        + unbeaten(run)
-        + failed(run)
-        + unlike(run)
-        + lost
-        + slowed
-        + cut
-        + run.about["warnings"]
-        + found
-    )
+    doubts = unequal(run) + unlearnt(run) + unbeaten(run) + failed(run) + unlike(run)
+    return doubts + lost + slowed + cut + run.about["warnings"] + found
 
 
 def unequal(run: "Run") -> list[str]:

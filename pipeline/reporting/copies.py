@@ -1,12 +1,11 @@
 """What the copy audit found, as tables and sentences; worded so that nobody takes a search without a find for a proof."""
 
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection
 
 import pandas as pd
 
 from pipeline.reporting import tables
-from pipeline.reporting.tables import SPACES
+from pipeline.reporting.tables import SPACES, ByName, Told
 
 
 def audit_table(found: pd.DataFrame) -> pd.DataFrame:
@@ -34,26 +33,22 @@ def class_table(found: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (name, label), lines in single.groupby(["generator", "class"], sort=False):
         first = lines.iloc[0]
-        row = {
-            "generator": name,
-            "class": label,
-            "training, unseen rows": f"{first['train']}, {first['held']}",
-        }
+        row = {"generator": name, "class": label, "training, unseen rows": f"{first['train']}, {first['held']}"}
         rows.append(row | {SPACES[line["space"]]: said(line) for line in lines.to_dict("records")})
     return pd.DataFrame(rows)
 
 
-def said(line: Mapping[str, Any]) -> str:
+def said(line: Told) -> str:
     """A share or an AUC with its interval."""
     return tables.share(*(line[k] for k in ("value", "ci_low", "ci_high")), metric="")
 
 
-def promises(generators: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def promises(generators: ByName) -> list[str]:
     """Per generator that was fitted with differential privacy, what is promised and what is not."""
     return [f"{name}: {said}." for name, about in generators.items() if (said := promise(about))]
 
 
-def promise(fitted: Mapping[str, Any]) -> str:
+def promise(fitted: Told) -> str:
     """`fitted` is what generator.json holds; empty for a generator that promises nothing."""
     if "guarantee" not in fitted:
         return ""
@@ -73,7 +68,7 @@ def promise(fitted: Mapping[str, Any]) -> str:
     )
 
 
-def sentences(summaries: Mapping[str, Mapping[str, Any]], chosen: Collection[str], false_alarms: float) -> list[str]:
+def sentences(summaries: ByName, chosen: Collection[str], false_alarms: float) -> list[str]:
     """Per generator what the search for copies found, at which thresholds and with how many false alarms.
 
     `chosen` are those of whose rows an arm may use only what passes selection; controls use all rows of the others.

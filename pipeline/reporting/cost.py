@@ -1,18 +1,17 @@
 """What arms and stages cost: wall seconds, and how much of them a GPU was at work."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
 from pipeline.params import NOTHING, POOL, Params
+from pipeline.reporting.tables import ByName, Told
 
 GPUS = ("cuda", "mps")
 
 
-def costs(
-    times: Sequence[Mapping[str, Any]], arms: Mapping[str, Mapping[str, Any]], params: Params
-) -> dict[str, float]:
+def costs(times: Sequence[Told], arms: ByName, params: Params) -> dict[str, float]:
     """Wall seconds of each arm: its training, and all that made its rows, though other arms may share it."""
     seconds = {t["stage"]: t["seconds"] for t in times}
     return {
@@ -22,7 +21,7 @@ def costs(
     }
 
 
-def before(arm: Mapping[str, Any], params: Params) -> set[str]:
+def before(arm: Told, params: Params) -> set[str]:
     """The stages that made an arm's rows: fits of the models that its generators draw from, their rows, pool and search."""
     names = {arm["rows"], arm["also"]} & set(params.generators)
     found = {f"fit_generator-{g}" for g in names | {params.generators[name].model for name in names}}
@@ -30,18 +29,16 @@ def before(arm: Mapping[str, Any], params: Params) -> set[str]:
     return found | ({"label_pool"} if arm["also"] == POOL else set()) | ({"search"} if searched(arm, params) else set())
 
 
-def searched(arm: Mapping[str, Any], params: Params) -> bool:
+def searched(arm: Told, params: Params) -> bool:
     return arm["tuned"] and arm["rows"] in params.searched
 
 
-def on_gpu(times: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def on_gpu(times: Sequence[Told]) -> list[dict[str, Any]]:
     """The same stages with the seconds for which their networks had a GPU: all of a stage's, or none."""
     return [{**t, "seconds": t["seconds"] if t["device"] in GPUS else 0.0} for t in times]
 
 
-def sentence(
-    times: Sequence[Mapping[str, Any]], arms: Mapping[str, Mapping[str, Any]], params: Params, arm: str, control: str
-) -> str:
+def sentence(times: Sequence[Told], arms: ByName, params: Params, arm: str, control: str) -> str:
     """What the arm to judge and the best control cost; empty if the time of one is not known."""
     cost, gpu = costs(times, arms, params), costs(on_gpu(times), arms, params)
     if arm not in cost or control not in cost:
@@ -53,7 +50,7 @@ def sentence(
     return f"Cost: {', '.join(both)} (wall time of each stage's last run here; {where})."
 
 
-def whole(arm: Mapping[str, Any], params: Params) -> str:
+def whole(arm: Told, params: Params) -> str:
     """What an arm's seconds hold beside its training, in words."""
     made = [g for g in (arm["rows"], arm["also"]) if g in params.generators and params.generators[g].family != NOTHING]
     parts = ["its generators" if len(made) > 1 else "its generator"] * bool(made)
@@ -65,9 +62,7 @@ def hours(seconds: float) -> str:
     return f"{seconds / 3600:.3f}" if seconds else "0"
 
 
-def cost_table(
-    times: Sequence[Mapping[str, Any]], arms: Mapping[str, Mapping[str, Any]], params: Params
-) -> pd.DataFrame:
+def cost_table(times: Sequence[Told], arms: ByName, params: Params) -> pd.DataFrame:
     """Wall seconds and GPU-hours by arm, with its generators, and of all stages added up."""
     gpu = on_gpu(times)
     used = costs(gpu, arms, params)
@@ -76,7 +71,7 @@ def cost_table(
     return pd.DataFrame([{"arm": a, "seconds": f"{s:.1f}", "GPU-hours": hours(g)} for a, s, g in lines])
 
 
-def times_table(times: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+def times_table(times: Sequence[Told]) -> pd.DataFrame:
     """Wall seconds of each stage and where its networks ran, longest first, and their sum."""
     rows = sorted(times, key=lambda t: -t["seconds"])
     rows += [{"stage": "all stages", "seconds": sum(t["seconds"] for t in times), "device": ""}] if times else []

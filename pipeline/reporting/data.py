@@ -1,16 +1,15 @@
 """The audit of the data as people read it: counts, what was checked and found, drift, leaks, how often test was opened."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import pandas as pd
 
-from pipeline.reporting.tables import chance
+from pipeline.reporting.tables import Told, chance
 
 COLUMNS = {"mean": "brightness", "spread": "contrast"}  # what statistics of grey levels are called
 
 
-def counts_table(about: Mapping[str, Any]) -> pd.DataFrame:
+def counts_table(about: Told) -> pd.DataFrame:
     """Rows per class and split, and which classes are scarce."""
     return pd.DataFrame(
         [
@@ -22,7 +21,7 @@ def counts_table(about: Mapping[str, Any]) -> pd.DataFrame:
     )
 
 
-def leak_sentence(about: Mapping[str, Any]) -> str:
+def leak_sentence(about: Told) -> str:
     """What must stand in red above everything else; empty if no group stands in two splits."""
     if not about["leaking_groups"]:
         return ""
@@ -35,11 +34,8 @@ def leak_sentence(about: Mapping[str, Any]) -> str:
 def openings_sentence(openings: Mapping[str, Sequence[str]], test: str) -> str:
     """How often this test split has been looked at, and others, in this copy of the project."""
     times, others = len(openings[test]), len(openings) - 1
-    more = (
-        f" {others} other{' test splits have' if others > 1 else ' test split has'} been looked at here."
-        if others
-        else ""
-    )
+    splits = "splits have" if others > 1 else "split has"
+    more = f" {others} other test {splits} been looked at here." if others else ""
     if times <= 1:
         return f"In this copy of the project, this test split has been evaluated under one set of params only.{more}"
     return (
@@ -48,13 +44,10 @@ def openings_sentence(openings: Mapping[str, Sequence[str]], test: str) -> str:
     )
 
 
-def audit_sentence(about: Mapping[str, Any]) -> str:
+def audit_sentence(about: Told) -> str:
     """The audit in one line."""
-    near = (
-        "near duplicates not looked for"
-        if about["near_bound"] is None
-        else f"{about['near_pairs']} near duplicate pairs"
-    )
+    looked = about["near_bound"] is not None
+    near = f"{about['near_pairs']} near duplicate pairs" if looked else "near duplicates not looked for"
     drift = min((d["p"] for d in about["drift"]), default=1.0)
     return (
         f"Audit: {about['quarantined']} rows left out, {about['exact_duplicates']} exact duplicates, {near}, "
@@ -62,7 +55,7 @@ def audit_sentence(about: Mapping[str, Any]) -> str:
     )
 
 
-def checks_table(about: Mapping[str, Any]) -> pd.DataFrame:
+def checks_table(about: Told) -> pd.DataFrame:
     """What the audit looked for and what it found."""
     quarantine = ", ".join(f"{code} {n}" for code, n in about["quarantine"].items()) or "none"
     bound = about["near_bound"]
@@ -86,7 +79,7 @@ def checks_table(about: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(list(rows.items()), columns=["check", "found"])
 
 
-def statistics_table(about: Mapping[str, Any]) -> pd.DataFrame:
+def statistics_table(about: Told) -> pd.DataFrame:
     """Brightness, contrast and size of the pictures of each split: mean, and from least to most."""
     return pd.DataFrame(
         [
@@ -97,7 +90,7 @@ def statistics_table(about: Mapping[str, Any]) -> pd.DataFrame:
     )
 
 
-def drift_table(about: Mapping[str, Any]) -> pd.DataFrame:
+def drift_table(about: Told) -> pd.DataFrame:
     """Brightness, contrast and size of validation and test beside train."""
     return pd.DataFrame(
         [
@@ -114,7 +107,7 @@ def drift_table(about: Mapping[str, Any]) -> pd.DataFrame:
     )
 
 
-def pool_table(pool: Mapping[str, Any]) -> pd.DataFrame:
+def pool_table(pool: Told) -> pd.DataFrame:
     """Per class, rows of the unlabelled pool: judged to be of it, from which confidence on taken for it, and learnt from."""
     return pd.DataFrame(
         [
@@ -129,7 +122,7 @@ def pool_table(pool: Mapping[str, Any]) -> pd.DataFrame:
     )
 
 
-def pool_trials(pool: Mapping[str, Any]) -> pd.DataFrame:
+def pool_trials(pool: Told) -> pd.DataFrame:
     """What classifiers that learnt from rows of the pool, under such labels, gained on validation over the line above."""
     return pd.DataFrame(
         [

@@ -13,6 +13,8 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from pipeline.reporting.tables import ByName, Told
+
 INK = "#555555"  # of what belongs to no arm
 WIDEST = 60.0  # inches, and as high: a matrix of hundreds of classes would take gigabytes to draw
 NAMED = 60  # classes; the names of more would lie on one another
@@ -29,14 +31,14 @@ STYLE: dict[Any, Any] = {
     "figure.facecolor": "white",
     "text.parse_math": False,  # a class may be called $5
 }
-OTHERS = (
+OTHERS = [
     "Noto Sans CJK JP",
     "Noto Sans CJK SC",
     "Source Han Sans",
     "WenQuanYi Zen Hei",
     "Microsoft YaHei",
     "PingFang SC",
-)
+]
 LONG = 10  # letters that fit over a picture; wide ones, as of Chinese, count twice
 
 
@@ -58,9 +60,7 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def forest(
-    found: Mapping[str, Mapping[str, Any]], control: str, metric: str, arms: Sequence[str], chosen: Sequence[str]
-) -> bytes:
+def forest(found: ByName, control: str, metric: str, arms: Sequence[str], chosen: Sequence[str]) -> bytes:
     """Each arm's difference to the best control in points with its interval; the arms named in `chosen` are drawn bold."""
     shade = colours(arms)
     figure, ((axes,),) = subplots(1, 1, 7, 0.3 * len(arms) + 0.9)
@@ -90,16 +90,8 @@ def doses(points: pd.DataFrame, metric: str, level: float, control: str, shade: 
     axes.axhline(level, color=INK, lw=1, ls="--", label=f"{control} (best control)")
     for name, line in points.groupby("curve", sort=False):
         ends = np.abs(line[["ci_low", "ci_high"]].to_numpy().T - line[metric].to_numpy())
-        axes.errorbar(
-            line["rows"],
-            line[metric],
-            ends,
-            color=shade[line["arm"].iloc[-1]],
-            marker="o",
-            lw=1.3,
-            capsize=3,
-            label=name,
-        )
+        style = {"color": shade[line["arm"].iloc[-1]], "marker": "o", "lw": 1.3, "capsize": 3}
+        axes.errorbar(line["rows"], line[metric], ends, label=name, **style)
     axes.set(xlabel="rows added to the training rows", ylabel=metric.replace("_", " "))
     axes.legend(fontsize=7, frameon=False)
     return png(figure)
@@ -118,9 +110,7 @@ def reliability(frame: pd.DataFrame, arms: Sequence[str], shade: Mapping[str, st
     return png(figure)
 
 
-def recall_bars(
-    metrics: Mapping[str, Mapping[str, Any]], classes: Sequence[str], arms: Sequence[str], shade: Mapping[str, str]
-) -> bytes:
+def recall_bars(metrics: ByName, classes: Sequence[str], arms: Sequence[str], shade: Mapping[str, str]) -> bytes:
     """Recall per class with intervals over seeds, one bar per arm."""
     figure, ((axes,),) = subplots(1, 1, max(6, 0.34 * len(classes) * len(arms) + 1.5), 3.2)
     width = 0.8 / len(arms)
@@ -138,13 +128,8 @@ def recall_bars(
         axes.set_xticks(range(len(classes)), classes, rotation=0 if max(map(len, classes)) < 8 else 30, ha="center")
     axes.set_ylim(0, 1.02)
     axes.set_ylabel("recall")
-    axes.legend(
-        handles=[Patch(color=shade[a], label=a) for a in arms],
-        loc="lower left",
-        ncols=len(arms),
-        frameon=False,
-        bbox_to_anchor=(0, 1.0),
-    )
+    bars = [Patch(color=shade[a], label=a) for a in arms]
+    axes.legend(handles=bars, loc="lower left", ncols=len(arms), frameon=False, bbox_to_anchor=(0, 1.0))
     return png(figure)
 
 
@@ -185,7 +170,7 @@ def curves(frame: pd.DataFrame, arms: Sequence[str], chosen: Sequence[str]) -> b
     return png(figure)
 
 
-def losses(generators: Mapping[str, Sequence[Mapping[str, Any]]], shade: Mapping[str, str]) -> bytes:
+def losses(generators: Mapping[str, Sequence[Told]], shade: Mapping[str, str]) -> bytes:
     """The loss of each trained generator by step, each on its own scale, and below it what else its family watches.
 
     `shade` is by generator.

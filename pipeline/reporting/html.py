@@ -1,7 +1,7 @@
 """The page, one self-contained HTML file with every text escaped and every picture embedded, and its markdown digest."""
 
 import base64
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from markupsafe import Markup, escape
 
 from pipeline.reporting import tables
 from pipeline.reporting.markdown import written
+from pipeline.reporting.tables import Told
 
 MOST_LINES = 59  # of the digest
 LONG = 48  # characters; a longer text in a table is broken into lines
@@ -36,12 +37,12 @@ def cell(value: object) -> str:
     return f'<td class="long">{escape(text)}</td>' if len(text) > LONG else f"<td>{escape(text)}</td>"
 
 
-def page(facts: Mapping[str, Any]) -> str:
+def page(facts: Told) -> str:
     """The whole report."""
     return render("report.html.jinja", facts, table, autoescape=True)
 
 
-def digest(facts: Mapping[str, Any]) -> str:
+def digest(facts: Told) -> str:
     """The report for a pull request, in under 60 lines of markdown; of many arms those that fit, controls going first."""
     arms, verdict = facts["arms"], facts["verdict"]
 
@@ -55,12 +56,12 @@ def digest(facts: Mapping[str, Any]) -> str:
     return showing(arms.iloc[np.sort(np.argsort(last, kind="stable")[:room])])
 
 
-def in_markdown(template: str, facts: Mapping[str, Any]) -> str:
+def in_markdown(template: str, facts: Told) -> str:
     """A template of markdown, with every text in it escaped."""
     return render(template, facts, lambda frame: Markup(tables.markdown(frame)), finalize=written)
 
 
-def render(template: str, facts: Mapping[str, Any], table: Callable[..., str], **escaping: Any) -> str:
+def render(template: str, facts: Told, table: Callable[..., str], **escaping: Any) -> str:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         undefined=StrictUndefined,

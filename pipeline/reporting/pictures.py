@@ -10,6 +10,7 @@ from markupsafe import Markup
 from pipeline.evaluation.scores import confusion
 from pipeline.params import Params
 from pipeline.reporting import answer, figures, html, opinions, tables
+from pipeline.reporting.tables import ByName
 from pipeline.samples import Samples, spaced
 from pipeline.selection.rules import REASONS
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 CLOSEST = 16  # pairs of a generator that are shown
 
 
-def pictures(run: "Run", metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def pictures(run: "Run", metrics: ByName) -> dict[str, Any]:
     """Every figure of the page, as markup."""
     arms, classes = list(run.records), run.about["classes"]
     counted = {
@@ -72,7 +73,7 @@ def forest(run: "Run") -> bytes:
     return figures.forest(run.verdict["arms"], run.verdict["best_control"], metric, list(run.records), run.chosen)
 
 
-def dose_curves(run: "Run", metrics: Mapping[str, Mapping[str, Any]], shade: Mapping[str, str]) -> Markup:
+def dose_curves(run: "Run", metrics: ByName, shade: Mapping[str, str]) -> Markup:
     """The primary metric by the number of synthetic rows; nothing where no two arms differ in their dose alone."""
     metric = run.verdict["primary_metric"]
     points = answer.doses(metrics, run.records, metric)

@@ -10,6 +10,7 @@ import pandas as pd
 from pipeline.evaluation.openings import settings_hash
 from pipeline.params import Params
 from pipeline.reporting import answer, cautions, copies, cost, data, opinions, selected, tables
+from pipeline.reporting.tables import ByName, Told
 from pipeline.samples import Samples
 from pipeline.selection.rules import REASONS
 
@@ -34,10 +35,10 @@ class Run:
     generators: Mapping[str, dict[str, Any]]  # by generator: what it was fitted with
     tried: pd.DataFrame  # what the search tried
     losses: Mapping[str, list[dict[str, Any]]]  # by generator
-    encoder: Mapping[str, Any]  # its curve, and whether it was slowed
-    teachers: Mapping[str, Any]  # how sure they are of training rows that they did not see, and how often right
+    encoder: Told  # its curve, and whether it was slowed
+    teachers: Told  # how sure they are of training rows that they did not see, and how often right
     selections: Mapping[str, dict[str, Any]]  # by generator: rows wanted, kept, dropped
-    pool: Mapping[str, Any]  # what became of the unlabelled rows
+    pool: Told  # what became of the unlabelled rows
     fidelity: pd.DataFrame
     opinions: pd.DataFrame  # how far from training rows two networks find each row
     copies: pd.DataFrame  # what the copy audit found
@@ -99,9 +100,28 @@ def facts(run: Run) -> dict[str, Any]:
 
 
 def automatic(run: Run) -> pd.DataFrame:
-    first = next(iter(run.records.values()))
-    others = {"profile": "quick" if run.params.is_quick else "full", "encoder.steps": run.encoder["steps"]}
-    return tables.automatic_table(run.about, first["settings"], first["policy"], run.generators, others)
+    """What each `auto` in params.yaml came to."""
+    about, first = run.about, next(iter(run.records.values()))
+    settings, policy = first["settings"], first["policy"]
+    rows = {
+        "profile": "quick" if run.params.is_quick else "full",
+        "encoder.steps": run.encoder["steps"],
+        "data.image_size": about["image_size"],
+        "data.channels": about["channels"],
+        "data.scarce.classes": ", ".join(about["scarce"]) or "none",
+        "augment.policy": policy["policy"],
+        "augment.flips": ", ".join(policy["flips"]) or "none",
+        "classifier.widths": ", ".join(map(str, settings["widths"])),
+        **{f"classifier.{key}": settings[key] for key in ("fold", "batch", "steps")},
+    } | {
+        f"generators.{g}": f"{s['steps']} steps, {s['parameters']:,} parameters"
+        + (", begun again because its rows were all alike" if s.get("restarts") else "")
+        + (", at half the learning rate from where it diverged" if s.get("slowed") else "")
+        + (f", each batch in {s['micro_batches']} pieces for want of memory" if s.get("micro_batches", 1) > 1 else "")
+        for g, s in run.generators.items()
+        if "steps" in s
+    }
+    return pd.DataFrame(list(rows.items()), columns=["key", "value"])
 
 
 def generated(run: Run) -> dict[str, Any]:
@@ -128,17 +148,19 @@ def generated(run: Run) -> dict[str, Any]:
     }
 
 
-def plots(run: Run, metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, pd.DataFrame]:
+def plots(run: Run, metrics: ByName) -> dict[str, pd.DataFrame]:
     """The numbers that `dvc plots` draws, by name: a line or bars of one arm, the one to judge or the best control without one."""
     metric, shown = run.verdict["primary_metric"], run.chosen[-1]
     doses = answer.doses(metrics, run.records, metric).rename(columns={metric: "score"})
     own = doses.loc[doses["arm"] == shown, "curve"].to_list() or doses["curve"].to_list()
-    curves = tables.mean_curves(run.curves[run.curves["arm"] == shown])
+    curves = run.curves[run.curves["arm"] == shown].groupby(["arm", "step"], sort=False).mean(numeric_only=True)
+    recall = run.scores[(run.scores["arm"] == shown) & (run.scores["metric"] == "recall")]
+    recall = recall.groupby(["arm", "class"], sort=False)["value"].mean().round(6).rename("recall")
     return {
         "arms": tables.arm_points(run.verdict, metrics),
         "doses": doses[doses["curve"].isin(own[:1])],
-        "curves": curves.dropna(subset=["val_balanced_accuracy"]),
-        "recall": tables.recalls(run.scores[run.scores["arm"] == shown]),
+        "curves": curves.drop(columns="seed").round(6).reset_index().dropna(subset=["val_balanced_accuracy"]),
+        "recall": recall.reset_index(),
         "reliability": run.reliability[run.reliability["arm"] == shown].round(6),
         "confusion": tables.outcomes(run.y, run.predicted[shown], run.about["classes"]),
     }

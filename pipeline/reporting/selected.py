@@ -1,15 +1,13 @@
 """What the rules of selection kept and dropped of the rows of each generator, and by which thresholds."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import pandas as pd
 
 from pipeline.params import Selection
-from pipeline.selection.pseudo_label import neighbour_count
+from pipeline.reporting.tables import ByName
+from pipeline.selection.teachers import neighbour_count
 
 
-def selection_table(summaries: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+def selection_table(summaries: ByName) -> pd.DataFrame:
     """Per generator and class: rows aimed for, generated, kept, agreed on by the teachers, and dropped by each rule."""
     return pd.DataFrame(
         [
@@ -28,7 +26,7 @@ def selection_table(summaries: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     )
 
 
-def rules_table(block: Selection, summaries: Mapping[str, Mapping[str, Any]], classes: int) -> pd.DataFrame:
+def rules_table(block: Selection, summaries: ByName, classes: int) -> pd.DataFrame:
     """Every rule: its threshold, how it was set, and how many rows of these generators it dropped; for so many classes."""
     asked = block.copy_false_alarms > 0
     rule = next((s["copy_rule"] for s in summaries.values() if asked), None)
@@ -43,10 +41,7 @@ def rules_table(block: Selection, summaries: Mapping[str, Mapping[str, Any]], cl
             f"distance {block.unlike:g}",
             "selection.unlike; 1 is as far as 95 % of real rows lie at most from those of other groups",
         ),
-        "alike": (
-            f"spread {block.alike:g}",
-            "selection.alike; 1 is the spread of the real rows of a class",
-        ),
+        "alike": (f"spread {block.alike:g}", "selection.alike; 1 is the spread of the real rows of a class"),
         "third_class": (
             f"confidence {block.third_class:g}",
             f"selection.third_class; neighbours are the {neighbour_count(classes, block.neighbours)} classes that unseen training "
@@ -69,7 +64,7 @@ def rules_table(block: Selection, summaries: Mapping[str, Mapping[str, Any]], cl
     )
 
 
-def kept_table(summaries: Mapping[str, Mapping[str, Any]], most: int = 6) -> pd.DataFrame:
+def kept_table(summaries: ByName, most: int = 6) -> pd.DataFrame:
     """Per generator: rows generated, kept and dropped by each rule; of many generators the first, then all others together."""
     rows = []
     for name, summary in summaries.items():

@@ -9,6 +9,8 @@ import pandas as pd
 from pipeline.evaluation.statistics import mean_interval
 from pipeline.reporting.markdown import plain
 
+Told = Mapping[str, Any]
+ByName = Mapping[str, Told]
 TITLES = {
     "balanced_accuracy": "balanced accuracy",
     "macro_f1": "macro F1",
@@ -38,7 +40,7 @@ def share(mean: float | None, low: float | None, high: float | None, *, metric: 
     return number(mean, metric) + ("" if pd.isna(low) else f" [{number(low, metric)}, {number(high, metric)}]")
 
 
-def change(found: Mapping[str, Any]) -> str:
+def change(found: Told) -> str:
     """A difference and its interval, in points."""
     if found["difference"] is None:
         return "n/a"
@@ -74,10 +76,7 @@ def summarise(scores: pd.DataFrame, confidence: float) -> dict[str, dict[str, fl
 
 
 def class_table(
-    verdict: Mapping[str, Any],
-    metrics: Mapping[str, Mapping[str, Any]],
-    counts: Mapping[str, Mapping[str, int]],
-    scarce: Sequence[str],
+    verdict: Told, metrics: ByName, counts: Mapping[str, Mapping[str, int]], scarce: Sequence[str]
 ) -> pd.DataFrame:
     """Per class: rows in train and test, recall under the control and the chosen arm, and the change in points.
 
@@ -103,7 +102,7 @@ def class_table(
     return pd.DataFrame(rows)
 
 
-def arm_points(verdict: Mapping[str, Any], metrics: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+def arm_points(verdict: Told, metrics: ByName) -> pd.DataFrame:
     """One row per arm: the primary metric, and the difference to the best control with its interval (empty for that one)."""
     rows = [
         {"arm": arm, verdict["primary_metric"]: values[verdict["primary_metric"]]}
@@ -136,51 +135,9 @@ def fidelity_table(fidelity: pd.DataFrame, label: str = "") -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def with_spread(line: Mapping[str, Any]) -> str:
+def with_spread(line: Told) -> str:
     value, deviation = line["value"], line["spread"]
     return number(value) + ("" if pd.isna(value) or pd.isna(deviation) else f" ± {number(deviation)}")
-
-
-def automatic_table(
-    about: Mapping[str, Any],
-    settings: Mapping[str, Any],
-    policy: Mapping[str, Any],
-    generators: Mapping[str, Mapping[str, Any]],
-    others: Mapping[str, Any],
-) -> pd.DataFrame:
-    """What each `auto` in params.yaml came to; `others` are keys that are told as they stand."""
-    rows = {
-        **others,
-        "data.image_size": about["image_size"],
-        "data.channels": about["channels"],
-        "data.scarce.classes": ", ".join(about["scarce"]) or "none",
-        "augment.policy": policy["policy"],
-        "augment.flips": ", ".join(policy["flips"]) or "none",
-        "classifier.widths": ", ".join(map(str, settings["widths"])),
-        "classifier.fold": settings["fold"],
-        "classifier.batch": settings["batch"],
-        "classifier.steps": settings["steps"],
-    } | {
-        f"generators.{g}": f"{s['steps']} steps, {s['parameters']:,} parameters"
-        + (", begun again because its rows were all alike" if s.get("restarts") else "")
-        + (", at half the learning rate from where it diverged" if s.get("slowed") else "")
-        + (f", each batch in {s['micro_batches']} pieces for want of memory" if s.get("micro_batches", 1) > 1 else "")
-        for g, s in generators.items()
-        if "steps" in s
-    }
-    return pd.DataFrame(list(rows.items()), columns=["key", "value"])
-
-
-def mean_curves(curves: pd.DataFrame) -> pd.DataFrame:
-    """Means over seeds by arm and step."""
-    mean = curves.groupby(["arm", "step"], sort=False).mean(numeric_only=True)
-    return mean.drop(columns="seed").round(6).reset_index()
-
-
-def recalls(scores: pd.DataFrame) -> pd.DataFrame:
-    """Mean recall over seeds by arm and class."""
-    mean = scores[scores["metric"] == "recall"].groupby(["arm", "class"], sort=False)["value"].mean()
-    return mean.round(6).rename("recall").reset_index()
 
 
 def outcomes(y: np.ndarray, predicted: np.ndarray, classes: Sequence[str]) -> pd.DataFrame:
@@ -218,9 +175,7 @@ def search_table(tried: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def points_table(
-    generators: Mapping[str, Mapping[str, Any]], classes: Sequence[str], sought: bool = True
-) -> pd.DataFrame:
+def points_table(generators: ByName, classes: Sequence[str], sought: bool = True) -> pd.DataFrame:
     """The weights that each scarce class is drawn with: after how many steps, averaged how, and what the judge said.
 
     `sought` is whether it looked for copies.

@@ -104,7 +104,7 @@ def taken(path: Path, home: Path, params: Params, unlabelled: bool = False) -> N
         listed = audit.quarantine(lost)
         (scratch / "quarantine.csv").write_text(listed, encoding="utf-8", newline="")
         assert len(good) + len([p for p in lost if p.code != "repeated"]) == len(source.refs)
-        back = csvs.read(scratch / "quarantine.csv", Problem._fields, ())
+        back = csvs.read(scratch / "quarantine.csv", Problem._fields)
         assert list(back.itertuples(index=False, name=None)) == [tuple(p) for p in lost]
         assert (back["code"] != "").all() and (back["remedy"] != "").all()
         return True

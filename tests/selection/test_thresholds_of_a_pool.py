@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.selection.pool import pseudo_labels, thresholds
+from pipeline.selection.teachers import pseudo_labels, thresholds
 
 
 def of_two(confidence, judged):

@@ -11,13 +11,9 @@ import pandas as pd
 from pipeline.params import Data
 
 SPLITS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
 }
 COLUMNS = {"label": "", "split": "", "group": "", "weight": 1.0, "path": "", "row": ""}
 REPEATED = "repeated"  # the code of a row that stands there twice: its picture is used, so it is no loss

@@ -1,6 +1,6 @@
 """The embedded set: scikit-learn's 1,797 handwritten digits, 8x8, made scarce by params."""
 
-from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -8,14 +8,9 @@ from pipeline.data.sources.base import Picture, Source, table
 from pipeline.params.sections import Digits
 
 
-@dataclass(frozen=True)
-class Pixels:
-    """Loads a digit by its row in scikit-learn's array."""
-
-    images: np.ndarray
-
-    def __call__(self, row: int) -> Picture:
-        return Picture(self.images[row][..., None])
+def load(images: np.ndarray, row: int) -> Picture:
+    """A digit by its row in scikit-learn's array."""
+    return Picture(images[row][..., None])
 
 
 def read_digits(block: Digits, seed: int) -> Source:
@@ -38,4 +33,4 @@ def read_digits(block: Digits, seed: int) -> Source:
         splits += ["test"] * test[c] + ["val"] * val[c] + ["train"] * keep[c]
     names = tuple(str(c) for c in range(10))
     frame = table(label=[names[y[i]] for i in rows], split=splits, path=[f"digits/{i}" for i in rows])
-    return Source(names, frame, rows, Pixels(images))
+    return Source(names, frame, rows, partial(load, images))

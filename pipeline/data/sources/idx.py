@@ -6,6 +6,7 @@ import io
 import math
 import struct
 import zlib
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -40,19 +41,16 @@ def read(path: Path, data: Data, scratch: Path) -> Source:
     for file in files.values():
         if not file.resolve().is_relative_to(path.resolve()):
             raise ValueError(f"data.source: {file.name} is a link out of the source's folder; copy the file instead")
-    for split in ("train", "test"):
-        for kind in ("images", "labels"):
-            if (split, kind) not in files and (
-                split == "train" or (split, "images" if kind == "labels" else "labels") in files
-            ):
-                raise ValueError(
-                    f"data.source: {path.name} lacks the IDX {kind} of {split}; it has {sorted(f.name for f in files.values())}"
-                )
+    splits: list[str] = [s for s in ("train", "test") if s == "train" or s in {split for split, _ in files}]
+    for split, kind in product(splits, ("images", "labels")):
+        if (split, kind) not in files:
+            raise ValueError(
+                f"data.source: {path.name} lacks the IDX {kind} of {split}; it has {sorted(f.name for f in files.values())}"
+            )
     arrays = {
         key: unpack(file, 3 if key[1] == "images" else 1, scratch / f"{key[0]}_{key[1]}.npy")
         for key, file in files.items()
     }
-    splits = [s for s in ("train", "test") if (s, "images") in files]
     labels = {s: np.array(np.load(arrays[s, "labels"], allow_pickle=False)) for s in splits}
     for s in splits:
         count = len(np.load(arrays[s, "images"], mmap_mode="r", allow_pickle=False))

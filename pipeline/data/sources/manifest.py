@@ -127,18 +127,10 @@ def source(frame: pd.DataFrame, path: Path, data: Data) -> Source:
     text = {key: frame[column].astype(str) for key, column in names.items()}
     check_paths(text["path"], path)
     labels, classes = check_labels(text["label"], path.name, data)
-    columns = {
-        "label": labels,
-        "path": [os.path.normpath(p) for p in text["path"]],
-        "row": frame.index.astype(str).tolist(),
-    }
-    if "split" in text:
-        columns["split"] = _splits(text["split"], path.name)
-    if "group" in text:
-        columns["group"] = groups(text["group"], path.name)
-    if "weight" in text:
-        columns["weight"] = _weights(text["weight"], path.name)
-    rows, problems = once(rows_table(**columns), path.name)
+    paths, lines = [os.path.normpath(p) for p in text["path"]], frame.index.astype(str).tolist()
+    others: dict[str, Callable] = {"split": _splits, "group": groups, "weight": _weights}
+    more = {key: read(text[key], path.name) for key, read in others.items() if key in text}
+    rows, problems = once(rows_table(label=labels, path=paths, row=lines, **more), path.name)
     load = Files(path.parent, data)
     return Source(classes, rows, rows["path"].tolist(), load, problems, grouped="group" in text)
 

@@ -4,9 +4,8 @@ import errno
 import shutil
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,25 +17,18 @@ MOST_RATIO = 200  # an array that packs better is a bomb, or empty ...
 SMALL = 1 << 20  # ... but up to MOST_RATIO * SMALL bytes are fine
 
 
-@dataclass
-class Arrays:
-    """Loads row i of the array of one split; arrays stay on disk, memory-mapped, and are opened once in each process."""
+@lru_cache(maxsize=6)
+def _mapped(file: Path) -> np.ndarray:
+    return np.load(file, mmap_mode="r", allow_pickle=False)
 
-    files: Mapping[str, Path]
-    data: Data
-    open: dict[str, np.ndarray] = field(default_factory=dict)
 
-    def __call__(self, ref: tuple[str, int]) -> Picture:
-        split, row = ref
-        if split not in self.open:
-            self.open[split] = np.load(self.files[split], mmap_mode="r", allow_pickle=False)
-        pixels = np.array(self.open[split][row])
-        pixels = pixels.reshape(*pixels.shape[:2], -1)
-        check_shape(pixels, self.data)
-        return Picture(pixels)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"files": self.files, "data": self.data, "open": {}}
+def load(files: Mapping[str, Path], data: Data, ref: tuple[str, int]) -> Picture:
+    """Row i of the array of one split; arrays stay on disk, memory-mapped, and are opened once in each process."""
+    split, row = ref
+    pixels = np.array(_mapped(files[split])[row])
+    pixels = pixels.reshape(*pixels.shape[:2], -1)
+    check_shape(pixels, data)
+    return Picture(pixels)
 
 
 def accepts(path: Path) -> bool:
@@ -68,7 +60,7 @@ def source(labels: Mapping[str, np.ndarray], images: Mapping[str, Path], data: D
         path=[f"{s}/{i}" for s, i in refs],
     )
     classes = sorted({int(c) for y in labels.values() for c in np.unique(y)})
-    return Source(tuple(map(str, classes)), frame, refs, Arrays(images, data))
+    return Source(tuple(map(str, classes)), frame, refs, partial(load, images, data))
 
 
 def unpack(path: Path, scratch: Path) -> dict[str, Path]:
@@ -117,12 +109,8 @@ def check(arrays: Mapping[str, np.ndarray], name: str) -> list[str]:
             raise ValueError(f"data.source: {name} has {here} without {gone}")
     for s in splits:
         images, labels = arrays[f"{s}_images"], arrays[f"{s}_labels"]
-        if (
-            images.dtype != np.uint8
-            or images.ndim not in (3, 4)
-            or (images.ndim == 4 and images.shape[3] not in (1, 3))
-            or 0 in images.shape[1:]
-        ):
+        kind = images.ndim > 2 and images.shape[3:] in ((), (1,), (3,))
+        if images.dtype != np.uint8 or not kind or 0 in images.shape[1:]:
             raise ValueError(
                 f"data.source: {name}: {s}_images must be uint8 (N, H, W) or (N, H, W, 3), got {images.dtype} {images.shape}"
             )

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +15,12 @@ from pipeline.params import Data
 IMAGES, LABELS = ("image", "img", "jpg", "png"), ("label", "labels", "fine_label", "class")
 
 
-@dataclass(frozen=True)
-class Packed:
-    """Loads an encoded image by its place in one file of all of them."""
-
-    file: Path
-    data: Data
-
-    def __call__(self, ref: tuple[int, int, str]) -> Picture:
-        start, length, name = ref
-        with self.file.open("rb") as stream:
-            stream.seek(start)
-            return decode(stream.read(length), name, self.data)
+def load(file: Path, data: Data, ref: tuple[int, int, str]) -> Picture:
+    """An encoded image by its place in one file of all of them."""
+    start, length, name = ref
+    with file.open("rb") as stream:
+        stream.seek(start)
+        return decode(stream.read(length), name, data)
 
 
 def parts(path: Path) -> list[Path]:
@@ -85,9 +79,8 @@ def read(path: Path, data: Data, scratch: Path) -> Source:
             f"data.source: some files of {path.name} have the column {data.manifest.group!r} and some have not"
         )
     frame = table(label=labels, split=splits, group=groups, path=names)
-    load = Packed(scratch / "images.bin", data)
-    there = set(labels)
-    return Source(tuple(c for c in classes if c in there), frame, refs, load, grouped="" not in groups)
+    there, by_place = set(labels), partial(load, scratch / "images.bin", data)
+    return Source(tuple(c for c in classes if c in there), frame, refs, by_place, grouped="" not in groups)
 
 
 def _schema(file: Path) -> Any:

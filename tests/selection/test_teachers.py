@@ -1,9 +1,9 @@
-"""What the teachers say of a row. Run: python -m pytest tests/selection/test_pseudo_label.py"""
+"""What the teachers say of a row. Run: python -m pytest tests/selection/test_teachers.py"""
 
 import numpy as np
 import pytest
 
-from pipeline.selection.pseudo_label import likeliest, neighbouring
+from pipeline.selection.teachers import likeliest, neighbouring
 
 
 def test_likeliest_takes_the_likeliest_class():
