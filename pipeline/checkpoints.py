@@ -126,8 +126,15 @@ def during(trainer: "pl.Trainer") -> State:
         "optimisers": copied([optimiser.state_dict() for optimiser in trainer.optimizers]),
         "schedules": copied([config.scheduler.state_dict() for config in trainer.lr_scheduler_configs]),
         "random": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state(where) if where.type == "cuda" else None,
+        "device": on_device(where),
     }
+
+
+def on_device(where: torch.device) -> torch.Tensor | None:
+    """The state of the device's own random numbers, where it has any."""
+    if where.type == "cuda":
+        return torch.cuda.get_rng_state(where)
+    return torch.mps.get_rng_state() if where.type == "mps" else None
 
 
 def resume(module: "pl.LightningModule", state: State, parts: Mapping[str, Part]) -> None:
@@ -146,8 +153,11 @@ def restore(module: "pl.LightningModule", state: State, parts: Mapping[str, Part
     for config, known in zip(trainer.lr_scheduler_configs, state["schedules"], strict=True):
         config.scheduler.load_state_dict(copied(known))
     torch.set_rng_state(state["random"])
-    if state["cuda"] is not None:
-        torch.cuda.set_rng_state(state["cuda"], trainer.strategy.root_device)
+    where = trainer.strategy.root_device
+    if where.type == "cuda":
+        torch.cuda.set_rng_state(state["device"], where)
+    elif where.type == "mps":
+        torch.mps.set_rng_state(state["device"])
 
 
 def halve(optimisers: Sequence[torch.optim.Optimizer]) -> None:

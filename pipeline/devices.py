@@ -1,6 +1,7 @@
 """Where networks run: device, precision and threads, from the `compute` block."""
 
 import platform
+import re
 
 import torch
 
@@ -44,7 +45,21 @@ def has_cuda() -> bool:
             f"there is a GPU, but torch {torch.__version__} cannot use it ({error}); update its driver, or set "
             "compute.accelerator: cpu"
         ) from error
+    archs = (re.match(r"sm_(\d+)", arch) for arch in torch.cuda.get_arch_list())
+    least = min((int(found[1]) for found in archs if found), default=0)
+    cards = enumerate(capabilities()) if least else ()
+    old = [torch.cuda.get_device_name(i) for i, (major, minor) in cards if 10 * major + minor < least]
+    if old:
+        raise OSError(
+            f"torch {torch.__version__} has no kernels for {', '.join(old)}, which came before its oldest, sm_{least}; hide it by "
+            "CUDA_VISIBLE_DEVICES, or set compute.accelerator: cpu"
+        )
     return True
+
+
+def capabilities() -> list[tuple[int, int]]:
+    """Of each GPU: 8.0 and more have instructions for bf16."""
+    return [torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())]
 
 
 FEWEST_PIXELS = 16  # a side; below, bf16 on a CPU costs in conversions what it saves in products
@@ -56,7 +71,7 @@ def precision(compute: Compute, side: int) -> str:
     if compute.precision != "auto":
         return compute.precision
     where = device(compute).type
-    on_cuda = where == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)  # from capability 8.0 on
+    on_cuda = where == "cuda" and min(capabilities()) >= (8, 0)  # of all alike, whichever a worker has
     fast = on_cuda or (where == "cpu" and side >= FEWEST_PIXELS and has_bf16())
     return "bf16-mixed" if fast else "32-true"
 

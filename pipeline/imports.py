@@ -6,9 +6,10 @@ from pathlib import Path
 
 
 def reached(begin: Iterable[Path], by_name: Mapping[Path, Iterable[Path]], root: Path = Path()) -> set[Path]:
-    """These files and all that they come to import, also inside of functions; every path is relative to `root`.
+    """These files, all that they come to import, also inside of functions, and the templates beside them, which they read.
 
-    `by_name` says what a file imports by a name that it makes up only when it runs, which no statement shows.
+    Every path is relative to `root`. `by_name` says what a file imports by a name that it makes up only when it runs, which
+    no statement shows.
     """
     seen: set[Path] = set()
     todo = list(begin)
@@ -18,7 +19,7 @@ def reached(begin: Iterable[Path], by_name: Mapping[Path, Iterable[Path]], root:
             seen.add(file)
             names = set(imported(ast.parse((root / file).read_text(encoding="utf-8"))))
             todo += [part for name in names for part in files(name, root)] + list(by_name.get(file, ()))
-    return seen
+    return seen | {f.relative_to(root) for folder in {f.parent for f in seen} for f in (root / folder).glob("*.jinja")}
 
 
 def imported(node: ast.AST) -> Iterator[str]:

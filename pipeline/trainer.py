@@ -45,6 +45,7 @@ def strategy(where: torch.device) -> dict[str, Any]:
     if here.world == 1:
         alone = LightningEnvironment()  # whatever SLURM or torchrun say: of their ranks the first alone is here
         return {"devices": 1 if where.index is None else [where.index], "plugins": [alone]}
+    torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)  # Lightning builds it on a side stream
     ddp = DDPStrategy(
         cluster_environment=TorchElasticEnvironment(),  # whoever started the ranks: ranks.begin sets what it reads
         find_unused_parameters=True,  # a player's loss does not reach the others

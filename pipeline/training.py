@@ -15,7 +15,7 @@ from pipeline.averages import Averages
 from pipeline.checkpoints import Checkpoints, State
 from pipeline.data.loaders import Batches, Pairs
 from pipeline.devices import device, precision, set_threads
-from pipeline.errors import Diverged
+from pipeline.errors import Diverged, out_of_memory
 from pipeline.params import Compute
 from pipeline.processes import Report
 
@@ -157,7 +157,7 @@ def fit(
     Where the file `kept` holds a state of this training, it goes on from there, to the same end. At a loss that is no
     number it goes back to the last good state, once, and on at half the learning rate, which `module.slowed` then says.
     Raises Diverged at a second one. Out of memory it goes back likewise, and on with each batch in twice as many pieces,
-    `module.micro_batches`, of one row at least; raises torch's OutOfMemoryError where one does not fit.
+    `module.micro_batches`, of one row at least; raises torch's error where one does not fit.
     """
     set_threads(compute)
     torch.manual_seed(seed)  # for dropout, which is handed no generator
@@ -177,8 +177,9 @@ def fit(
         try:
             trainer.build(where, exact).fit(module, [0])
             state.finish(module)
-        except (Diverged, torch.OutOfMemoryError) as error:
-            if not _goes_on(state, error, batches):
+        except (Diverged, RuntimeError) as error:
+            known = isinstance(error, Diverged) or out_of_memory(error)
+            if not known or not _goes_on(state, error, batches):
                 raise
     module.eval()
     module.slowed, module.micro_batches = state.slowed, state.micro_batches
@@ -200,7 +201,7 @@ class _Loop:
     def play(self) -> None:
         module, where, here = self.module, self.module.device, ranks.here()
         regroup = where.type == "cpu" and module.trainer.precision == "bf16-mixed"
-        val = [_on(where, batch) for batch in self.val or ()]
+        val = [tuple(part.to(where) for part in batch) for batch in self.val or ()]
         if self.averages is not None:
             self.averages.begin(module.network)
         module.train()  # which it is not if validation ran out of memory
@@ -221,7 +222,16 @@ class _Loop:
 def _on(where: torch.device, batch: Batch) -> Batch:
     if where.type != "cuda":
         return tuple(part.to(where) for part in batch)
-    return tuple(part.pin_memory().to(where, non_blocking=True) for part in batch)
+    return tuple(_pinned(part).to(where, non_blocking=True) for part in batch)
+
+
+def _pinned(part: torch.Tensor) -> torch.Tensor:
+    """In memory that a GPU copies from while the next batch is prepared; as it is where no more can be had, as under WSL2."""
+    try:
+        return part.pin_memory()
+    except RuntimeError as error:
+        log.debug("not pinned: %s", error)
+        return part
 
 
 def _share(batch: Batch, here: ranks.Place) -> Batch:

@@ -27,7 +27,7 @@ from typing import Any
 
 from pipeline import params as parameters
 from pipeline import ranks
-from pipeline.errors import Diverged
+from pipeline.errors import Diverged, out_of_memory
 from pipeline.processes import die_with_parent
 from stages import Output, _ranks, _unfinished
 
@@ -235,14 +235,6 @@ def kind(error: Exception) -> tuple[int, str] | None:
     if isinstance(error, OSError | MemoryError) or cannot_write(error):
         return 3, "the machine does not allow it"
     return None
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Whether torch, or a library of the GPU, says that no memory is left; its own class is not imported for that."""
-    told = any(
-        words in str(error) for words in ("not enough memory", "out of memory", "ALLOC_FAILED", "ALLOCATION_FAILED")
-    )
-    return isinstance(error, RuntimeError) and (type(error).__name__ == "OutOfMemoryError" or told)
 
 
 def cannot_write(error: Exception) -> bool:

@@ -4,6 +4,7 @@ A stage that gains by it has a function `ranked(params, values)`, true if it doe
 then called by every rank, and what is no rank 0 writes nothing.
 """
 
+import fcntl
 import multiprocessing as mp
 import os
 import socket
@@ -11,10 +12,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 
 from pipeline import ranks
 from pipeline.params import Compute
 
+TURN = Path(".work", "ranks.lock")
 GRACE = 15  # seconds in which a rank can end by itself
 
 
@@ -61,8 +64,15 @@ def check(compute: Compute, at: ranks.Place) -> None:
 def start(argv: Sequence[str], count: int) -> int:
     """Run a stage by so many ranks on this machine; the exit code of the first that failed, which ends the others.
 
-    Raises MemoryError if the system ended one.
+    One stage after the other: each has all GPUs that it asks for. Raises MemoryError if the system ended a rank.
     """
+    TURN.parent.mkdir(parents=True, exist_ok=True)
+    with TURN.open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        return together(argv, count)
+
+
+def together(argv: Sequence[str], count: int) -> int:
     context = mp.get_context("spawn")
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(count)}
     shared |= {"LOCAL_WORLD_SIZE": str(count), "GROUP_RANK": "0"}

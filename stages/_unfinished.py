@@ -79,7 +79,7 @@ def begin(work: Path) -> float:
 
 def stamps(stage: str, params: Params) -> dict[str, tuple[int, int]]:
     """When each file of the code, and of the data that a stage of the graph reads, was last written to, and its bytes."""
-    files = [f for part in ("pipeline", "stages") for f in (ROOT / part).rglob("*.py")]
+    files = [f for part in ("pipeline", "stages") for end in ("py", "jinja") for f in (ROOT / part).rglob(f"*.{end}")]
     for place in named(stage, params):
         inside = (f for f in place.rglob("*") if not any(p.startswith(".") for p in f.relative_to(place).parts))
         files += [place, *inside]

@@ -28,15 +28,11 @@ def main(params: Params, library: Path, scripts: Path, out: Output) -> None:
 
 
 def write(place: Path, wanted: bool, begin: Iterable[Path], library: Path, families: Iterable[str] = ()) -> None:
-    """Whether the stage has anything to do, and if so a hash of every file that it may run with these families.
-
-    The templates that lie beside a module are read by it.
-    """
+    """Whether the stage has anything to do, and if so a hash of every file that it may run with these families."""
     code = {}
     if wanted:
         folder = library / "generators"
         files = reached(begin, {folder / "__init__.py": [folder / f"{family}.py" for family in families]})
-        files |= {f for folder in {f.parent for f in files} for f in folder.glob("*.jinja")}
         code = {f.as_posix(): hashlib.sha256(f.read_bytes()).hexdigest() for f in sorted(files)}
     place.parent.mkdir(parents=True, exist_ok=True)
     place.with_name(f"{place.name}.json").write_text(json.dumps({"wanted": wanted, "code": code}, indent=1))

@@ -37,7 +37,7 @@ def main(params: Params, train: Path, val: Path, views: Path, out: Output, unfin
     learnt = {name: one for (name, _), one in zip(members, done, strict=True)}
     (out / "curves.json").write_text(json.dumps({name: one["curve"] for name, one in learnt.items()}))
     said = held_out(params, rows, Samples.load(val), fold, out)
-    said["slowed"] = {name: one["slowed"] for name, one in learnt.items()}
+    said |= {key: {name: one[key] for name, one in learnt.items()} for key in ("slowed", "micro_batches")}
     (out / "teachers.json").write_text(json.dumps(said, indent=1))
 
 
@@ -51,14 +51,14 @@ def train_one(
     kept: Path | None,
     report: Callable,
 ) -> dict[str, Any]:
-    """Train on the real rows where `mask` is true and save under `name`; returns its curve and whether it was slowed."""
+    """Train on the real rows where `mask` is true and save under `name`; returns its curve and what it could not do as asked."""
     from pipeline.classifier import predict
 
     recipe, seed = params.recipes[params.teachers.recipe], derive(params.seed, "baseline", name)
     told = partial(titled, report, name)
     network, curve = learn(params, settings, recipe, seed, None, source, told, kept, mask)
     predict.save(network, settings, out / name)
-    return {"curve": curve, "slowed": network.slowed}
+    return {"curve": curve, "slowed": network.slowed, "micro_batches": network.micro_batches}
 
 
 def held_out(params: Params, rows: Samples, val: Samples, fold: np.ndarray, out: Path) -> dict[str, Any]:

@@ -29,4 +29,5 @@ def main(params: Params, train: Path, pool: Path, views: Path, out: Output, unfi
             pairs, settings, block.temperature, params.compute, progress.step, within(unfinished, "encoder")
         )
     predict.save(network, settings, out / "encoder")
-    (out / "training.json").write_text(json.dumps({"steps": steps, "curve": curve, "slowed": network.slowed}))
+    told = {"steps": steps, "curve": curve, "slowed": network.slowed, "micro_batches": network.micro_batches}
+    (out / "training.json").write_text(json.dumps(told))

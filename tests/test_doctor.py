@@ -183,7 +183,7 @@ def test_what_would_be_slow_is_said(ask, project, monkeypatch):
     for words in (
         "pictures of 64 px without a GPU",
         "for which this CPU has no instructions",
-        "24 arms x 8 seeds and a search of up to 112 trainings; make quick has fewer",
+        "24 arms x 8 seeds and a search of up to 116 trainings; make quick has fewer",
         "the whole run 3 times",
         "28 rows, of which two cores read",
     ):
@@ -191,7 +191,7 @@ def test_what_would_be_slow_is_said(ask, project, monkeypatch):
 
 
 def test_the_search_waits_for_each_trial_however_many_cores_there_are(ask):
-    """24 arms of 8 seeds and 112 trainings of 672 steps, 10 ms each: four at a time, and two at a time."""
+    """24 arms of 8 seeds and 116 trainings of 672 steps, 10 ms each: four at a time, and two at a time."""
     said, _ = ask(profile="full")
     assert "all arms will take about 5 minutes, and the search at most 6 minutes (by steps of 10 ms" in said
     assert _pace.spelt(99.4) == "99 seconds" and _pace.spelt(7199) == "120 minutes" and _pace.spelt(9000) == "2.5 hours"

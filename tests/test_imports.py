@@ -52,3 +52,9 @@ def test_what_is_imported_by_name_counts_where_it_is_said(tree):
     assert {one, Path("lib/registry/_shared.py"), Path("lib/c.py")} <= found and Path(
         "lib/registry/two.py"
     ) not in found
+
+
+def test_the_templates_beside_a_file_are_read_by_it(tree):
+    (tree / "lib" / "deep" / "page.jinja").write_text("{{ x }}")
+    assert Path("lib/deep/page.jinja") in reached([Path("lib/a.py")], {}, tree)
+    assert Path("lib/deep/page.jinja") not in reached([Path("lib/c.py")], {}, tree)

@@ -26,15 +26,18 @@ def quiet(count: int, note: str = "") -> None:
     pass
 
 
+FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+
 @contextmanager
-def room_for(most: int, kind: type = Network, method: str = "features", from_call: int = 0):
+def room_for(most: int, kind: type = Network, method: str = "features", from_call: int = 0, error: RuntimeError = FULL):
     """Inside, this method of a network has no memory for more rows than that; gives the row counts that it was asked for."""
     whole, seen = getattr(kind, method), []
 
     def instead(self, x, *more):
         seen.append(len(x))
         if len(seen) > from_call and len(x) > most and torch.is_grad_enabled():
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            raise error
         return whole(self, x, *more)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -107,6 +110,38 @@ def test_an_encoder_still_compares_each_row_with_all_others(toy, compute):
     with room_for(3):
         network, _ = encoder.train(pairs, SETTINGS, 0.2, compute, quiet)
     assert near(whole, network)
+
+
+@pytest.mark.parametrize("error", [
+    torch.AcceleratorError("CUDA error: out of memory"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("GET was unable to find an engine to execute this computation"),
+])  # fmt: skip
+def test_the_libraries_of_a_gpu_say_in_other_ways_that_memory_is_full(classifier, error):
+    whole, _ = classifier()
+    with room_for(8, error=error):
+        network, _ = classifier()
+    assert network.micro_batches == 2 and near(whole, network)
+
+
+def test_another_error_is_no_want_of_memory(classifier):
+    with (
+        room_for(8, error=RuntimeError("expected scalar type Float")) as seen,
+        pytest.raises(RuntimeError, match="scalar"),
+    ):
+        classifier()
+    assert seen == [16]
+
+
+def test_a_batch_that_cannot_be_pinned_goes_to_the_gpu_as_it_is(monkeypatch):
+    """Under WSL2 about one gigabyte can be pinned; a training ended there on an empty card."""
+
+    def full(self):
+        raise torch.AcceleratorError("CUDA error: out of memory")
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", full)
+    part = torch.ones(3)
+    assert training._pinned(part) is part
 
 
 def test_where_one_row_does_not_fit_the_error_is_torch_s_own(classifier):

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -252,8 +253,28 @@ def test_every_stage_can_be_asked_whether_ranks_help_it():
     assert asked == {stage: ["params", "values"] for stage in ("fit_generator", "generate", "pseudo_label")}
 
 
-def test_the_process_that_starts_ranks_is_none_itself(monkeypatch):
+def test_two_stages_do_not_have_all_gpus_at_once(monkeypatch, tmp_path):
+    """`make repro` fits several generators side by side, each with as many ranks as there are GPUs."""
+    monkeypatch.chdir(tmp_path)
+    at_work, seen = threading.Semaphore(0), []
+
+    def together(argv, count):
+        seen.append(argv)
+        assert not at_work.acquire(timeout=0.3), "the other one was at work too"
+        return 0
+
+    monkeypatch.setattr(_ranks, "together", together)
+    both = [threading.Thread(target=_ranks.start, args=([name], 2)) for name in ("one", "two")]
+    for one in both:
+        one.start()
+    for one in both:
+        one.join(10)
+    assert sorted(seen) == [["one"], ["two"]]
+
+
+def test_the_process_that_starts_ranks_is_none_itself(monkeypatch, tmp_path):
     """Its own error would else be written over that of the last rank."""
+    monkeypatch.chdir(tmp_path)
     process = MagicMock()
     monkeypatch.setattr(_ranks.mp, "get_context", lambda _: MagicMock(Process=process))
     monkeypatch.setattr(_ranks, "first_failure", lambda begun: 7 * ("RANK" not in os.environ))
@@ -264,8 +285,9 @@ def test_the_process_that_starts_ranks_is_none_itself(monkeypatch):
     assert all(one["WORLD_SIZE"] == one["LOCAL_WORLD_SIZE"] == "2" for one in told)
 
 
-def test_a_rank_that_cannot_be_started_ends_the_others_and_is_told_as_it_is(monkeypatch):
+def test_a_rank_that_cannot_be_started_ends_the_others_and_is_told_as_it_is(monkeypatch, tmp_path):
     """One that was never started cannot be ended, and that error stood in the place of the first."""
+    monkeypatch.chdir(tmp_path)
     first, second = MagicMock(), MagicMock()
     second.start.side_effect = OSError("no more processes")
     second.terminate.side_effect = AttributeError

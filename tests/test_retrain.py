@@ -12,6 +12,7 @@ from pipeline import params, processes
 from pipeline.classifier import model
 from pipeline.classifier.predict import load
 from pipeline.data.augment import Views
+from pipeline.data.loaders import Rows
 from pipeline.errors import Diverged
 from pipeline.samples import Facts, Samples, table
 from stages import _learn, retrain, search, train_baseline, trained
@@ -137,7 +138,7 @@ def test_the_views_of_a_mixture_are_those_of_its_parts(data, settled):
 def test_batches_of_a_mixture_hold_rows_of_both_generators(data, settled, seed):
     recipe = settled.recipes["synthetic"]
     made = _learn.synthetic_rows(recipe, parts_of(data, settled, "mixture", "first", "second"))
-    own = retrain.Rows(data.real.y, Views.load(data.root / "views" / "standard"), np.ones(len(data.real)))
+    own = Rows(data.real.y, Views.load(data.root / "views" / "standard"), np.ones(len(data.real)))
     batches = _learn.mix(recipe, own, 3, SimpleNamespace(batch=64, steps=40), seed, made)
     drawn = np.concatenate([row[swap] for _, row, swap, _ in map(batches.draw, range(40))])
     assert set(drawn) == set(range(14)), "each of the 14 rows comes sooner or later"
@@ -148,7 +149,7 @@ def test_a_synthetic_row_weighs_what_is_asked_beside_a_real_one_of_its_class(dat
     """With a column of weights it weighed three times as much as real rows of a weight of 0.1, instead of a third."""
     made = _learn.synthetic_rows(settled.recipes["synthetic"], parts_of(data, settled, "mixture", "first", "second"))
     weight = np.array([1.0, 0.1, 3.0])[data.real.y] * np.where(np.arange(len(data.real)) % 2, 0.9, 1.1)
-    own = retrain.Rows(data.real.y, Views.load(data.root / "views" / "standard"), weight)
+    own = Rows(data.real.y, Views.load(data.root / "views" / "standard"), weight)
     batches = _learn.mix(settled.recipes["synthetic"], own, 3, SimpleNamespace(batch=64, steps=40), 0, made)
     for c in np.unique(made.y):
         beside = batches.synthetic.weight[made.y == c] / weight[data.real.y == c].mean()

@@ -76,6 +76,18 @@ def test_before_a_run_there_is_no_row_and_no_word_of_an_export(run):
     there.rename(root / "selected" / "gmm")
 
 
+def test_a_gpu_may_be_a_grey_level_off(monkeypatch):
+    """At another place in a batch it need not come to the same bits, and a sound row was refused."""
+    before = np.full((4, 4, 1), 200, np.uint8)
+    near, far = before.copy(), before.copy()
+    near[0, 0], far[0, 0] = 199, 180
+    assert row.said(near, before, True).endswith("on a GPU: the same but for at most 1 of 255 grey levels")
+    assert row.said(before, before, True).endswith("the same to the byte")
+    for picture, on_gpu in ((near, False), (far, True)):
+        with pytest.raises(ValueError, match=r"6\.2% of the numbers of the picture differ"):
+            row.said(picture, before, on_gpu)
+
+
 def test_another_picture_than_before_is_said_so(run):
     ask, root, made, _ = run
     images = np.array(made.images)

@@ -368,6 +368,17 @@ def test_code_edited_meanwhile_is_told_if_the_stage_runs_it(place, monkeypatch):
     _unfinished.refuse_edits("export", settled, None, before)
 
 
+def test_a_template_edited_meanwhile_is_told_by_the_report(place, monkeypatch):
+    """The plan counted templates among the code, and this did not."""
+    copied(place, monkeypatch, "pipeline/generators/cvae.py")
+    settled, page = params.load(place / "params.yaml"), place / "pipeline" / "reporting" / "report.md.jinja"
+    before = _unfinished.stamps("report", settled)
+    os.utime(page, (1, 1))
+    with pytest.raises(ValueError, match=r"pipeline/reporting/report\.md\.jinja: edited while this stage ran"):
+        _unfinished.refuse_edits("report", settled, None, before)
+    _unfinished.refuse_edits("fit_generator", settled, "cvae", before)
+
+
 def test_a_stage_whose_data_is_edited_publishes_nothing(place, monkeypatch):
     copied(place, monkeypatch, "pipeline/data/intake.py")
     changed(place, "data", "source", value="pictures")

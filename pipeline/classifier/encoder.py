@@ -53,5 +53,5 @@ def train(
     module = Contrast(Network(settings), settings, temperature)
     curve = training.fit(module, pairs, compute, pairs.seed, report, kept=kept)
     network = module.network.cpu()
-    network.slowed = bool(module.slowed)
+    network.slowed, network.micro_batches = bool(module.slowed), int(module.micro_batches)
     return network, curve

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from pipeline import weights
 from pipeline.classifier.model import Network, Settings
+from pipeline.errors import out_of_memory
 from pipeline.samples import to_network
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ def load(stem: Path) -> Network:
 def run(network: Network, images: np.ndarray, device: torch.device, batch: int = 256) -> tuple[np.ndarray, np.ndarray]:
     """Logits float32 (N, K) and features float32 (N, D) of uint8 images (N, H, W, C).
 
-    Out of memory, it goes on with batches of half the rows; where one row does not fit, raises torch's OutOfMemoryError.
+    Out of memory, it goes on with batches of half the rows; where one row does not fit, raises torch's error.
     """
     network = network.to(device).eval()
     logits = [np.empty((0, network.head.out_features), np.float32)]
@@ -42,8 +43,8 @@ def run(network: Network, images: np.ndarray, device: torch.device, batch: int =
     while start < len(images):
         try:
             f = network.features(to_network(images[start : start + batch]).to(device))
-        except torch.OutOfMemoryError as error:
-            if batch == 1:
+        except RuntimeError as error:
+            if batch == 1 or not out_of_memory(error):
                 raise
             batch //= 2
             log.warning("warning: %s; on from row %d, %d rows at a time", error, start, batch)

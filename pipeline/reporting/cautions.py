@@ -30,6 +30,11 @@ def warnings(run: "Run") -> list[str]:
         for a, r in run.records.items()
         if max(r["micro_batches"]) > 1
     ]
+    cut += [
+        f"{name}: there was not memory for whole batches, which were learnt from in {pieces} pieces"
+        for name, pieces in {**run.teachers["micro_batches"], "encoder": run.encoder["micro_batches"]}.items()
+        if pieces > 1
+    ]
     if not run.about["scarce"]:
         found.append(
             "no class is scarce by the rule in data.scarce: nothing was generated, and arms with synthetic rows "

@@ -234,6 +234,37 @@ def test_an_accelerator_that_is_absent_is_refused():
         )
 
 
+def cards(monkeypatch, *capabilities: tuple[int, int]) -> None:
+    """GPUs of these capabilities, as torch tells of them."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "init", lambda: None)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(capabilities))
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_80", "sm_120", "compute_120"])
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda i: capabilities[i])
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda i: f"card {i}")
+
+
+CUDA = Compute(accelerator="auto", precision="auto", processes="auto", threads=1, devices=1, num_nodes=1)
+
+
+def test_a_gpu_that_torch_has_no_kernels_for_is_named(monkeypatch):
+    """It was said to have failed, perhaps for want of memory."""
+    from pipeline.devices import device
+
+    cards(monkeypatch, (9, 0), (7, 0))
+    with pytest.raises(OSError, match=r"has no kernels for card 1, which came before its oldest, sm_75; hide it"):
+        device(CUDA)
+
+
+@pytest.mark.parametrize(("other", "expected"), [((8, 6), "bf16-mixed"), ((7, 5), "32-true")])
+def test_the_precision_is_that_of_the_oldest_of_several_gpus(monkeypatch, other, expected):
+    """It was that of the GPU which a worker had had before, so that it hung on the order of jobs."""
+    from pipeline.devices import precision
+
+    cards(monkeypatch, (8, 6), other)
+    assert precision(CUDA, 8) == expected
+
+
 @pytest.mark.parametrize(
     ("gpus", "cores", "places", "workers"),
     [
@@ -245,11 +276,9 @@ def test_an_accelerator_that_is_absent_is_refused():
 def test_workers_take_the_gpus_of_a_machine_in_turn(monkeypatch, gpus, cores, places, workers):
     from pipeline import devices, processes
 
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "init", lambda: None)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    cards(monkeypatch, *[(9, 0)] * gpus)
     monkeypatch.setattr(devices, "cores", lambda: cores)
-    compute = Compute(accelerator="auto", precision="auto", processes="auto", threads=1, devices=1, num_nodes=1)
+    compute = CUDA
     for number, place in enumerate(places):
         monkeypatch.setattr(processes, "_number", number)
         assert str(devices.device(compute)) == place

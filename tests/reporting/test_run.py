@@ -195,10 +195,11 @@ def finished(shipped, shares=SHARES, rows=60, **change) -> runs.Run:
         "selections": {g: summary(made[g]) for g in ("nothing", "cvae")},
         "copies": audited(),
         "opinions": seen(made["cvae"]),
-        "encoder": {"steps": 40, "curve": [], "slowed": False},
+        "encoder": {"steps": 40, "curve": [], "slowed": False, "micro_batches": 1},
         "teachers": {
             **{"held_out_accuracy": 0.8, "held_out_ece": 0.1, "reliability": [(0.5, 0.4, 0.5), (0.9, 1.0, 0.5)]},
             "slowed": {"baseline": False, "teacher0": False},
+            "micro_batches": {"baseline": 1, "teacher0": 1},
         },
         "fidelity": pd.DataFrame(fidelity, columns=["generator", "class", "space", "metric", "value", "spread"]),
         "train": real,
@@ -293,16 +294,20 @@ def test_a_teacher_that_was_trained_at_half_the_rate_is_told(run):
 
 
 def test_an_encoder_that_was_trained_at_half_the_rate_is_told(run):
-    told = runs.facts(replace(run, encoder={"steps": 40, "curve": [], "slowed": True}))["warnings"]
+    told = runs.facts(replace(run, encoder=run.encoder | {"slowed": True}))["warnings"]
     assert [w for w in told if "half the" in w] == ["encoder: training diverged and went on at half the learning rate"]
 
 
 def test_an_arm_and_a_generator_that_were_trained_in_pieces_are_told(run):
     records = run.records | {"cvae": run.records["cvae"] | {"micro_batches": [1, 4, 2] + [1] * (SEEDS - 3)}}
     about = run.generators | {"cvae": run.generators["cvae"] | {"micro_batches": 8}}
-    facts = runs.facts(replace(run, records=records, generators=about))
+    teachers = run.teachers | {"micro_batches": {"baseline": 1, "teacher0": 4}}
+    changed = {"teachers": teachers, "encoder": run.encoder | {"micro_batches": 2}}
+    facts = runs.facts(replace(run, records=records, generators=about, **changed))
     assert [w for w in facts["warnings"] if "memory" in w] == [
-        "arm cvae: there was not memory for whole batches, which were learnt from in up to 4 pieces, in seeds 1, 2"
+        "arm cvae: there was not memory for whole batches, which were learnt from in up to 4 pieces, in seeds 1, 2",
+        "teacher0: there was not memory for whole batches, which were learnt from in 4 pieces",
+        "encoder: there was not memory for whole batches, which were learnt from in 2 pieces",
     ]
     automatic = facts["automatic"].set_index("key")["value"]
     assert automatic["generators.cvae"].endswith("each batch in 8 pieces for want of memory")

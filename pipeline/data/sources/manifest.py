@@ -3,6 +3,7 @@
 import csv
 import os
 import unicodedata
+from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -128,7 +129,7 @@ def source(frame: pd.DataFrame, path: Path, data: Data) -> Source:
     check_paths(text["path"], path)
     labels, classes = check_labels(text["label"], path.name, data)
     paths, lines = [os.path.normpath(p) for p in text["path"]], frame.index.astype(str).tolist()
-    others: dict[str, Callable] = {"split": _splits, "group": groups, "weight": _weights}
+    others: dict[str, Callable[[pd.Series, str], list[Any]]] = {"split": _splits, "group": groups, "weight": _weights}
     more = {key: read(text[key], path.name) for key, read in others.items() if key in text}
     rows, problems = once(rows_table(label=labels, path=paths, row=lines, **more), path.name)
     load = Files(path.parent, data)
