@@ -42,14 +42,18 @@ class Setting(NamedTuple):
     arm_row: float  # how differently arms find the same row
     seed: float  # a training's luck
     seed_row: float  # a training's luck with a row
+    rarest: float = 1.0  # rows of the last class, as a share of those of the first
+    group: int = 1  # rows of a group, all of one class and equally hard
 
 
 SETTINGS = (
     Setting("small test, noisy seeds", 10, 150, 200, 2.0, 0.5, 0.3, 1.0),
     Setting("digits-like", 10, 150, 800, 2.0, 0.5, 0.15, 1.0),
-    Setting("two classes, imbalanced test", 2, 300, 600, 2.0, 0.5, 0.15, 1.0),
+    Setting("two classes, imbalanced test", 2, 300, 600, 2.0, 0.5, 0.15, 1.0, rarest=0.2),
     Setting("large test, steady seeds", 10, 500, 2000, 2.0, 0.5, 0.05, 0.5),
     Setting("seeds decide", 3, 300, 2000, 1.0, 0.1, 0.4, 0.3),
+    Setting("ten rows of a class, arms much alike", 2, 310, 310, 2.0, 0.1, 0.05, 0.2, rarest=1 / 30),
+    Setting("rows in groups of five", 10, 500, 1500, 2.0, 0.5, 0.15, 0.5, group=5),
 )
 
 
@@ -62,7 +66,10 @@ def arms(controls: Iterable[str], candidates: Iterable[str]) -> dict[str, Arm]:
 
 
 def simulate(world: Setting, effect: float, seed: int, settings: Params) -> dict:
-    """One run in this world, its candidates better by `effect` log odds: the verdict, and the true difference it is of."""
+    """One run in this world, its candidates better by `effect` log odds: the verdict, and the true difference it is of.
+
+    `others` says whether any arm that was neither chosen nor a control has a word that is wrong.
+    """
     block, seeds = settings.evaluation, settings.retraining.seeds
     rng = np.random.default_rng([seed, round(1000 * effect), world.test])
     controls = ("real", "oversample", "classic", "smote", "mixup", "balanced_softmax")
@@ -75,20 +82,23 @@ def simulate(world: Setting, effect: float, seed: int, settings: Params) -> dict
     found = decide(choices, test, names, dict.fromkeys(names, 100), block, seed)
     expected = {a: truth(world, level[a]) for a in (choices["chosen_arm"], choices["best_control"])}
     true = expected[choices["chosen_arm"]] - expected[choices["best_control"]]
-    return {"verdict": found["verdict"], "true": true, **{k: found[k] for k in ("difference", "ci_low", "ci_high")}}
+    wrong = {"HELPS", "HURTS"} if effect == 0 else {"HURTS"}
+    beside = [told["verdict"] for a, told in found["arms"].items() if "verdict" in told and a != choices["chosen_arm"]]
+    ends = {k: found[k] for k in ("difference", "ci_low", "ci_high")}
+    return {"verdict": found["verdict"], "true": true, **ends, "others": not wrong.isdisjoint(beside)}
 
 
 def draw(
     world: Setting, rows: int, level: dict[str, float], luck: dict[str, np.ndarray], rng: np.random.Generator
 ) -> tuple[Outcomes, np.ndarray]:
     """What every arm says of freshly drawn rows: a wrong answer names a random other class."""
-    share = np.geomspace(1, 0.2, world.classes) if world.classes == 2 else np.ones(world.classes)
-    y = rng.choice(world.classes, rows, p=share / share.sum())
+    share, group = np.geomspace(1, world.rarest, world.classes), np.arange(rows) // world.group
+    y = rng.choice(world.classes, group[-1] + 1, p=share / share.sum())
     y[: world.classes] = np.arange(world.classes)
-    seeds = len(next(iter(luck.values())))
-    hard, said = rng.normal(0, world.row, rows), {}
+    y, seeds = y[group], len(next(iter(luck.values())))
+    hard, said = rng.normal(0, world.row, group[-1] + 1), {}
     for arm in level:
-        own = hard + rng.normal(0, world.arm_row, rows)
+        own = (hard + rng.normal(0, world.arm_row, len(hard)))[group]
         odds = level[arm] + luck[arm][:, None] + own + rng.normal(0, world.seed_row, (seeds, rows))
         right = 1 / (1 + np.exp(-odds))
         hit = odds > 0
@@ -98,7 +108,7 @@ def draw(
         probabilities = np.broadcast_to(spread, (seeds, rows, world.classes)).copy()
         np.put_along_axis(probabilities, guess[..., None], np.maximum(sure, 1 / world.classes + 1e-6)[..., None], 2)
         said[arm] = probabilities
-    return Outcomes(said, y, np.arange(rows), [str(c) for c in range(world.classes)]), y
+    return Outcomes(said, y, group, [str(c) for c in range(world.classes)]), y
 
 
 def truth(world: Setting, level: float) -> float:
@@ -124,7 +134,7 @@ def load(seeds: int | None = None) -> Params:
 CONTROLS = {"real": "plain", "oversample_sqrt": "square_root", "oversample": "balanced"}
 CANDIDATES = {"placebo": "synthetic", "shuffled": "synthetic", "oracle": "balanced"}
 TOLD = ("verdict", "difference", "ci_low", "ci_high", "p_value", "reason")
-SIMULATED = ["setting", "effect", "verdict", "true", "difference", "ci_low", "ci_high"]
+SIMULATED = ["setting", "effect", "verdict", "true", "difference", "ci_low", "ci_high", "others"]
 
 
 def trained(number: int) -> list[dict]:
@@ -255,8 +265,12 @@ class Target(NamedTuple):
 def targets(simulated: pd.DataFrame, real: pd.DataFrame) -> list[Target]:
     """What is asked of the verdict, with what was found."""
     helps = {name: rows["verdict"] == "HELPS" for name, rows in real.groupby("candidate")}
+    none, apart = simulated[simulated["effect"] == 0], simulated[simulated["true"].abs() > load().evaluation.margin]
     return [
-        Target("HELPS without effect, simulated", 0.0, 0.05, simulated["verdict"][simulated["effect"] == 0] == "HELPS"),
+        Target("HELPS without effect, simulated", 0.0, 0.05, none["verdict"] == "HELPS"),
+        Target("HURTS without effect, simulated", 0.0, 0.05, none["verdict"] == "HURTS"),
+        Target("NEUTRAL beyond the margin, simulated", 0.0, 0.05, apart["verdict"] == "NEUTRAL"),
+        Target("a wrong word of any arm not chosen, simulated", 0.0, 0.05, simulated["others"]),
         Target("HELPS for the placebo", 0.0, 0.05, helps.get("placebo", [])),
         Target("HELPS for the oracle", 0.9, 1.0, helps.get("oracle", [])),
         Target("coverage, all simulated runs", 0.92, 0.98, holds(simulated)),
@@ -270,13 +284,13 @@ def holds(simulated: pd.DataFrame) -> pd.Series:
 
 def simulated_table(simulated: pd.DataFrame) -> list[str]:
     lines = [
-        "| world | effect | HELPS | HURTS | the interval holds the true difference |",
-        "| --- | --- | --- | --- | --- |",
+        "| world | effect | HELPS | HURTS | NEUTRAL | the interval holds the true difference |",
+        "| --- | --- | --- | --- | --- | --- |",
     ]
     for (name, effect), rows in simulated.groupby(["setting", "effect"], sort=False):
-        words = [share(rows["verdict"] == w) for w in ("HELPS", "HURTS")]
+        words = " | ".join(share(rows["verdict"] == w) for w in ("HELPS", "HURTS", "NEUTRAL"))
         mean = f"{100 * rows['true'].mean():+.1f} points"
-        lines.append(f"| {name} | {mean if effect else 'none'} | {words[0]} | {words[1]} | {share(holds(rows))} |")
+        lines.append(f"| {name} | {mean if effect else 'none'} | {words} | {share(holds(rows))} |")
     return lines
 
 

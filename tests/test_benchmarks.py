@@ -104,12 +104,24 @@ def test_agreement_counts_pairs_within_a_class():
     assert table.set_index("class").loc["all classes"].tolist() == [3, pytest.approx(1 / 3), 1, 1.0]
 
 
-def counted(false: int = 0, placebo: int = 0, oracle: int = 20, held: int = 190) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Made-up runs: of 100 without effect, of 20 trained ones each, and of all 200 intervals so many are as named."""
+def counted(
+    false: int = 0,
+    hurts: int = 0,
+    neutral: int = 0,
+    others: int = 0,
+    placebo: int = 0,
+    oracle: int = 20,
+    held: int = 190,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Made-up runs: of 100 without effect and 100 with, of 20 trained ones each, and of all 200 so many are as named."""
     number = np.arange(200)
     simulated = pd.DataFrame({"setting": "world", "effect": np.where(number < 100, 0.0, 0.6)})
     simulated["verdict"] = np.where((number < false) | (number >= 150), "HELPS", "CANNOT_TELL")
-    simulated = simulated.assign(true=np.where(number < 100, 0.0, 0.06), ci_low=-0.1, ci_high=0.1)
+    simulated.loc[(number >= 90) & (number < 90 + hurts), "verdict"] = "HURTS"
+    simulated.loc[(number >= 100) & (number < 100 + neutral), "verdict"] = "NEUTRAL"
+    simulated = simulated.assign(
+        true=np.where(number < 100, 0.0, 0.06), ci_low=-0.1, ci_high=0.1, others=number < others
+    )
     simulated.loc[number >= held, ["ci_low", "ci_high"]] = 0.07, 0.1
     helps = {"placebo": placebo, "shuffled": 20, "oracle": oracle}
     rows = [(name, "HELPS" if i < n else "NEUTRAL", 0.01) for name, n in helps.items() for i in range(20)]
@@ -120,9 +132,12 @@ def counted(false: int = 0, placebo: int = 0, oracle: int = 20, held: int = 190)
     ("counts", "missed"),
     [
         ({}, []),
-        ({"false": 5, "placebo": 1, "oracle": 18, "held": 184}, []),  # just met
+        ({"false": 5, "hurts": 5, "neutral": 5, "others": 10, "placebo": 1, "oracle": 18, "held": 184}, []),  # just met
         ({"held": 196}, []),
         ({"false": 6}, ["HELPS without effect, simulated"]),
+        ({"hurts": 6}, ["HURTS without effect, simulated"]),
+        ({"neutral": 6}, ["NEUTRAL beyond the margin, simulated"]),
+        ({"others": 11}, ["a wrong word of any arm not chosen, simulated"]),
         ({"placebo": 2}, ["HELPS for the placebo"]),
         ({"oracle": 17}, ["HELPS for the oracle"]),
         ({"held": 183}, ["coverage, all simulated runs"]),
@@ -135,7 +150,7 @@ def test_calibration_fails_when_a_target_is_missed_and_says_which(counts, missed
     text = capfd.readouterr().out
     assert (tmp_path / "out" / "tables.md").read_text() == text
     assert re.findall(r"^- MISSED: ([^:]+):", text, re.M) == missed
-    assert len(re.findall(r"^- met: ", text, re.M)) == 4 - len(missed)
+    assert len(re.findall(r"^- met: ", text, re.M)) == 7 - len(missed)
     assert "| world | +6.0 points | 50.0 % [39.8, 60.2] | 0.0 % [0.0, 3.6] |" in text
     assert f"| placebo | +1.0 | {counts.get('placebo', 0)} | 0 | {20 - counts.get('placebo', 0)} | 0 |" in text
     assert len(pd.read_csv(tmp_path / "out" / "simulated.csv")) == 200
@@ -144,7 +159,7 @@ def test_calibration_fails_when_a_target_is_missed_and_says_which(counts, missed
 def test_a_target_that_nothing_was_run_for_is_missed():
     simulated, real = counted()
     found = calibrate.targets(simulated, real[real["candidate"] != "oracle"])
-    assert [t.name for t in found if not t.met] == ["HELPS for the oracle"] and "no runs" in str(found[2])
+    assert [t.name for t in found if not t.met] == ["HELPS for the oracle"] and "no runs" in str(found[5])
 
 
 def test_calibration_without_any_run_misses_all_its_targets():
@@ -168,6 +183,20 @@ def test_a_simulated_run_is_judged_beside_the_difference_that_is_true():
     assert calibrate.holds(runs).all() and len(calibrate.simulated_table(runs)) == 4
     again = calibrate.one_simulation((world, 0.6, 0, 6))
     assert again == runs.iloc[1].to_dict(), "the same run is the same again"
+
+
+def test_rows_of_a_group_are_of_one_class_and_equally_hard():
+    world = next(w for w in calibrate.SETTINGS if w.group == 5)
+    luck = {"a": np.zeros(2)}
+    seen, y = calibrate.draw(world._replace(seed_row=0.0), 101, {"a": 0.0}, luck, np.random.default_rng(0))
+    assert np.bincount(seen.groups).tolist() == [5] * 20 + [1] and set(y) == set(range(10))
+    right = seen.predicted("a") == y
+    for group in range(21):
+        own = seen.groups == group
+        assert len(set(y[own])) == 1 and len(set(right[0, own])) == 1
+    rare = next(w for w in calibrate.SETTINGS if w.rarest < 0.1)
+    _, y = calibrate.draw(rare, rare.test, {"a": 0.0}, luck, np.random.default_rng(0))
+    assert 3 < (y == 1).sum() < 20
 
 
 def answers(right: float, rows: int = 120, seeds: int = 4, seed: int = 0) -> paired.Said:

@@ -84,7 +84,7 @@ def decide(
     found = {(a, b): ends(test, a, b, draws, block) for (a, b), draws in drawn.items()}
     base |= {"arms": every_arm(found, arms, added, choices, test, block)}
     base |= {"comparisons": [], "over_negative": {}, "guardrails": [], "exchange": None}
-    base |= {"over_constant": over_constant(test, control, block, seed)}
+    base |= {"over_constant": over_constant(test, control, block, seed), "few_rows": blind(test, block)}
     if not arm:
         return pronounced(base, "CANNOT_TELL", NOBODY)
     comparisons = [{"control": other, **found[arm, other]} for other in others]
@@ -92,7 +92,7 @@ def decide(
     rails = guardrails.check(said[arm], said[control], test.y, test.groups, test.labels, block, seed, tempered)
     if (small := too_small(test)) or not added[arm] or test.seeds == 1:  # of which nothing is sure, a loss neither
         rails = [rail | {"broken": False} for rail in rails]
-    given = (choices["validation_rows"], test.seeds, added[arm], rails, block, blind(test, block))
+    given = (choices["validation_rows"], test.seeds, added[arm], rails, block, base["few_rows"])
     word, reason = combine(comparisons, *given)
     word, reason = ("CANNOT_TELL", small) if small else (word, reason + untested(test))
     first = found[arm, control] | {

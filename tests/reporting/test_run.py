@@ -267,10 +267,17 @@ def test_what_makes_the_comparison_doubtful_stands_above_other_warnings(run):
     spoilt = run.records["more_real"] | {"arm": run.records["more_real"]["arm"] | {"role": "negative"}}
     records = run.records | {"cvae": run.records["cvae"] | other, "more_real": spoilt}
     facts = runs.facts(replace(run, records=records, verdict=found))
-    unequal, unbeaten, slowed = facts["warnings"]
+    unequal, unbeaten, slowed, few = facts["warnings"]
     assert "device cpu, x86_64, not cuda, Toy 1): arms cvae." in unequal and "half the learning rate" in slowed
     assert unbeaten.startswith("negative arm more_real is ")
-    assert unequal in html.digest(facts).replace("\\`", "`") and runs.facts(run)["warnings"] == []
+    assert unequal in html.digest(facts).replace("\\`", "`")
+    assert few.endswith("Intervals may be too narrow, for arms that agree on a few rows have no spread there")
+    assert (
+        runs.facts(run)["warnings"] == [few]
+        and few.startswith(run.verdict["few_rows"])
+        and " there are too few " in few
+    )
+    assert runs.facts(replace(run, verdict=run.verdict | {"few_rows": ""}))["warnings"] == []
 
 
 def test_an_arm_that_could_not_be_trained_is_told(run):
