@@ -34,9 +34,18 @@ def build(where: torch.device, exact: Any) -> pl.Trainer:
         logging.getLogger(name).setLevel(logging.ERROR)  # its advice on loaders and devices does not apply here
     warnings.filterwarnings("ignore", module="lightning")
     warnings.filterwarnings("ignore", "(?s).*Grad strides do not match bucket view strides")
-    parts = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary", "use_distributed_sampler")
-    how = strategy(where) | dict.fromkeys(parts, False)
-    return pl.Trainer(accelerator=where.type, precision=exact, max_epochs=1, callbacks=[Signals()], **how)
+    return pl.Trainer(
+        accelerator=where.type,
+        **strategy(where),
+        precision=exact,
+        max_epochs=1,
+        logger=False,
+        callbacks=[Signals()],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
 
 
 def strategy(where: torch.device) -> dict[str, Any]:
