@@ -223,7 +223,7 @@ def test_other_arms_and_the_report_come_out_when_a_generator_and_a_control_fail(
     toy_images(tmp_path / "toy")
     toy_project(tmp_path)
     edit(tmp_path, lambda p: p["generators"]["cvae"].update(snapshots=2))
-    edit(tmp_path, lambda p: p["arms"]["duplicate"].update(recipe="mixup"))
+    edit(tmp_path, lambda p: p["arms"]["duplicate"].update(recipe="mixup", tuned=False))
     with (tmp_path / "pipeline" / "classifier" / "train.py").open("a") as file:
         file.write(
             "\n\nwhole = Training.mean\n\n\ndef spoilt(self, logits, y, weight):\n"
