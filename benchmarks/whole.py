@@ -92,7 +92,8 @@ def nothing_to_do(root: Path, times: int = 3) -> list[float]:
 def training_imports(root: Path, stage: str) -> list[str]:
     """The files that a stage may come to run, in functions too, and that import Lightning."""
     files = imports.reached([Path("stages") / f"{stage}.py"], {}, root)
-    return [f.as_posix() for f in sorted(files) if _imports((root / f).read_text(encoding="utf-8"))]
+    code = sorted(f for f in files if f.suffix == ".py")
+    return [f.as_posix() for f in code if _imports((root / f).read_text(encoding="utf-8"))]
 
 
 def _imports(source: str) -> bool:

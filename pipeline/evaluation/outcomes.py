@@ -77,6 +77,8 @@ def blind(test: Outcomes, block: Evaluation) -> str:
     classes = [(test.labels[c], len(np.unique(test.groups[test.y == c]))) for c in np.unique(test.y)]
     if block.primary_metric == "accuracy":
         classes = [("the test split", len(np.unique(test.groups)))]
-    least = -np.log((1 - block.confidence) / 2) / (block.margin * len(classes)) if block.margin else np.inf
+    if not block.margin:
+        return "no number of test rows tells a difference from one of nothing (evaluation.margin is 0)"
+    least = -np.log((1 - block.confidence) / 2) / (block.margin * len(classes))
     few = [f"{name} ({n})" for name, n in classes if n < least]
     return f"of {', '.join(few)} there are too few test rows or groups; it takes {least:.0f}" if few else ""

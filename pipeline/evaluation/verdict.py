@@ -216,8 +216,9 @@ def every_arm(
             )
         if small:
             word, reason = "CANNOT_TELL", small
-        if same[a] != a:
-            reason += f" (the same models as of {same[a]})"
+        twin = next(b for b in (choices["chosen_arm"], *others) if b and np.array_equal(said[a], said[b]))
+        if twin != a:
+            reason += f" (the same models as of {twin})"
         told[a] |= {"p_holm": p, "verdict": word, "reason": reason}
     return told
 

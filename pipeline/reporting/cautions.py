@@ -45,7 +45,7 @@ def warnings(run: "Run") -> list[str]:
         found.append(
             f"only {judged} of {len(run.about['classes'])} classes have test rows: every mean over classes is over those"
         )
-    if few := run.verdict["few_rows"]:
+    if (few := run.verdict["few_rows"]) and run.params.evaluation.margin:
         found.append(
             f"{few} to see a difference as small as the margin. Intervals may be too narrow, for arms that agree "
             "on a few rows have no spread there"

@@ -451,6 +451,8 @@ def test_arms_of_the_same_models_count_once_and_are_said_to_be_the_same():
     found = decided(shares, roles={n: ROLES[n] for n in shares})["arms"]
     assert found["other"]["p_holm"] == found["wild"]["p_holm"] == found["other"]["p_both"]
     assert found["wild"]["reason"] == found["other"]["reason"] + " (the same models as of other)"
+    found = decided(shares | {"other": 0.75}, roles={n: ROLES[n] for n in shares})["arms"]
+    assert found["other"]["reason"].endswith(" (the same models as of new)") and "same" not in found["wild"]["reason"]
 
 
 def test_doubt_between_controls_and_doubt_of_other_splits_reach_the_table_of_arms():

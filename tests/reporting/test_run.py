@@ -278,6 +278,9 @@ def test_what_makes_the_comparison_doubtful_stands_above_other_warnings(run):
         and " there are too few " in few
     )
     assert runs.facts(replace(run, verdict=run.verdict | {"few_rows": ""}))["warnings"] == []
+    block = run.params.evaluation.model_copy(update={"margin": 0.0})
+    without = run.params.model_copy(update={"evaluation": block})
+    assert runs.facts(replace(run, params=without))["warnings"] == [], "of a margin of nothing there is nothing to say"
 
 
 def test_an_arm_that_could_not_be_trained_is_told(run):
