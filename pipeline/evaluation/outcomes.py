@@ -1,5 +1,6 @@
 """What every arm says of a split, and whether its rows are enough to tell anything by."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -79,6 +80,6 @@ def blind(test: Outcomes, block: Evaluation) -> str:
         classes = [("the test split", len(np.unique(test.groups)))]
     if not block.margin:
         return "no number of test rows tells a difference from one of nothing (evaluation.margin is 0)"
-    least = -np.log((1 - block.confidence) / 2) / (block.margin * len(classes))
+    least = math.ceil(-math.log((1 - block.confidence) / 2) / (block.margin * len(classes)))
     few = [f"{name} ({n})" for name, n in classes if n < least]
-    return f"of {', '.join(few)} there are too few test rows or groups; it takes {least:.0f}" if few else ""
+    return f"of {', '.join(few)} there are too few test rows or groups; it takes {least}" if few else ""

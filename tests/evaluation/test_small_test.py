@@ -99,7 +99,7 @@ def test_arms_that_agree_on_few_rows_of_a_class_are_not_said_to_be_neutral():
         found = decide(choices, test, arms, {"arm": 9, "control": 0, "too": 9}, block, 0)
         assert found["verdict"] == found["arms"]["too"]["verdict"] == word
         assert (found["ci_low"], found["ci_high"]) == (0, 0)
-        said_why = f"but of b ({many}) there are too few test rows or groups; it takes 184" in found["reason"]
+        said_why = f"but of b ({many}) there are too few test rows or groups; it takes 185" in found["reason"]
         assert said_why == (word == "CANNOT_TELL") == (blind(test, block) != "")
         assert found["reason"].endswith("; no test row is of c, so nothing is known of that")
 
