@@ -15,7 +15,8 @@ from ruamel.yaml import YAML, YAMLError
 
 from pipeline import generators
 from pipeline.data import sources
-from pipeline.params import Params, borrowing
+from pipeline.params import GUIDING, Params, borrowing
+from stages._space import knows
 
 NOTES = Path(".dvc/tmp/rwlock")  # in which dvc notes who reads and writes what
 RECORD = Path("dvc.lock")  # of what stages were made of, which dvc writes anew after each
@@ -43,15 +44,21 @@ def makes_sense(params: Params) -> None:
         for key in ("source", "unlabelled")
         for path in odd(Path(getattr(params.data, key)))
     ]
+    models = []
     for name in params.generators:
         try:
-            model = generators.build(borrowing(params.generators, name), params.compute, name)
+            models.append(generators.build(borrowing(params.generators, name), params.compute, name))
             if name in params.made:
-                model.ready()
+                models[-1].ready()
         except ValueError as error:
             mistakes.append(str(error))
     if mistakes:
         raise ValueError("\n".join(mistakes))
+    for key in GUIDING:
+        takers = [model for model in models if key in model.drawn]
+        for value in getattr(params.search.space, key):
+            if not any(knows(model.options, key, value) for model in takers):
+                log.warning("search.space.%s: no generator takes %s, so it is not tried", key, value)
 
 
 def mend(notes: Path) -> None:

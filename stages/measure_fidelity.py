@@ -38,7 +38,7 @@ def main(
         for name, found in masks.items()
         for label, mine, _ in found
     ]
-    groups = fitted.table["group"].to_numpy()
+    groups, apart = (rows.table["group"].to_numpy() for rows in (fitted, held))
     said = {name: {"id": (held if name == "real" else rows).table["id"].to_numpy()} for name, rows in sets.items()}
     for space, stem in (("baseline", baseline / "baseline"), ("encoder", encoder / "encoder")):
         network = predict.load(stem)
@@ -47,12 +47,14 @@ def main(
             features = own if name == "real" else predict.run(network, samples.images, where)[1]
             said[name][space] = spectra.relative(reference if name == "real" else features, own, groups)
             for label, mine, theirs in masks[name]:
-                given = (reference[theirs], features[mine], params.fidelity.neighbours, params.fidelity.min_rows)
-                strays = deviation(*given, derive(params.seed, "fidelity", name, label))
-                lines += [(name, label, space, m, v, strays[m]) for m, v in compare(*given).items()]
+                least = (params.fidelity.neighbours, params.fidelity.min_rows)
+                found = compare(reference[theirs], features[mine], *least)
+                seed = derive(params.seed, "fidelity", name, label)
+                strays = deviation(reference[theirs], apart[theirs], features[mine], *least, seed)
+                lines += [(name, label, space, m, v, strays[m]) for m, v in found.items()]
             if len(fitted.scarce) and np.isin(fitted.scarce, samples.y).all():
                 learnt = taught(features, samples, own, fitted)
-                lines.append((name, "", space, "transfer", *transfer(*learnt, reference, held.y)))
+                lines.append((name, "", space, "transfer", *transfer(*learnt, reference, held.y, apart)))
     csvs.write(pd.DataFrame(lines, columns=COLUMNS), out)
     rows = pd.concat([pd.DataFrame({"generator": name} | columns) for name, columns in said.items()])
     csvs.write(rows[SEEN].round(4), opinions)

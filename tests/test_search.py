@@ -15,7 +15,7 @@ from pipeline.evaluation.utility import gain, likelihood, surely_better
 from pipeline.params.sections import Cap
 from pipeline.samples import Facts, Samples
 from pipeline.seeds import derive
-from stages import _trials, retrain, search, train_baseline
+from stages import _trials, check, retrain, search, train_baseline
 from stages.augment import write_banks
 
 SHIPPED = params.load(Path(params.__file__).parents[2] / "params.yaml")
@@ -318,6 +318,17 @@ def test_what_a_generator_is_used_with_anyway_is_not_tried():
         for one in climbed(trials, "smote", "cvae")
     }
     assert tried == {"smote": ["0.3"], "cvae": ["1.0"]}
+
+
+def test_a_strength_that_no_generator_takes_is_warned_of(caplog):
+    check.makes_sense(SHIPPED)
+    assert "search.space" not in caplog.text
+    block = SHIPPED.search.space.model_copy(update={"strength": [1.0, 2.5, (0.6, 0.9)]})
+    without = {name: model for name, model in SHIPPED.generators.items() if name != "translate"}
+    changed = {"search": SHIPPED.search.model_copy(update={"space": block}), "generators": without}
+    check.makes_sense(SHIPPED.model_copy(update=changed | {"arms": {}, "profile": "quick"}))
+    assert "search.space.strength: no generator takes (0.6, 0.9), so it is not tried" in caplog.text
+    assert caplog.text.count("no generator takes") == 1
 
 
 def test_controls_with_rows_of_their_own_are_searched_for_as_candidates_are():

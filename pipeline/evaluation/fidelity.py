@@ -60,25 +60,37 @@ def compare(real: np.ndarray, fake: np.ndarray, k: int, least: int, most: int = 
 
 
 def deviation(
-    real: np.ndarray, fake: np.ndarray, k: int, least: int, seed: int, draws: int = 20, most: int = 1000
+    real: np.ndarray,
+    groups: np.ndarray,
+    fake: np.ndarray,
+    k: int,
+    least: int,
+    seed: int,
+    draws: int = 20,
+    most: int = 1000,
 ) -> Mapping[str, float]:
-    """The standard deviation of each value of `compare` over other samples of rows.
+    """The standard deviation of each value of `compare` over other samples of rows, real ones (N, D) by their groups (N,).
 
-    That of values from half of the rows of both sides, of at most so many, which is as large (delete-half jackknife: Shao and
-    Tu, 1995). NaN where half of the rows are fewer than `least`.
+    That of values from half of the groups and of the fake rows, of at most so many rows, which is as large (delete-half
+    jackknife: Shao and Tu, 1995). NaN where half of the rows are fewer than `least`.
     """
     rng, found = np.random.default_rng(seed), []
-    real, fake = (side[spaced(len(side), most)] for side in (real, fake))
+    kept = spaced(len(real), most)
+    (names, group), real, fake = np.unique(groups[kept], return_inverse=True), real[kept], fake[spaced(len(fake), most)]
     for _ in range(draws):
-        some, others = (side[rng.permutation(len(side))[: len(side) // 2]] for side in (real, fake))
+        some = real[np.isin(group, rng.permutation(len(names))[: len(names) // 2])]
+        others = fake[rng.permutation(len(fake))[: len(fake) // 2]]
         found.append(compare(some, others, k, least))
     return {name: float(np.std([one[name] for one in found], ddof=1)) for name in found[0]}
 
 
-def transfer(train: np.ndarray, y: np.ndarray, test: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+def transfer(
+    train: np.ndarray, y: np.ndarray, test: np.ndarray, labels: np.ndarray, groups: np.ndarray
+) -> tuple[float, float]:
     """Balanced accuracy on real rows of a linear classifier that learnt from these features (N, D), and its standard error.
 
-    Train on synthetic, test on real (Esteban et al., 2017), where `train` holds synthetic rows. NaN with one class.
+    Train on synthetic, test on real (Esteban et al., 2017), where `train` holds synthetic rows. Test rows of one group count
+    as one draw. NaN with one class.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
@@ -87,10 +99,11 @@ def transfer(train: np.ndarray, y: np.ndarray, test: np.ndarray, labels: np.ndar
         return float("nan"), float("nan")
     scale = StandardScaler().fit(train)
     model = LogisticRegression(class_weight="balanced", max_iter=1000).fit(scale.transform(train), y)
-    right, present = model.predict(scale.transform(test)) == labels, np.unique(labels)
-    recall = np.array([right[labels == c].mean() for c in present])
-    count = np.array([(labels == c).sum() for c in present])
-    return float(recall.mean()), float(np.sqrt((recall * (1 - recall) / count).sum()) / len(present))
+    right = model.predict(scale.transform(test)) == labels
+    present, which, count = np.unique(labels, return_inverse=True, return_counts=True)
+    recall = np.bincount(which, right) / count
+    strays = np.bincount(np.unique(groups, return_inverse=True)[1], (right - recall[which]) / count[which])
+    return float(recall.mean()), float(np.sqrt(np.square(strays).sum()) / len(present))
 
 
 def distances(

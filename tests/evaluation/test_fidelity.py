@@ -136,7 +136,7 @@ def test_of_large_sets_that_are_sorted_by_class_all_classes_are_compared():
     found, alike = compare(real, fake, 3, 10), compare(real[::3], fake[::3], 3, 10, most=10_000)
     assert found["coverage"] > 0.9 and found["diversity"] == pytest.approx(1, abs=0.05)
     assert found["frechet"] == pytest.approx(alike["frechet"], abs=0.5)
-    assert deviation(real, fake, 3, 10, 0)["diversity"] < 0.05
+    assert deviation(real, np.arange(len(real)), fake, 3, 10, 0)["diversity"] < 0.05
 
 
 def test_distances_by_class_are_pulled_to_their_mean_by_pseudo_rows():
@@ -171,7 +171,7 @@ def test_diversity_is_the_ratio_of_mean_distances_of_pairs():
 def test_the_spread_is_that_of_other_rows():
     """Beside the standard deviation of the values of 60 fresh pairs of sets."""
     fresh = [compare(cloud_of(s), cloud_of(1000 + s, shift=0.5), 3, 10) for s in range(60)]
-    told = [deviation(cloud_of(s), cloud_of(1000 + s, shift=0.5), 3, 10, 0) for s in range(5)]
+    told = [deviation(cloud_of(s), np.arange(120), cloud_of(1000 + s, shift=0.5), 3, 10, 0) for s in range(5)]
     for name in ("frechet", "precision", "coverage", "diversity"):
         true, said = np.std([one[name] for one in fresh], ddof=1), np.mean([one[name] for one in told])
         assert 0.4 < said / true < 2.5, name
@@ -182,8 +182,8 @@ def cloud_of(seed, shift=0.0):
 
 
 def test_without_enough_rows_there_is_no_spread_and_equal_seeds_give_equal_ones():
-    assert np.isnan(list(deviation(cloud(19), cloud(30), 3, 10, 0).values())).all()
-    one, two, other = (deviation(cloud(40), cloud(30, seed=1), 3, 10, seed) for seed in (4, 4, 5))
+    assert np.isnan(list(deviation(cloud(19), np.arange(19), cloud(30), 3, 10, 0).values())).all()
+    one, two, other = (deviation(cloud(40), np.arange(40), cloud(30, seed=1), 3, 10, seed) for seed in (4, 4, 5))
     assert one == two != other
 
 
@@ -191,10 +191,30 @@ def test_what_rows_teach_is_balanced_accuracy_on_the_others():
     rng = np.random.default_rng(0)
     y, labels = np.repeat([0, 1, 2], [90, 20, 8]), np.repeat([0, 1, 2], 40)
     train, test = (rng.normal(0, 0.3, (len(c), 2)) + 3 * np.eye(3)[c][:, :2] for c in (y, labels))
-    value, error = transfer(train, y, test, labels)
+    alone = np.arange(120)
+    value, error = transfer(train, y, test, labels, alone)
     assert value > 0.97 and error < 0.02
-    wrong, _ = transfer(train, (y + 1) % 3, test, labels)
+    wrong, _ = transfer(train, (y + 1) % 3, test, labels, alone)
     assert wrong < 0.1
-    guess, error = transfer(rng.normal(size=(118, 2)), y, rng.normal(size=(120, 2)), labels)
+    guess, error = transfer(rng.normal(size=(118, 2)), y, rng.normal(size=(120, 2)), labels, alone)
     assert 0.15 < guess < 0.55 and 0.02 < error < 0.06
-    assert np.isnan(transfer(train[:90], y[:90], test, labels)).all()
+    assert np.isnan(transfer(train[:90], y[:90], test, labels, alone)).all()
+
+
+def test_rows_of_one_group_tell_as_much_as_one():
+    """Four pictures of each of 30 things: the spread is that of 30 rows, twice that of 120."""
+    things = [np.random.default_rng(s).normal(0, 1, (30, 4)) for s in range(8)]
+    groups, one, two = np.repeat(np.arange(30), 4), [], []
+    for s, thing in enumerate(things):
+        real, fake = thing.repeat(4, axis=0) + np.random.default_rng(9).normal(0, 0.01, (120, 4)), cloud_of(100 + s)
+        one.append(deviation(real, np.arange(120), fake, 3, 10, 0)["recall"])
+        two.append(deviation(real, groups, fake, 3, 10, 0)["recall"])
+    assert np.mean(two) > 1.2 * np.mean(one)
+    rng = np.random.default_rng(0)
+    y, labels = np.repeat([0, 1], 50), np.repeat([0, 1], 60)
+    train, test = rng.normal(y[:, None], 1, (100, 2)), rng.normal(labels[:, None], 1, (120, 2))
+    whole, alone = transfer(train, y, test, labels, np.arange(120))
+    again, together = transfer(train, y, test.repeat(4, axis=0), labels.repeat(4), np.arange(120).repeat(4))
+    assert whole == again and together == pytest.approx(alone)
+    right, left = (whole, alone), transfer(train, y, test.repeat(4, axis=0), labels.repeat(4), np.arange(480))
+    assert left[0] == right[0] and left[1] == pytest.approx(alone / 2)
