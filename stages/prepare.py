@@ -66,7 +66,7 @@ def main(
         record |= grouping.account(near, paths, samples, data)
         misnamed = paths_with_wrong_ending(rows, spare)
         record["warnings"] += warnings(rows, spare, form, len(among), len(misnamed), data)
-        record["warnings"] += grouping.unnamed(extra) if source.grouped else grouping.too_alike(near)
+        record["warnings"] += grouping.unnamed(extra) if source.grouped else grouping.too_alike(near, rows)
     quarantine.write_text(audit.quarantine(lost), encoding="utf-8")
     record |= {"quarantined": len(lost), "quarantine": pd.Series([p.code for p in lost]).value_counts().to_dict()}
     (about / "audit.json").write_text(json.dumps(record, indent=1))

@@ -22,6 +22,7 @@ import yaml
 from PIL import Image
 
 from pipeline import processes
+from pipeline.data import grouping
 from pipeline.data.intake import Form
 from pipeline.data.sources.base import Picture, Source
 from pipeline.data.sources.base import table as source_table
@@ -565,6 +566,31 @@ def test_where_a_class_is_hardly_more_than_one_session_it_is_told_that_duplicate
     many = [{k: v for k, v in r.items() if k != "group"} for r in sessions(6)]
     done = prepare(many)
     assert not any(told in w for w in done.audit["warnings"]) and done.audit["groups"] == 12
+
+
+def test_a_class_that_is_one_scene_beside_varied_ones_is_told_of(prepare):
+    """All of it is one group, so that no other split has a row of it: once without a word why."""
+    rng = np.random.default_rng(1)
+    scene = picture(99)
+    rows = [row(f"v{i}", "varied", picture(i)) for i in range(40)]
+    rows += [
+        row(f"s{i}", "scene", np.clip(scene + rng.normal(0, 6, scene.shape), 0, 255).astype(np.uint8))
+        for i in range(12)
+    ]
+    done = prepare(rows)
+    (told,) = (w for w in done.audit["warnings"] if "two pictures of class scene have a correlation of" in w)
+    assert "most of the class is one group" in told and "data.near_duplicates: ignore" in told
+    assert any(
+        "class scene has no row in test, having too few groups to give any (1)" in w for w in done.audit["warnings"]
+    )
+
+
+def test_where_copies_cannot_be_noticed_it_is_told_of():
+    found, rows = grouping.duplicates.NOTHING, pd.DataFrame({"label": ["b", "a"]})
+    found = found._replace(bound=0.9993, medians=np.array([0.1, 0.6]), typical=0.3)
+    (told,) = grouping.too_alike(found, rows)
+    assert "near duplicates are noticed only above a correlation of 0.9993" in told
+    assert grouping.too_alike(found._replace(bound=0.99), rows) == []
 
 
 def test_where_groups_are_given_pictures_may_be_all_alike(prepare):

@@ -18,7 +18,7 @@ FEW = 5  # fewer rows than this of a class in validation or test, and its figure
 NOT_CHECKED = (
     "wrong labels, except those of identical images",
     "subjects or objects that are shared between splits but look different, unless a group column names them",
-    "copies that are rotated, mirrored or cropped by more than about a third",
+    "copies that are rotated, mirrored, stretched, cropped by more than about a third, or cropped and brought back to their size",
     "text, marks or devices in the picture that give the class away",
     "whether train and test come from the population that the classifier will meet",
 )
@@ -162,7 +162,9 @@ def check_classes(
                     f"{', '.join(f'{t} {counts[t][c]}' for t in SPLITS)}"
                 )
             if n == 0:
-                found.append(f"class {c} has no row in {s}, having too few groups to give any: not evaluable there")
+                found.append(
+                    f"class {c} has no row in {s}, having too few groups to give any ({groups[c]}): not evaluable there"
+                )
             elif n < FEW:
                 found.append(f"class {c} has {n} rows in {s}: its figures there mean little")
     tiny = [f"{c} ({n})" for c, n in counts["train"].items() if n < TINY]

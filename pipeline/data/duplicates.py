@@ -4,7 +4,8 @@ Candidates are nearest neighbours of two descriptors (a coarse band-pass picture
 shift does not change), searched among cells of a k-means (inverted lists: Jegou et al., 2011), then registered: the
 largest normalised cross-correlation of locally normalised pictures over all shifts. How large is too large depends on the
 data, for chest X-rays are all alike and photographs are not: the bound lies `SIGMAS` spreads above the median of random
-pairs of one class, on Fisher's z scale.
+pairs of one class, on Fisher's z scale; and no higher than it would for any class alone, for where one class is all alike
+and another is not, the spread of both together is that between them.
 """
 
 import tempfile
@@ -23,6 +24,8 @@ from pipeline.samples import blocks, room
 
 SIGMAS = 8.0  # measured on tiles, chest X-rays, natural photographs and glyphs: see docs/data.md
 LEAST = 0.7  # never call two pictures near duplicates below this correlation
+PAIRS = 2000  # random ones that tell what unrelated pictures have in common
+FEWEST = 8  # rows of a class that tell it of their class
 SAMPLE = 5000  # rows whose principal components stand for all
 NEIGHBOURS = 6
 EXACT = 4000  # up to so many rows neighbours are searched among all
@@ -31,15 +34,17 @@ ALIKE = 0.5  # least cosine of either descriptor for a pair to be compared
 
 
 class Found(NamedTuple):
-    """Pairs of rows int (P, 2) above the bound, their correlations (P,), the bound, and the median of unrelated pairs."""
+    """Pairs of rows int (P, 2) above the bound, their correlations (P,), the bound, and the median of unrelated pairs, of all
+    classes and of each (K,), NaN for one with too few rows."""
 
     pairs: np.ndarray
     score: np.ndarray
     bound: float
     typical: float
+    medians: np.ndarray
 
 
-NOTHING = Found(np.empty((0, 2), np.int64), np.empty(0), 1.0, 0.0)
+NOTHING = Found(np.empty((0, 2), np.int64), np.empty(0), 1.0, 0.0, np.empty(0))
 
 
 def find(thumbs: Thumbs, longest: np.ndarray, y: np.ndarray, apart: np.ndarray, seed: int) -> Found:
@@ -56,14 +61,31 @@ def find(thumbs: Thumbs, longest: np.ndarray, y: np.ndarray, apart: np.ndarray, 
     length = longest * scale  # of every picture where they are compared
     with tempfile.TemporaryDirectory(dir=thumbs.files[0].parent) as folder:
         spaces = [reduced(x, known, seed) for x in described(thumbs, length, Path(folder))]
-    unrelated = known[random_pairs(y[known], 2000, np.random.default_rng(seed))]
-    bound, typical = threshold(correlated(thumbs, length, unrelated))
+    bound, typical, medians = told(thumbs, length, known, y, seed)
     pairs, score = np.empty((0, 2), np.int64), np.empty(0)
     for own in np.unique(apart):
         more = among(thumbs, length, spaces, apart, own, pairs, bound, seed)
         pairs, score = np.concatenate([pairs, more[0]]), np.concatenate([score, more[1]])
     order = np.lexsort(pairs.T[::-1])
-    return Found(pairs[order], score[order], bound, typical)
+    return Found(pairs[order], score[order], bound, typical, medians)
+
+
+def told(
+    thumbs: Thumbs, length: np.ndarray, known: np.ndarray, y: np.ndarray, seed: int
+) -> tuple[float, float, np.ndarray]:
+    """The bound, the median of unrelated pairs, and that of each class (K,), by random pairs of the `known` rows (M,)."""
+    rng, count = np.random.default_rng(seed), np.bincount(y[known], minlength=y.max() + 1)
+    many = np.flatnonzero(count >= FEWEST)
+    own = [known[y[known] == c] for c in many]
+    each = max(50, PAIRS // max(len(many), 1))
+    pairs = [known[random_pairs(y[known], PAIRS, rng)]]
+    pairs += [rows[random_pairs(np.zeros(len(rows), np.int64), each, rng)] for rows in own]
+    said = correlated(thumbs, length, np.concatenate(pairs))
+    bound, typical = threshold(said[:PAIRS])
+    alone = [threshold(part) for part in said[PAIRS:].reshape(-1, each)]
+    medians = np.full(len(count), np.nan)
+    medians[many] = [median for _, median in alone]
+    return min(bound, max((most for most, _ in alone), default=1.0)), typical, medians
 
 
 def among(

@@ -11,6 +11,7 @@ from pipeline.data.sources.base import REPEATED, Problem, Source, refusal
 from pipeline.params import Data
 from pipeline.samples import Samples, spaced
 
+BLIND = 0.995  # a bound above it lets most re-encoded copies pass
 log = logging.getLogger(__name__)
 
 
@@ -27,10 +28,16 @@ def find_near(
     both = pd.concat([rows.assign(apart=test), spare.assign(apart=2)], ignore_index=True)
     one = both.sort_values("apart", kind="stable")
     one = one[~one["hash"].duplicated()]  # equal pictures would crowd all others out of a picture's neighbours
-    longest, y = one[["height", "width"]].max(axis=1).to_numpy(), pd.Categorical(one["label"]).codes.astype(np.int64)
+    longest, y = one[["height", "width"]].max(axis=1).to_numpy(), np.searchsorted(labels(rows), one["label"])
     found = duplicates.find(thumbs.take(one.index.to_numpy()), longest, y, one["apart"].to_numpy(), seed)
-    log.info("%d pairs of near duplicates, correlation above %.2f (typical: %.2f)", len(found.pairs), *found[2:])
+    told = (len(found.pairs), found.bound, found.typical)
+    log.info("%d pairs of near duplicates, correlation above %.2f (typical: %.2f)", *told)
     return found._replace(pairs=one.index.to_numpy()[found.pairs])
+
+
+def labels(rows: pd.DataFrame) -> list[str]:
+    """The classes, in the order in which near duplicates are told by class."""
+    return sorted(rows["label"].unique())
 
 
 def grouped(rows: pd.DataFrame, near: np.ndarray, data: Data) -> list[str]:
@@ -103,12 +110,23 @@ def examples(near: duplicates.Found, paths: list[str], samples: Samples, most: i
     return [(a, b, s) for s, a, b in (found[k] for k in spaced(len(found), most))]
 
 
-def too_alike(near: duplicates.Found) -> list[str]:
-    """What to say where random pairs of one class correlate so much, at the median: they show one thing, or all look alike."""
-    if near.typical < duplicates.LEAST:
-        return []
+def too_alike(near: duplicates.Found, rows: pd.DataFrame) -> list[str]:
+    """What to say where near duplicates can hardly be told from other pictures of a class."""
+    way_out = "say in a table which rows belong together (data.manifest.file and data.manifest.group)"
+    if near.typical >= duplicates.LEAST:
+        return [
+            f"two pictures of one class have a correlation of {near.typical:.2f} at the median, so near duplicates cannot be told "
+            f"from others: if a class was recorded in a few sessions, {way_out}"
+        ]
+    if near.bound > BLIND and np.isfinite(near.medians).any():
+        return [
+            f"near duplicates are noticed only above a correlation of {near.bound:.4f}, for some pictures of a class are all alike "
+            f"and others are not: {way_out}"
+        ]
+    alike = [(label, m) for label, m in zip(labels(rows), near.medians, strict=False) if m > near.bound]
     return [
-        f"two pictures of one class have a correlation of {near.typical:.2f} at the median, so near duplicates cannot be told "
-        "from others: if a class was recorded in a few sessions, say in a table which rows belong together "
-        "(data.manifest.file and data.manifest.group)"
+        f"two pictures of class {label} have a correlation of {median:.2f} at the median, and above {near.bound:.2f} pictures are "
+        f"taken for near duplicates, so most of the class is one group: if they show different things, {way_out} and set "
+        "data.near_duplicates: ignore"
+        for label, median in alike
     ]

@@ -102,7 +102,7 @@ def look_at(
                 continue
             pixels = picture.pixels
             if pixels.dtype != np.uint8 and picture.window is None:
-                samples[i] = pixels.reshape(-1)[np.linspace(0, pixels.size - 1, SAMPLE).astype(int)]
+                samples[i] = pixels.reshape(-1)[np.random.default_rng(0).integers(pixels.size, size=SAMPLE)]
             shown = to_bytes(picture, None)  # by its own range: thumbnails and brightness are compared robustly
             small = thumbnail(shown)
             where.append((out.tell(), *small.shape))

@@ -25,7 +25,8 @@ def assign(
     rng = np.random.default_rng(seed)
     for name in ("test", "val"):
         if not (splits == name).any():
-            free = np.flatnonzero(splits == "train")
+            held = set(np.array(groups)[splits != "train"])  # which only a given split that leaks shares with train
+            free = np.flatnonzero((splits == "train") & [group not in held for group in groups])
             y, own = np.array(labels)[free], np.array(groups)[free]
             splits[free[_draw(y, own, set(labels), fractions[name], rng)]] = name
     missing = sorted(set(labels) - set(np.array(labels)[splits == "train"]))

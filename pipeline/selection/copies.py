@@ -113,7 +113,12 @@ def nearest(
             grey = _grey(rows[part.start + i : part.start + i + 1])[0]
             pieces = {m: _pieces(_mirrored(grey, m)) for m in np.unique(mirror[i])}
             found = [
-                (_distance(pieces[m], _grey(reference[p : p + 1])[0]), p)
+                (
+                    _distance(pieces[m], _grey(reference[p : p + 1])[0])
+                    if pieces[m]
+                    else _unseen(rows[part][i], reference[p]),
+                    p,
+                )
                 for p, m in zip(own_places, mirror[i], strict=True)
                 if p >= 0
             ]
@@ -214,6 +219,11 @@ def _pieces(row: np.ndarray) -> list[np.ndarray]:
     smaller = [cv2.resize(row, size, interpolation=cv2.INTER_AREA) for size in sorted(sizes)]
     pieces = [np.ascontiguousarray(row[edge : height - edge, edge : width - edge]), *smaller]
     return [p for p in pieces if p.std() >= 1]  # else there is nothing to see in it, and the correlation is not defined
+
+
+def _unseen(row: np.ndarray, other: np.ndarray) -> float:
+    """How unlike a picture in which there is hardly anything to see is another one: alike if both are the same and not blank."""
+    return 0.0 if np.ptp(row) and np.array_equal(row, other) else 2.0
 
 
 def _distance(pieces: list[np.ndarray], other: np.ndarray) -> float:

@@ -181,6 +181,40 @@ def test_copies_are_found_where_half_stand_upright_and_half_lie_across(tmp_path)
     assert {tuple(p) for p in found.pairs} == {(i, 40 + i) for i in range(20)}
 
 
+def alike_and_varied(alike: int, varied: int) -> tuple[list[np.ndarray], np.ndarray]:
+    """A class of one camera at one place, and another of which every picture stands twice, re-encoded; with their classes."""
+    rng = np.random.default_rng(8)
+    template = smooth(rng, 36, 36, 1.5)
+    first = [grey(0.7 * template + 0.5 * smooth(rng, 36, 36, 1.5)) for _ in range(alike)]
+    second = [speckle(rng, 36, 36) for _ in range(varied)]
+    return [*first, *second, *map(encoded, second)], np.repeat([0, 1], [alike, 2 * varied])
+
+
+def test_a_class_that_is_all_alike_does_not_hide_the_copies_of_another(tmp_path):
+    """The spread of both together is that between the classes: the bound was 0.999 and no copy was found."""
+    pictures, y = alike_and_varied(60, 20)
+    found = searched(pictures, tmp_path, y)
+    assert {tuple(p) for p in found.pairs} == {(60 + i, 80 + i) for i in range(20)}
+    assert found.medians[1] < 0.4 < found.medians[0] < found.bound < 0.99
+
+
+def test_copies_in_another_split_are_found_too_and_sway_nothing(tmp_path):
+    pictures, y = alike_and_varied(60, 20)
+    apart = np.repeat([0, 1], [80, 20])
+    found = searched(pictures, tmp_path, y, apart=apart)
+    assert {tuple(p) for p in found.pairs} == {(60 + i, 80 + i) for i in range(20)}
+    alone = searched(pictures[:80], tmp_path, y[:80])
+    assert found.bound == alone.bound and np.array_equal(found.medians, alone.medians)
+
+
+def test_classes_of_few_rows_tell_nothing_of_their_own(tmp_path):
+    pictures, y = alike_and_varied(60, 3)
+    found = searched(pictures, tmp_path / "both", y)
+    assert np.isfinite(found.medians[0]) and np.isnan(found.medians[1])
+    alone = searched(pictures[60:], tmp_path / "few", y[60:])
+    assert np.isnan(alone.medians).all() and alone.bound < 1
+
+
 # How it behaves
 
 
@@ -448,8 +482,7 @@ def test_pictures_that_are_compared_grow_like_their_number(tmp_path, monkeypatch
         with monkeypatch.context() as patch:
             patch.setattr(processes, "parallel", parallel)
             patch.setattr(duplicates, "ALIKE", -1)  # nothing is left out for being unlike
-            patch.setattr(duplicates, "random_pairs", lambda y, count, rng: np.empty((0, 2), np.int64))
-            patch.setattr(duplicates, "threshold", lambda unrelated: (0.5, 0.0))
+            patch.setattr(duplicates, "told", lambda *_: (0.5, 0.0, np.zeros(1)))
             searched([speckle(rng, 12, 12) for _ in range(n)], tmp_path / str(n))
         return sum(pairs)
 

@@ -214,6 +214,16 @@ def test_the_common_range_is_that_of_all_pixels_up_to_sampling(inline, tmp_path)
         assert np.abs(np.array(common_range(seen.samples, asked)) - truth).max() < 0.02 * np.ptp(values)
 
 
+@pytest.mark.parametrize("height", [255, 256, 510])
+def test_the_sample_of_a_deep_picture_is_of_all_its_columns(inline, tmp_path, height):
+    """Evenly spaced, those of a picture of 255 rows all lay in its last column."""
+    columns = np.broadcast_to(np.arange(40.0)[None, :, None] * 1000, (height, 40, 1)).astype(np.float32)
+    seen = look(source([Picture(columns, ("deep",))]), tmp_path)
+    assert len(np.unique(seen.samples)) == 40
+    low, high = common_range(seen.samples, (0.5, 99.5))
+    assert low < 2000 and high > 37000
+
+
 def test_without_deep_rows_there_is_no_range_and_a_range_of_one_value_is_refused():
     assert common_range(np.full((3, 4), np.nan), (0.5, 99.5)) is None
     assert common_range(np.empty((0, 4)), (0.5, 99.5)) is None

@@ -27,6 +27,15 @@ def crossing(splits: np.ndarray, groups: list[str]) -> set[str]:
     return {group for group, where in seen.items() if len(where) > 1}
 
 
+def test_a_cut_takes_no_group_that_stands_in_a_given_split():
+    """With data.allow_leaks, test rows were once cut from patients of the given validation split."""
+    labels, groups = ["a", "b"] * 40, [f"g{i // 4}" for i in range(80)]
+    given = ["val" if i % 4 == 0 and i < 40 else "train" for i in range(80)]  # ten groups leak
+    for seed in range(20):
+        splits = assign(labels, groups, given, SHARES, seed)
+        assert (splits == "test").any() and not set(np.array(groups)[splits == "test"]) & {f"g{i}" for i in range(10)}
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_groups_never_cross_and_every_class_gives_its_share(seed):
     labels, groups = grouped(seed)

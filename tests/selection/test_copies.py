@@ -159,6 +159,13 @@ def test_a_blank_row_is_no_copy_of_a_blank_row():
     assert (nearest(blank, blank, np.arange(2))[0][:, 0] >= 1).all()
 
 
+def test_a_faint_row_is_a_copy_of_itself():
+    faint = (pictures(5) > 127).astype(np.uint8)  # two grey levels, one apart
+    distance, place = nearest(faint, faint, np.arange(5))
+    assert (distance[:, 0] == 0).all() and place[:, 0].tolist() == [0, 1, 2, 3, 4]
+    assert (distance[:, 1] == 2).all()
+
+
 def test_where_no_false_alarm_is_allowed_nothing_is_a_copy():
     images = pictures(20, 9)
     told = rule(images, np.arange(20), np.ones(20, bool), 0.0)

@@ -1,5 +1,6 @@
 """What every format gives: rows as a table, and a way to load the picture of one row in any process."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -15,6 +16,7 @@ SPLITS = {
     **dict.fromkeys(("val", "valid", "validation"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
+SPLIT_FOLDER = re.compile(rf"({'|'.join(SPLITS)})(?:[-_. ]?(?:set|data|images))?")  # train, or training_set
 COLUMNS = {"label": "", "split": "", "group": "", "weight": 1.0, "path": "", "row": ""}
 REPEATED = "repeated"  # the code of a row that stands there twice: its picture is used, so it is no loss
 SHOWN = 20  # lines of a long list that an error shows

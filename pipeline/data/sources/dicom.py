@@ -128,13 +128,28 @@ def picture(file: Any, data: Data) -> Picture:
         return Picture(raw, notes)  # pydicom has made RGB of it
     if kind not in ("MONOCHROME1", "MONOCHROME2"):
         raise Unreadable("layout", f"pixels are {kind}; convert it to MONOCHROME2 or RGB")
-    slope, intercept = float(file.get("RescaleSlope", 1) or 1), float(file.get("RescaleIntercept", 0) or 0)
+    slope, intercept = (
+        float(said(file, "PixelValueTransformationSequence", tag) or usual)
+        for tag, usual in (("RescaleSlope", 1), ("RescaleIntercept", 0))
+    )
     low, high = sorted(value * slope + intercept for value in stored_range(file))
     shown = deep(raw * slope + intercept, notes, window(file), data, (low, high))
     if kind == "MONOCHROME1":
         turned = (low + high - shown.window[1], low + high - shown.window[0]) if shown.window else None
         shown = Picture((low + high - shown.pixels).astype(np.float32), (*notes, "inverted"), turned)
     return shown
+
+
+def said(file: Any, group: str, tag: str) -> Any:
+    """A tag of the file; of an enhanced one, which has it in a group of the first frame or of all, that one's."""
+    if tag in file:
+        return file.get(tag)
+    for several in ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"):
+        for frame in list(file.get(several) or ())[:1]:
+            for one in list(frame.get(group) or ())[:1]:
+                if tag in one:
+                    return one.get(tag)
+    return None
 
 
 def stored_range(file: Any) -> tuple[int, int]:
@@ -145,7 +160,7 @@ def stored_range(file: Any) -> tuple[int, int]:
 
 def window(file: Any) -> tuple[float, float] | None:
     """The file's own black and white; None where it gives none, or one that means nothing."""
-    centre, width = (np.atleast_1d(file.get(tag)) for tag in ("WindowCenter", "WindowWidth"))
+    centre, width = (np.atleast_1d(said(file, "FrameVOILUTSequence", tag)) for tag in ("WindowCenter", "WindowWidth"))
     if not (centre.size and width.size) or centre[0] is None or width[0] is None:
         return None
     black, white = float(centre[0]) - float(width[0]) / 2, float(centre[0]) + float(width[0]) / 2

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.data.sources.base import SPLITS, Source, listed, table
+from pipeline.data.sources.base import SPLIT_FOLDER, SPLITS, Source, listed, table
 from pipeline.data.sources.decode import SUFFIXES, Files
 from pipeline.params import Data
 
@@ -17,7 +17,8 @@ def accepts(path: Path) -> bool:
 
 
 def read(root: Path, data: Data, scratch: Path) -> Source:
-    split_of = {p: SPLITS.get(p.name.lower(), "") for p in _folders(root)}
+    named = {p: SPLIT_FOLDER.fullmatch(p.name.lower()) for p in _folders(root)}
+    split_of = {p: SPLITS[said[1]] if said else "" for p, said in named.items()}
     parts = [("", root)] if not any(split_of.values()) else [(s, p) for p, s in split_of.items()]
     if any(split_of.values()) and not all(split_of.values()):
         odd = sorted(p.name for p, s in split_of.items() if not s)
@@ -27,6 +28,7 @@ def read(root: Path, data: Data, scratch: Path) -> Source:
         )
     for part in dict.fromkeys([root, *(p for _, p in parts)]):
         _check_loose(part, root)
+        _check_order(part, root)
     rows = [row for split, part in parts for row in _classes(part, split, root)]
     if not rows:
         raise ValueError(
@@ -72,6 +74,18 @@ def _check_loose(part: Path, root: Path) -> None:
         )
     if part != root and not _folders(part):
         raise ValueError(f"data.source: the split folder {part.name} has no class folders; fill it, or remove it")
+
+
+def _check_order(part: Path, root: Path) -> None:
+    """Raises ValueError for split folders in a class folder, whose splits nobody would notice."""
+    for folder in _folders(part):
+        if part == root and SPLIT_FOLDER.fullmatch(folder.name.lower()):
+            continue
+        if inside := sorted(p.name for p in folder.iterdir() if p.is_dir() and SPLIT_FOLDER.fullmatch(p.name.lower())):
+            raise ValueError(
+                f"data.source: the class folder {folder.name} has split folders in it ({listed(inside)}); expected them above "
+                f"the class folders: {inside[0]}/{folder.name}. If they are no splits, rename them"
+            )
 
 
 def _classes(part: Path, split: str, root: Path) -> Iterator[tuple[str, str, str]]:

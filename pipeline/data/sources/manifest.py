@@ -149,6 +149,13 @@ def _columns(frame: pd.DataFrame, name: str, data: Data) -> dict[str, str]:
     twice = [column for column in asked.values() if list(frame).count(column) > 1]
     if twice:
         raise ValueError(f"data.source: {name} has several columns called {listed(twice)}; it has [{listed(frame)}]")
+    like = {column.strip().casefold(): column for column in frame}
+    for key, column in asked.items():
+        if column not in frame and (other := like.get(column.casefold())):
+            raise ValueError(
+                f"data.source: {name} has the column {other!r}, and {column!r} is looked for (data.manifest.{key}); name it there, "
+                "or call it otherwise if it is something else"
+            )
     if not len(frame):
         raise ValueError(f"data.source: {name} has no rows")
     return {key: column for key, column in asked.items() if column in frame}

@@ -1,6 +1,7 @@
 """Parquet as Hugging Face stores image sets: a column of {bytes, path} or plain bytes and a column of labels."""
 
 import json
+import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -49,7 +50,7 @@ def read(path: Path, data: Data, scratch: Path) -> Source:
             inner = file.relative_to(path if path.is_dir() else path.parent)
             image, label, known[inner] = _columns(file, data)
             group = _group_column(file, data)
-            split = SPLITS.get(file.stem.split("-")[0].lower(), "")
+            split = SPLITS.get(re.split(r"[-_. ]", file.stem)[0].lower(), "")
             for row, (picture, value, owner) in enumerate(_rows(file, image, label, group or label)):
                 content = _bytes(picture, file.name, row)
                 name = f"{inner.with_suffix('')}/{row}"

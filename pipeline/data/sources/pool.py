@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from pipeline.data.sources import manifest
-from pipeline.data.sources.base import Source, listed, table
+from pipeline.data.sources.base import Problem, Source, listed, table
 from pipeline.data.sources.decode import Files
 from pipeline.data.sources.folder import image_files
 from pipeline.params import NO_POOL, Data, stands_for
@@ -12,6 +12,7 @@ from pipeline.params import NO_POOL, Data, stands_for
 
 def read(path: Path, data: Data) -> Source:
     """Rows without a label, none for NO_POOL. Raises ValueError if there is nothing to read."""
+    problems: list[Problem] = []
     if stands_for(path, NO_POOL):
         return Source((), table(label=[]), [], Files(path.parent, data))
     if path.is_dir():
@@ -28,7 +29,7 @@ def read(path: Path, data: Data) -> Source:
         if names.group in frame:
             group = {"group": manifest.groups(frame[names.group], path.name, "data.unlabelled")}
         paths, lines = [os.path.normpath(p) for p in frame[names.path]], frame.index.astype(str)
-        rows, _ = manifest.once(
+        rows, problems = manifest.once(
             table(label=[""] * len(frame), path=paths, row=lines, **group), path.name, "data.unlabelled"
         )
     else:
@@ -38,4 +39,6 @@ def read(path: Path, data: Data) -> Source:
         )
     if not len(rows):
         raise ValueError(f"data.unlabelled: no images found in {path.name}")
-    return Source((), rows, rows["path"].tolist(), Files(root, data), grouped=bool((rows["group"] != "").any()))
+    return Source(
+        (), rows, rows["path"].tolist(), Files(root, data), problems, grouped=bool((rows["group"] != "").any())
+    )

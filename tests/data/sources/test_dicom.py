@@ -119,6 +119,17 @@ def test_slope_and_intercept_are_applied(data):
     assert np.allclose(decode(content, "x", data()).pixels[..., 0], raw * 2.5 - 1024)
 
 
+@pytest.mark.parametrize("place", ["SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"])
+def test_an_enhanced_file_has_them_and_its_window_in_groups(data, place):
+    values, shown, frame = Dataset(), Dataset(), Dataset()
+    values.RescaleSlope, values.RescaleIntercept = "2", "-1024"
+    shown.WindowCenter, shown.WindowWidth = "40", "400"
+    frame.PixelValueTransformationSequence, frame.FrameVOILUTSequence = [values], [shown]
+    raw = grey()
+    seen = decode(stored(dataset(raw, bits=12, **{place: [frame]})), "x", data())
+    assert np.allclose(seen.pixels[..., 0], raw * 2.0 - 1024) and seen.window == (-160, 240)
+
+
 @pytest.mark.parametrize("tags", [{"RescaleSlope": None}, {"RescaleIntercept": None}, {"WindowCenter": None}])
 def test_tags_without_a_value_count_as_missing(data, tags):
     raw = grey()

@@ -53,6 +53,28 @@ def test_class_folders_without_splits(tmp_path, read):
         assert np.array_equal(source.load(ref).pixels, pixels(number))
 
 
+@pytest.mark.parametrize(
+    "names", [("training_set", "test_set"), ("train-data", "TestData"), ("train images", "val.images")]
+)
+def test_split_folders_may_say_that_they_are_sets(tmp_path, read, names):
+    source = read(fill(tmp_path, *(f"{s}/{c}/1.png" for s in names for c in ("cat", "dog"))))
+    assert source.classes == ("cat", "dog") and set(source.rows["split"]) == {
+        "train",
+        "val" if "val" in names[1] else "test",
+    }
+
+
+def test_classes_that_only_begin_like_a_split_are_classes(tmp_path, read):
+    source = read(fill(tmp_path, "test tube/1.png", "training shoes/1.png", "trainset_a/1.png"))
+    assert len(source.classes) == 3 and set(source.rows["split"]) == {""}
+
+
+def test_split_folders_in_class_folders_are_refused(tmp_path, read):
+    fill(tmp_path, "cat/train/1.png", "cat/test/2.png", "dog/train/3.png")
+    with pytest.raises(ValueError, match=r"class folder cat has split folders in it \('test', 'train'\).*: test/cat"):
+        read()
+
+
 def test_class_folders_under_split_folders_and_their_aliases(tmp_path, read):
     aliases = {"Training": "train", "validation": "val", "TEST": "test"}
     names = [f"{s}/{c}/1.png" for s in aliases for c in ("cat", "dog")]

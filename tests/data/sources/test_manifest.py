@@ -122,6 +122,14 @@ def test_other_columns_and_their_order_do_not_matter(tmp_path, data):
     assert plain.rows.equals(more.rows) and plain.classes == more.classes
 
 
+@pytest.mark.parametrize(("column", "key"), [("Split", "split"), (" group", "group"), ("WEIGHT", "weight")])
+def test_a_column_of_nearly_the_expected_name_is_not_passed_over(tmp_path, data, column, key):
+    """Splits and groups that the user gave were cut anew without a word."""
+    path = written(tmp_path, [("a.png", "cat", "train")], ("path", "label", column))
+    told = refused(path, data)
+    assert f"has the column {column!r}, and {key!r} is looked for (data.manifest.{key})" in told
+
+
 def test_what_a_table_does_not_say_has_a_default(tmp_path, data):
     rows = read(written(tmp_path), data).rows
     assert set(rows["split"]) == set(rows["group"]) == {""} and set(rows["weight"]) == {1.0}

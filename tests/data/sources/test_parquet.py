@@ -155,6 +155,13 @@ def test_numbers_as_classes_stand_in_their_order(tmp_path, read):
 # Folders and splits
 
 
+@pytest.mark.parametrize("form", ["{}_0", "{}.00000", "{} 1", "{}"])
+def test_a_name_that_begins_with_a_split_gives_it(tmp_path, read, form):
+    for i, name in enumerate(("train", "test")):
+        stored(tmp_path / "set" / f"{form.format(name)}.parquet", [encoded(2 * i), encoded(2 * i + 1)], ["a", "b"])
+    assert sorted(read(tmp_path / "set").rows["split"]) == ["test", "test", "train", "train"]
+
+
 @pytest.mark.parametrize("below", ["", "data"])
 def test_file_names_of_a_folder_give_the_splits(tmp_path, read, below):
     names = {"train-00000-of-00002": "train", "train-00001-of-00002": "train", "validation-00000-of-00001": "val"}

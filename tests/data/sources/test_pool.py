@@ -79,6 +79,13 @@ def test_a_picture_named_twice_is_used_once(tmp_path, read):
     assert read(tmp_path / "set.csv").refs == ["b.png", "a.png"]
 
 
+def test_a_picture_named_twice_is_listed(tmp_path, read):
+    root = pictures(tmp_path, "1.png", "2.png")
+    (root / "set.csv").write_text("path\n1.png\n2.png\n1.png\n")
+    (told,) = read(root / "set.csv").problems
+    assert (told.file, told.row, told.code) == ("1.png", "4", "repeated")
+
+
 def test_the_column_of_paths_may_have_another_name(tmp_path, read, refused):
     (tmp_path / "set.csv").write_text("file,note\na.png,x\n")
     assert read(tmp_path / "set.csv", "file").refs == ["a.png"]
