@@ -25,7 +25,7 @@ from pipeline.processes import cores
 from pipeline.selection.rules import drawn, wanted
 from stages import check
 from stages.augment import KINDS
-from stages.prepare import asked
+from stages.prepare import NO_VERDICT, asked
 
 if TYPE_CHECKING:
     from pipeline.classifier.model import Settings
@@ -100,7 +100,8 @@ def known(params: Params, record: Path) -> Known | None:
         told = json.loads(record.read_text())
         if told.get("asked") == asked(params):  # an earlier version did not say
             rows = sum(sum(counts.values()) for counts in told["counts"].values())
-            return Known(told["counts"]["train"], rows, told["image_size"], told["channels"], "as prepare found it")
+            said = "; ".join(["as prepare found it", *(w for w in told["warnings"] if w.startswith(NO_VERDICT))])
+            return Known(told["counts"]["train"], rows, told["image_size"], told["channels"], said)
     kind = next(kind for kind in sources.FORMATS if kind.accepts(path))
     digits = stands_for(data.source, EMBEDDED)
     if not digits and kind not in (class_folders, manifest):

@@ -16,7 +16,7 @@ log = logging.getLogger("stages")
 
 class Rail(BaseModel, strict=True):
     name: str
-    broken: bool
+    broken: bool | None  # None: not judged
 
 
 class Verdict(BaseModel, strict=True):

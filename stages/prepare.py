@@ -13,11 +13,13 @@ import pandas as pd
 from pipeline.data import audit, augment, grouping, intake, sources, splits
 from pipeline.data.sources import pool
 from pipeline.data.sources.base import Problem, Source, listed, refusal
+from pipeline.evaluation.outcomes import Outcomes, too_small
 from pipeline.params import EMBEDDED, Data, Params, stands_for
 from pipeline.samples import Facts, Samples, table
 from pipeline.seeds import derive
 from stages import Output
 
+NO_VERDICT = "the verdict can only be CANNOT TELL"
 log = logging.getLogger("stages")
 
 
@@ -65,7 +67,7 @@ def main(
         record |= {"window": form.window, "asked": asked(params), "heldback": int((rows["split"] == "heldback").sum())}
         record |= grouping.account(near, paths, samples, data)
         misnamed = paths_with_wrong_ending(rows, spare)
-        record["warnings"] += warnings(rows, spare, form, len(among), len(misnamed), data)
+        record["warnings"] += warnings(rows, spare, form, len(among), len(misnamed), data) + unable(test)
         record["warnings"] += grouping.unnamed(extra) if source.grouped else grouping.too_alike(near, rows)
     quarantine.write_text(audit.quarantine(lost), encoding="utf-8")
     record |= {"quarantined": len(lost), "quarantine": pd.Series([p.code for p in lost]).value_counts().to_dict()}
@@ -223,10 +225,18 @@ def warnings(
     return [f"{count} {text}" for count, text in told if count]
 
 
+def unable(test: Path) -> list[str]:
+    """That this test split can give no verdict, if it is so; else one would learn it after hours."""
+    rows = Samples.load(test)
+    why = too_small(Outcomes({}, rows.y, rows.table["group"].to_numpy(), rows.classes, scarce=rows.facts.scarce))
+    return [f"{NO_VERDICT}: {why}. Add pictures, or raise data.test_fraction if the split is cut here"] if why else []
+
+
 def say(record: dict, lost: list[Problem], misnamed: list[str]) -> None:
     counts = ", ".join(f"{s} {sum(n.values())}" for s, n in record["counts"].items())
     scarce = listed(record["scarce"]) or "no class"
-    log.info("%s, %d px, %d channel(s); scarce: %s", counts, record["image_size"], record["channels"], scarce)
+    form = (record["image_size"], record["channels"], listed(record["flips"]) or "none")
+    log.info("%s, %d px, %d channel(s); flips: %s; scarce: %s", counts, *form, scarce)
     if record["notes"]:
         log.info("notes of the decoders: %s", ", ".join(f"{n} {c}" for n, c in record["notes"].items()))
     log.info("the test split resolves balanced accuracy to ±%.1f points", 100 * record["test_resolution"])

@@ -13,13 +13,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from ruamel.yaml import YAML
 
 from pipeline import params as parameters
 from pipeline.classifier import predict
 from pipeline.classifier.model import Network, Settings
-from pipeline.reporting import portable, tables
+from pipeline.data import intake
+from pipeline.reporting import html, portable, tables
 from pipeline.reporting.markdown import plain
 from pipeline.samples import Facts, Samples, table, to_network
 from stages import export
@@ -255,6 +256,24 @@ def test_the_cards_can_be_read_by_people(exported: Path) -> None:
     for words in ("**These rows helped.**", copies, "Not anonymous", "Never to be used for evaluation",
                   "| cvae | NA | 8 | 8 | 4 |"):  # fmt: skip
         assert words in rows, words
+
+
+@pytest.mark.parametrize("fit", ["letterbox", "crop", "stretch"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_code_on_the_card_prepares_a_picture_as_the_run_did(tmp_path: Path, fit: str, channels: int) -> None:
+    """It once stretched every picture: a tenth of the answers differed."""
+    card = {"network": {"size": 12, "channels": channels}}
+    card["input"] = {"preparation": {"fit": fit, "background": 0}}
+    lines = (Path(html.__file__).with_name("model_card.md.jinja")).read_text()
+    code = lines[lines.index("image = ImageOps.exif") : lines.index("pixels = np.asarray")]
+    code = html.Environment(trim_blocks=True, lstrip_blocks=True).from_string(code).render(card=card)
+    for size in ((31, 20), (9, 40), (12, 12)):
+        pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "picture.png")
+        names = {"Image": Image, "ImageOps": ImageOps, "np": np}
+        exec(code.replace("picture.png", str(tmp_path / "picture.png")), names)
+        found = np.asarray(names["image"]).reshape(12, 12, channels)
+        assert np.array_equal(found, intake.square(pixels, 12, channels, fit))
 
 
 def test_the_command_gives_the_same_bytes(run: Path, exported: Path) -> None:

@@ -593,6 +593,19 @@ def test_where_copies_cannot_be_noticed_it_is_told_of():
     assert grouping.too_alike(found._replace(bound=0.99), rows) == []
 
 
+def test_a_test_split_that_can_give_no_verdict_is_told_of_at_once(prepare):
+    """And not after hours of training."""
+    few = prepare(
+        [row(f"{c}{i}", c, picture(100 * (c == "b") + i)) for c, n in (("a", 60), ("b", 12)) for i in range(n)]
+    )
+    (told,) = (w for w in few.audit["warnings"] if "the verdict can only be CANNOT TELL: " in w)
+    assert "the test split has only " in told and told.endswith("raise data.test_fraction if the split is cut here")
+    many = prepare(
+        [row(f"{c}{i}", c, picture(100 * (c == "b") + i)) for c in "ab" for i in range(90)], test_fraction=0.3
+    )
+    assert not any("the verdict can only be" in w for w in many.audit["warnings"])
+
+
 def test_where_groups_are_given_pictures_may_be_all_alike(prepare):
     rows = [r | {"split": s} for r in sessions(1) for s in [("train", "val", "test")[int(r["path"][:-4]) // 2 % 3]]]
     rows = [r | {"group": r["path"]} for r in rows]

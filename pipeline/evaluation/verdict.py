@@ -91,7 +91,7 @@ def decide(
     said, tempered = test.probabilities, (test.calibrated[arm], test.calibrated[control]) if test.calibrated else None
     rails = guardrails.check(said[arm], said[control], test.y, test.groups, test.labels, block, seed, tempered)
     if (small := too_small(test)) or not added[arm] or test.seeds == 1:  # of which nothing is sure, a loss neither
-        rails = [rail | {"broken": False} for rail in rails]
+        rails = [rail | {"broken": None} for rail in rails]
     given = (choices["validation_rows"], test.seeds, added[arm], rails, block, base["few_rows"])
     word, reason = combine(comparisons, *given)
     word, reason = ("CANNOT_TELL", small) if small else (word, reason + untested(test))

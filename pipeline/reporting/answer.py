@@ -49,6 +49,20 @@ def advice(verdict: Told) -> str:
     return f"{verdict['reason'][:1].upper()}{verdict['reason'][1:]}. {what}"
 
 
+def guarded(rails: Sequence[Told]) -> str:
+    """What came of the guardrails, in a sentence."""
+    if all(rail["broken"] is None for rail in rails):
+        return (
+            "Guardrails were not judged: with one seed, no synthetic row or so few test rows not even a loss is sure."
+        )
+    if broken := [rail["name"] for rail in rails if rail["broken"]]:
+        return f"Guardrails broken: {', '.join(broken)}."
+    return (
+        "No guardrail broke: no class surely loses more recall than evaluation.max_class_loss allows, ranking (AUPRC) and "
+        "calibration (ECE) do not surely get worse."
+    )
+
+
 def beside(verdict: Told, price: str, skipped: Sequence[str]) -> list[str]:
     """What a reader should know beside the sentence, a line each: guardrails, power, single models, arms left out.
 
@@ -56,10 +70,7 @@ def beside(verdict: Told, price: str, skipped: Sequence[str]) -> list[str]:
     """
     lines = []
     if verdict["guardrails"]:
-        broken = [rail["name"] for rail in verdict["guardrails"] if rail["broken"]]
-        lines.append(f"Guardrails broken: {', '.join(broken)}." if broken else "No guardrail broke: no class surely loses "
-                     "more recall than evaluation.max_class_loss allows, ranking (AUPRC) and calibration (ECE) do not "
-                     "surely get worse.")  # fmt: skip
+        lines.append(guarded(verdict["guardrails"]))
         if verdict["threshold_shift"]:
             lines.append("Macro F1 rises while AUPRC falls: that is a shifted threshold, not a better model.")
         if 100 * verdict["detectable"] >= 0.05:
@@ -190,7 +201,7 @@ def guardrail_table(verdict: Told) -> pd.DataFrame:
         in_points = rail["name"] not in ("AUPRC", "ECE")
         told = change(rail) if in_points else "{difference:+.3f} [{ci_low:+.3f}, {ci_high:+.3f}]".format(**rail)
         free = rail["name"] == "macro F1"  # which stands beside AUPRC and forbids nothing
-        broken = "" if free else "yes" if rail["broken"] else "no"
+        broken = "" if free else {None: "not judged", True: "yes", False: "no"}[rail["broken"]]
         rows.append({"guardrail": rail["name"], "change": told, "broken": broken})
     return pd.DataFrame(rows, columns=["guardrail", "change", "broken"])
 

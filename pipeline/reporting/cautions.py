@@ -82,7 +82,7 @@ def unlearnt(run: "Run") -> list[str]:
     return [
         f"the best control {run.verdict['best_control']} lies {change(over)} points of {metric} above one and the same answer "
         "to every test row, which is not surely more than nothing: no difference between arms means much before it is. Are "
-        "labels right, and are there enough rows and groups of each class to learn it from?"
+        "labels right, are there enough rows and groups of each class to learn it from, and enough classifier.steps?"
     ]
 
 

@@ -47,7 +47,8 @@ def digest(facts: Told) -> str:
     arms, verdict = facts["arms"], facts["verdict"]
 
     def showing(some: pd.DataFrame) -> str:
-        return in_markdown("report.md.jinja", {**facts, "arms": some, "left_out": len(arms) - len(some)})
+        gone = arms["arm"][~arms["arm"].isin(some["arm"])].tolist()
+        return in_markdown("report.md.jinja", {**facts, "arms": some, "left_out": gone})
 
     room = max(MOST_LINES - len(showing(arms[:0]).splitlines()), 2)
     last = np.where(

@@ -226,6 +226,13 @@ def test_auto_refuses_flips_of_digits():
     assert choose_flips("auto", images, np.arange(len(y)), y, np.arange(len(y)), 0.03) == ()
 
 
+def test_a_rule_that_knows_no_class_allows_the_horizontal_flip_alone():
+    """It can lose nothing: lamps were turned upside down, where they look like glasses."""
+    rng = np.random.default_rng(0)
+    images, y = rng.integers(0, 256, (90, 12, 12, 3), dtype=np.uint8), np.arange(90) % 3
+    assert choose_flips("auto", images, np.arange(90), y, np.arange(90), 0.03) == ("horizontal",)
+
+
 def test_auto_allows_no_flip_where_it_cannot_be_tried():
     images, rows, y, groups = bars(0)
     assert choose_flips("auto", images, rows, np.zeros_like(y), groups, 0.03) == ()
