@@ -143,12 +143,12 @@ def fidelity(real: Samples, made: Samples) -> Callable[[], object]:
     """All distances with their spread, and what synthetic rows alone teach."""
     from pipeline.evaluation import fidelity
 
-    a, b = features(real, 0), features(made, 1)
+    a, b, groups = features(real, 0), features(made, 1), np.arange(len(real))
 
     def run() -> None:
         fidelity.compare(a, b, 3, 10)
-        fidelity.deviation(a, b, 3, 10, 0)
-        fidelity.transfer(b, made.y, a, real.y)
+        fidelity.deviation(a, groups, b, 3, 10, 0)
+        fidelity.transfer(b, made.y, a, real.y, groups)
 
     return run
 
