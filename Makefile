@@ -26,7 +26,7 @@ doctor: setup
 
 # The advised model and the synthetic rows of a finished run, in the folder export/: see docs/export.md.
 export: setup
-	@dvc status --quiet || { echo "the run is not finished or not up to date (dvc status says why): run make repro first$(if $(wildcard .work/params.quick.yaml),; for the last make quick: cp .work/params.quick.yaml params.yaml)" >&2; exit 2; }
+	@dvc status --quiet || { echo "the run is not finished or not up to date (dvc status says why): run make repro first$(if $(wildcard .work/params.quick.yaml),; for what the last make quick made, set in params.yaml what it set: diff params.yaml .work/params.quick.yaml)" >&2; exit 2; }
 	@python -m stages export data/real/train data/real/val data/selected models results/search results/evaluation reports pyproject.toml export
 
 # The history of one row, real or synthetic, and its picture made again: make row ID=<an id of a table, or a path of a manifest>

@@ -25,7 +25,7 @@ from pipeline.samples import blocks, room
 SIGMAS = 8.0  # measured on tiles, chest X-rays, natural photographs and glyphs: see docs/data.md
 LEAST = 0.7  # never call two pictures near duplicates below this correlation
 PAIRS = 2000  # random ones that tell what unrelated pictures have in common
-FEWEST = 8  # rows of a class that tell it of their class
+FEWEST, MOST = 8, 40  # rows of a class that tell it of their class, and classes that are asked
 SAMPLE = 5000  # rows whose principal components stand for all
 NEIGHBOURS = 6
 EXACT = 4000  # up to so many rows neighbours are searched among all
@@ -73,11 +73,13 @@ def find(thumbs: Thumbs, longest: np.ndarray, y: np.ndarray, apart: np.ndarray, 
 def told(
     thumbs: Thumbs, length: np.ndarray, known: np.ndarray, y: np.ndarray, seed: int
 ) -> tuple[float, float, np.ndarray]:
-    """The bound, the median of unrelated pairs, and that of each class (K,), by random pairs of the `known` rows (M,)."""
+    """The bound, the median of unrelated pairs, and that of each class (K,), by random pairs of the `known` rows (M,).
+
+    Of many classes, those with most rows tell of their own.
+    """
     rng, count = np.random.default_rng(seed), np.bincount(y[known], minlength=y.max() + 1)
-    many = np.flatnonzero(count >= FEWEST)
-    own = [known[y[known] == c] for c in many]
-    each = max(50, PAIRS // max(len(many), 1))
+    many = np.argsort(-count, kind="stable")[: min(MOST, (count >= FEWEST).sum())]
+    own, each = [known[y[known] == c] for c in many], PAIRS // max(len(many), 1)
     pairs = [known[random_pairs(y[known], PAIRS, rng)]]
     pairs += [rows[random_pairs(np.zeros(len(rows), np.int64), each, rng)] for rows in own]
     said = correlated(thumbs, length, np.concatenate(pairs))

@@ -30,8 +30,7 @@ def find_near(
     one = one[~one["hash"].duplicated()]  # equal pictures would crowd all others out of a picture's neighbours
     longest, y = one[["height", "width"]].max(axis=1).to_numpy(), np.searchsorted(labels(rows), one["label"])
     found = duplicates.find(thumbs.take(one.index.to_numpy()), longest, y, one["apart"].to_numpy(), seed)
-    told = (len(found.pairs), found.bound, found.typical)
-    log.info("%d pairs of near duplicates, correlation above %.2f (typical: %.2f)", *told)
+    log.info("%d pairs of near duplicates, correlation above %.2f (typical: %.2f)", len(found.pairs), *found[2:4])
     return found._replace(pairs=one.index.to_numpy()[found.pairs])
 
 

@@ -89,10 +89,8 @@ def sample_grids(run: "Run", rows: Samples) -> list[tuple[str, Markup]]:
     n, keep, reason = run.params.report.examples, rows.table["keep"].to_numpy(), rows.table["reason"].to_numpy()
     kept = [(rows.classes[c], np.flatnonzero((rows.y == c) & keep)) for c in rows.scarce]
     shown = [r for r in REASONS if r != "copy" or run.params.report.show_real_images]
-    dropped = [(r.replace("_", " "), np.flatnonzero(reason == r)) for r in shown]
-    dropped = [
-        (r, those[spaced(len(those), n)]) for r, those in dropped
-    ]  # of all classes, which stand one after the other
+    places = {r: np.flatnonzero(reason == r) for r in shown}  # class by class
+    dropped = [(r.replace("_", " "), own[spaced(len(own), n)]) for r, own in places.items()]
     pictures = {
         title: lines_of(rows, lines, n, title)
         for title, lines in (("kept, by class", kept), ("dropped, by reason", dropped))

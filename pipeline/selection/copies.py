@@ -110,15 +110,11 @@ def nearest(
     for part in blocks(rows, ROWS):
         places, mirror = _shortlist(rows[part], reference, known, None if mine is None else mine[part])
         for i, own_places in enumerate(places):
-            grey = _grey(rows[part.start + i : part.start + i + 1])[0]
+            row = rows[part.start + i]
+            grey = _grey(row[None])[0]
             pieces = {m: _pieces(_mirrored(grey, m)) for m in np.unique(mirror[i])}
             found = [
-                (
-                    _distance(pieces[m], _grey(reference[p : p + 1])[0])
-                    if pieces[m]
-                    else _unseen(rows[part][i], reference[p]),
-                    p,
-                )
+                (_distance(pieces[m], _grey(reference[p][None])[0]) if pieces[m] else _faint(row, reference[p]), p)
                 for p, m in zip(own_places, mirror[i], strict=True)
                 if p >= 0
             ]
@@ -221,7 +217,7 @@ def _pieces(row: np.ndarray) -> list[np.ndarray]:
     return [p for p in pieces if p.std() >= 1]  # else there is nothing to see in it, and the correlation is not defined
 
 
-def _unseen(row: np.ndarray, other: np.ndarray) -> float:
+def _faint(row: np.ndarray, other: np.ndarray) -> float:
     """How unlike a picture in which there is hardly anything to see is another one: alike if both are the same and not blank."""
     return 0.0 if np.ptp(row) and np.array_equal(row, other) else 2.0
 

@@ -215,6 +215,13 @@ def test_classes_of_few_rows_tell_nothing_of_their_own(tmp_path):
     assert np.isnan(alone.medians).all() and alone.bound < 1
 
 
+def test_of_many_classes_those_with_most_rows_tell_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(duplicates, "MOST", 2)
+    rng, y = np.random.default_rng(4), np.repeat([0, 1, 2, 3], [9, 12, 8, 15])
+    found = searched([speckle(rng) for _ in y], tmp_path, y)
+    assert np.isfinite(found.medians).tolist() == [False, True, False, True]
+
+
 # How it behaves
 
 
