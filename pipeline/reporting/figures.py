@@ -137,6 +137,7 @@ def confusions(tables: Mapping[str, np.ndarray], classes: Sequence[str]) -> byte
     """Confusion matrices side by side, as shares of each true class (K, K), summed over seeds."""
     side = 0.38 * len(classes)
     figure, all_axes = subplots(1, len(tables), side * len(tables) + 3, side + 1.4)
+    figure.set_layout_engine("constrained")  # long names would lie over the matrix beside
     for axes, (arm, table) in zip(all_axes[0], tables.items(), strict=True):
         share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
         axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
@@ -208,17 +209,15 @@ def grid(images: np.ndarray, rows: Sequence[Sequence[int]], names: Sequence[str]
 
 def pairs(left: np.ndarray, right: np.ndarray | None, captions: Sequence[str]) -> bytes:
     """Images over their counterparts, uint8 (N, H, W, C), eight a line, with a caption each; `right` None hides these."""
-    kinds, columns = [left] if right is None else [left, right], min(8, len(left))
-    lines = -(-len(left) // columns)
-    figure, all_axes = subplots(lines * len(kinds), columns, 0.95 * columns, lines * (1.05 * len(kinds) + 0.2))
+    columns, gap = min(8, len(left)), np.full((max(1, left.shape[1] // 8), *left.shape[2:]), 255, np.uint8)
+    both = left if right is None else [np.concatenate([a, gap, b]) for a, b in zip(left, right, strict=True)]
+    lines, high = -(-len(left) // columns), 1.25 if right is None else 2.3
+    figure, all_axes = subplots(lines, columns, 0.95 * columns, lines * high)
     for axes in all_axes.flat:
         axes.axis("off")
-    for i, caption in enumerate(captions):
-        line, column = divmod(i, columns)
-        for k, images in enumerate(kinds):
-            axes = all_axes[line * len(kinds) + k, column]
-            axes.imshow(np.broadcast_to(images[i], (*images[i].shape[:2], 3)), interpolation="nearest")
-        all_axes[line * len(kinds), column].set_title("\n".join(map(short, caption.split("\n"))), fontsize=7)
+    for axes, image, caption in zip(all_axes.flat, both, captions, strict=False):
+        axes.imshow(np.broadcast_to(image, (*image.shape[:2], 3)), interpolation="nearest")
+        axes.set_title("\n".join(map(short, caption.split("\n"))), fontsize=7)
     return png(figure)
 
 
