@@ -2,6 +2,7 @@
 
 import platform
 import re
+from pathlib import Path
 
 import torch
 
@@ -66,19 +67,28 @@ FEWEST_PIXELS = 16  # a side; below, bf16 on a CPU costs in conversions what it 
 
 
 def precision(compute: Compute, side: int) -> str:
-    """Of training on pictures of so many pixels a side. `auto`: bf16 on a GPU, and from FEWEST_PIXELS on, on a CPU, that has
-    instructions for it (it is several times slower on those that have none); else fp32."""
+    """Of training on pictures of so many pixels a side. `auto`: bf16 on a GPU that has instructions for it, and from
+    FEWEST_PIXELS on, on a CPU that is faster by them; else fp32."""
     if compute.precision != "auto":
         return compute.precision
     where = device(compute).type
     on_cuda = where == "cuda" and min(capabilities()) >= (8, 0)  # of all alike, whichever a worker has
-    fast = on_cuda or (where == "cpu" and side >= FEWEST_PIXELS and has_bf16())
+    fast = on_cuda or (where == "cpu" and side >= FEWEST_PIXELS and fast_bf16())
     return "bf16-mixed" if fast else "32-true"
 
 
-def has_bf16() -> bool:
-    """Whether this CPU multiplies bf16 numbers by instructions of its own."""
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+def fast_bf16() -> bool:
+    """Whether this CPU trains faster in bf16: one that multiplies tiles (AMX), or AMD's with avx512_bf16.
+
+    Intel's with avx512_bf16 alone are slower by a third (docs/performance.md), and those with neither several times.
+    """
+    return torch.cpu._is_amx_tile_supported() or (torch.cpu._is_avx512_bf16_supported() and "AuthenticAMD" in maker())
+
+
+def maker() -> str:
+    """Text that names who made this CPU: of Linux a file, of Windows what it calls a processor."""
+    about = Path("/proc/cpuinfo")
+    return about.read_text() if about.exists() else platform.processor()
 
 
 def describe(compute: Compute, side: int) -> dict[str, str]:

@@ -127,7 +127,7 @@ def machine(params: Params, project: Path, data: Known | None, faults: list[str]
 
     from pipeline import devices
 
-    yield f"{cores()} cores; bf16 instructions: {'yes' if devices.has_bf16() else 'no'}"
+    yield f"{cores()} cores; in bf16 they train {'faster' if devices.fast_bf16() else 'slower'}"
     try:
         where = devices.device(params.compute).type
         for number in range(torch.cuda.device_count() if where == "cuda" else 0):
@@ -259,8 +259,8 @@ def slow(params: Params, data: Known | None) -> Iterator[str]:
     side = data.side if data else 0 if params.data.image_size == "auto" else params.data.image_size
     if alone and side > LARGE:
         yield f"pictures of {side} px without a GPU; data.image_size: {LARGE} is faster by far"
-    if alone and params.compute.precision == "bf16-mixed" and not devices.has_bf16():
-        yield "compute.precision is bf16-mixed, for which this CPU has no instructions; auto is several times faster"
+    if alone and params.compute.precision == "bf16-mixed" and not devices.fast_bf16():
+        yield "compute.precision is bf16-mixed, which is the slower on this CPU; auto is faster"
     if cores() == 1:
         yield "one core: nothing is trained side by side"
     if not params.is_quick:

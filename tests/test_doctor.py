@@ -175,14 +175,14 @@ def test_a_folder_that_dvc_does_not_know_is_wrong(ask, project):
 
 def test_what_would_be_slow_is_said(ask, project, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(devices, "has_bf16", lambda: False)
+    monkeypatch.setattr(devices, "fast_bf16", lambda: False)
     monkeypatch.setattr(doctor, "MANY", 10)
     source = class_folders(project / "toy", a=20, b=8)
     said, error = ask(data__source=source, data__image_size=64, compute__precision="bf16-mixed", evaluation__repeats=3)
     assert error is None
     for words in (
         "pictures of 64 px without a GPU",
-        "for which this CPU has no instructions",
+        "which is the slower on this CPU",
         "24 arms x 8 seeds and a search of up to 116 trainings; make quick has fewer",
         "the whole run 3 times",
         "28 rows, of which two cores read",
