@@ -170,14 +170,19 @@ def settings_of(params: Params, data: Known) -> "Settings":
     return model.settings(params.classifier, shape, len(data.counts), sum(data.counts.values()))
 
 
+def asked_of_each(params: Params, data: Known) -> np.ndarray:
+    """The rows of each class that a generator draws."""
+    counts, scarce = np.array(list(data.counts.values())), audit.find_scarce(data.counts, params.data.scarce)
+    places = np.array([i for i, name in enumerate(data.counts) if name in scarce], int)
+    goal = wanted(counts, places, params.generation.dose, params.generation.cap)
+    return drawn(goal, params.generation.oversupply)
+
+
 def needs(params: Params, data: Known) -> dict[str, float]:
     """What a run writes, and how many bytes of it: without a pool's rows, networks of generators, and reports."""
     from pipeline.classifier.model import Network
 
-    counts, scarce = np.array(list(data.counts.values())), audit.find_scarce(data.counts, params.data.scarce)
-    places = np.array([i for i, name in enumerate(data.counts) if name in scarce], int)
-    goal = wanted(counts, places, params.generation.dose, params.generation.cap)
-    many = drawn(goal, params.generation.oversupply)
+    counts, many = np.array(list(data.counts.values())), asked_of_each(params, data)
     blocks = [generators.build(borrowing(params.generators, name), params.compute, name) for name in params.made]
     making = sum(block.makes_rows for block in blocks)
 
@@ -213,6 +218,9 @@ def run(params: Params, project: Path, data: Known | None, faults: Faults) -> It
             from stages import _pace
 
             yield _pace.duration(params, settings)
+            rows = int(asked_of_each(params, data).sum())
+            if rows and (said := _pace.making(params, np.array(list(data.counts.values())), rows, settings)):
+                yield said
         parts = ", ".join(f"{what} {size(n)}" for what, n in needed.items())
         yield f"writes about {size(sum(needed.values()))}: {parts}"
     else:

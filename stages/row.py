@@ -1,7 +1,7 @@
 """row: the whole history of one row by its id, and of a synthetic one the picture made again from its seed. Run: make row ID=...
 
 It is no part of the graph: nothing depends on it. An id stands in data/selected/<generator>/table.parquet, and is the name
-of an exported picture, whose path in export/synthetic/manifest.csv does as well.
+of an exported picture, whose path in export/synthetic/manifest.csv does as well; of a training row its path in the source.
 """
 
 import json
@@ -25,10 +25,9 @@ NEAR = 3  # grey levels
 def main(
     params: Params, name: str, train: Path, pool: Path, selected: Path, models: Path, search: Path, out: Path
 ) -> None:
-    name = Path(name).stem if name.endswith(".png") else name
-    generator = name.rsplit("-", 2)[0]
-    folder = selected / generator if generator in params.generators else train
-    rows, place = find(name, folder)
+    generator = Path(name).stem.rsplit("-", 2)[0]
+    rows, place = find(name, selected / generator if generator in params.generators else train)
+    name = rows.table["id"].iloc[place]
     history: dict[str, Any] = {k: v for k, v in rows.table.iloc[place].to_dict().items() if v == v and v != ""}
     if generator in params.generators:
         found = read(search / f"{generator}.json")
@@ -48,16 +47,25 @@ def main(
 
 
 def find(name: str, folder: Path) -> tuple[Samples, int]:
-    """The rows of a folder and the position of the one with this id. Raises ValueError if there is none."""
+    """The rows of a folder and the position of the one with this id or path. Raises ValueError if there is none, or several."""
     if not folder.exists():
         raise ValueError(f"{folder} is missing, where row {name!r} would be; run `make repro`, then ask again")
     rows = Samples.load(folder)
-    places = np.flatnonzero(rows.table["id"] == name)
+    stem = Path(name).stem if name.endswith(".png") else name
+    places = np.flatnonzero(rows.table["id"] == stem)
+    if not len(places):
+        paths = "/" + rows.table["source_path"].astype(str)
+        places = np.flatnonzero(
+            (paths == f"/{name}") if (paths == f"/{name}").any() else paths.str.endswith(f"/{name}")
+        )
+    if len(places) > 1:
+        several = ", ".join(f"{rows.table['id'].iloc[i]} ({rows.table['source_path'].iloc[i]})" for i in places[:3])
+        raise ValueError(f"{folder} has {len(places)} rows of the path {name!r}: {several}; name one by its id")
     if not len(places):
         some = ", ".join(rows.table["id"].head(3)) or "no row at all"
         raise ValueError(
             f"{folder} has no row {name!r}; there are {len(rows)}, such as: {some}. Expected the id of a training row or of "
-            "a synthetic one (rows of validation, test and the pool have no history)"
+            "a synthetic one, or its path (rows of validation, test and the pool have no history)"
         )
     return rows, int(places[0])
 

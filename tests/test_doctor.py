@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 
 from pipeline import devices, generators, processes
 from pipeline.classifier.model import Settings
-from pipeline.params import Params, load
+from pipeline.params import Params, borrowing, load
 from pipeline.samples import Samples
 from stages import _pace, augment, doctor, generate, prepare
 
@@ -46,6 +46,7 @@ def ask(project, capsys, monkeypatch):
 
     monkeypatch.setattr(_pace, "pace", lambda *_: 0.01)
     monkeypatch.setattr(_pace, "lanes", lambda _: 4)
+    monkeypatch.setattr(_pace, "tried", lambda *_: (0.02, 0.01))
 
     def run(**changes) -> tuple[str, Exception | None]:
         raw = YAML(typ="safe", pure=True).load(ROOT / "params.yaml")
@@ -80,7 +81,9 @@ def test_the_shipped_params_can_start(ask):
     assert f"torch {torch.__version__}" in said and "profile quick: 11 arms x 8 seeds" in said
     assert "1238 rows (counted, no picture opened), 288 to train on, 10 classes" in said and "8 px" in said
     assert "672 steps of 32 rows a seed, 59136 in all arms" in said
-    assert "training all arms will take about 2 minutes (by steps of 10 ms, tried just now); to fit" in said
+    assert "training all arms will take about 2 minutes (by steps of 10 ms, tried just now)\n" in said
+    fitted = "fitting cgan, cvae, diffusion will take about 60 seconds, drawing their rows 8 seconds (tried just now)"
+    assert fitted in said, "the longest waits for none, and others end beside it"
     assert "stages are not up to date: plan, prepare" in said
     assert not Path("data").exists() and not Path(".work").exists(), "it changes nothing"
 
@@ -202,6 +205,17 @@ def test_steps_are_tried_in_earnest(shipped):
     alone = shipped.model_copy(update={"compute": shipped.compute.model_copy(update={"processes": 1})})
     assert 0 < _pace.pace(alone, small, 0.2) < _pace.pace(alone, large, 0.2) < 10
     assert _pace.lanes(alone) == 1 and _pace.lanes(shipped) == processes.cores()
+
+
+def test_a_generator_is_tried_in_earnest(shipped):
+    """Steps of fitting and rows to draw, with the options that it has; one that draws from another's model needs no fit."""
+    for name, side in (("cvae", 8), ("translate", 12)):
+        step, row = _pace.tried(shipped, borrowing(shipped.generators, name), name, (side, side, 1), 3)
+        assert 0 < row < step < 10
+    said = _pace.making(shipped, np.array([40, 8, 5]), 64, Settings(**SMALL | {"size": 8}))
+    assert said.startswith("fitting cvae, cgan, diffusion will take about ")
+    none = shipped.model_copy(update={"arms": {n: arm for n, arm in shipped.arms.items() if arm.role == "control"}})
+    assert _pace.making(none, np.array([40, 8, 5]), 64, Settings(**SMALL | {"size": 8})) == ""
 
 
 def test_nothing_of_the_shipped_run_is_slow(ask, monkeypatch):

@@ -1,6 +1,7 @@
 """The history of one row, and its picture made again. Run: python -m pytest tests/test_row.py"""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -60,6 +61,25 @@ def test_a_real_row_says_where_it_came_from(run):
     ask, _, _, train = run
     told = ask(train.table["id"][5])
     assert told["split"] == "train" and told["label"] == train.table["label"][5] and "made again" not in told
+
+
+def test_a_real_row_is_found_by_its_path_in_the_source(run, shipped):
+    ask, root, _, train = run
+    paths = [f"photos/{'b' if i else 'a'}/{max(i, 1)}.png" for i in range(len(train))]
+    paths[4] = paths[5]
+    before = (root / "train").rename(root / "before")
+    train.with_columns(source_path=paths).save(root / "train")
+    for place, said in ((0, "photos/a/1.png"), (0, "a/1.png"), (1, "b/1.png"), (7, "7.png")):
+        name = train.table["id"][place]
+        row.main(shipped, said, *(root / n for n in ("train", "pool", "selected", "models", "search", "out")))
+        assert json.loads((root / "out" / f"{name}.json").read_text())["source_path"] == paths[place], said
+    for said in ("1.png", "b/5.png"):
+        with pytest.raises(ValueError, match=r"has 2 rows of the path .*; name one by its id"):
+            ask(said)
+    with pytest.raises(ValueError, match="has no row"):
+        ask("9.jpg")
+    shutil.rmtree(root / "train")
+    before.rename(root / "train")
 
 
 @pytest.mark.parametrize("name", ["nobody", "gmm-1-7", "../../etc/passwd"])

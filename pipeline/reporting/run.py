@@ -100,7 +100,7 @@ def facts(run: Run) -> dict[str, Any]:
 
 
 def automatic(run: Run) -> pd.DataFrame:
-    """What each `auto` in params.yaml came to."""
+    """What each `auto` in params.yaml came to, and the steps of each network that generates."""
     about, first = run.about, next(iter(run.records.values()))
     settings, policy = first["settings"], first["policy"]
     rows = {
@@ -113,7 +113,8 @@ def automatic(run: Run) -> pd.DataFrame:
         "augment.flips": ", ".join(policy["flips"]) or "none",
         "classifier.widths": ", ".join(map(str, settings["widths"])),
         **{f"classifier.{key}": settings[key] for key in ("fold", "batch", "steps")},
-    } | {
+    }
+    rows = {key: value for key, value in rows.items() if asked(run.params, key) == "auto"} | {
         f"generators.{g}": f"{s['steps']} steps, {s['parameters']:,} parameters"
         + (", begun again because its rows were all alike" if s.get("restarts") else "")
         + (", at half the learning rate from where it diverged" if s.get("slowed") else "")
@@ -122,6 +123,14 @@ def automatic(run: Run) -> pd.DataFrame:
         if "steps" in s
     }
     return pd.DataFrame(list(rows.items()), columns=["key", "value"])
+
+
+def asked(params: Params, key: str) -> Any:
+    """The value of a key of params.yaml, such as classifier.steps."""
+    value: Any = params
+    for part in key.split("."):
+        value = getattr(value, part)
+    return value
 
 
 def generated(run: Run) -> dict[str, Any]:

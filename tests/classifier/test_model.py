@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pipeline.classifier.model import Network, Settings, settings
+from pipeline.classifier.model import Convolution, Network, Settings, settings
 from pipeline.params import Classifier
 
 
@@ -113,3 +113,32 @@ def test_every_parameter_is_trained():
 
 def test_more_levels_than_the_image_can_be_halved_still_work():
     assert Network(tiny(size=4, widths=(8,) * 6)).eval()(torch.rand(2, 1, 4, 4)).shape == (2, 3)
+
+
+def test_contrast_and_colours_of_a_picture_are_seen():
+    """With group normalisation a picture at half its contrast was the same one, and flat colours were hardly told."""
+    network, x = Network(tiny(channels=3)).eval(), torch.randn(2, 3, 8, 8)
+    assert torch.allclose(network.features(x / 2), network.features(x) / 2, atol=1e-5)
+    red, green = (torch.zeros(1, 3, 8, 8).index_fill_(1, torch.tensor([c]), 1.0) for c in (0, 1))
+    assert (network.features(red) - network.features(green)).abs().mean() > 0.1
+
+
+@pytest.mark.parametrize("depth", [1, 5])
+def test_signals_keep_their_size_through_all_blocks(depth):
+    torch.manual_seed(0)
+    network = Network(tiny(size=32, channels=3, widths=(32, 64, 128), depth=depth)).eval()
+    sizes = []
+    for block in network.blocks:
+        block.register_forward_hook(lambda block, _, out: sizes.append(float(out.detach().var()) / block.outgoing))
+    network(torch.randn(16, 3, 32, 32))
+    assert len(sizes) == 3 * depth and min(sizes) > 0.5 and max(sizes) < 2
+
+
+def test_weights_are_normalised_whatever_their_size():
+    network, x = Network(tiny()).eval(), torch.randn(2, 1, 8, 8)
+    before = network(x)
+    with torch.no_grad():
+        for layer in network.modules():
+            if isinstance(layer, Convolution):
+                layer.weight.mul_(100).add_(3)
+    assert torch.allclose(network(x), before, atol=1e-3)

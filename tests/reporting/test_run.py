@@ -250,6 +250,14 @@ def test_everything_that_a_repetition_needs_stands_in_the_page(run):
     assert told["arms: device"] == "cuda, Toy 1; cpu, x86_64", "arms from a cache may come from another machine"
 
 
+def test_what_is_set_is_no_auto(run):
+    told = runs.automatic(run).set_index("key")["value"]
+    assert told["classifier.steps"] == 30 and told["classifier.widths"] == "16" and "encoder.steps" in told
+    block = run.params.classifier.model_copy(update={"steps": 30})
+    other = runs.automatic(replace(run, params=run.params.model_copy(update={"classifier": block})))
+    assert set(told.index) - set(other["key"]) == {"classifier.steps"}
+
+
 def test_a_generator_that_failed_is_told_with_the_arms_that_did_without_it(run):
     failed = {"status": "failed", "reason": "the loss of Adversaries is nan by step 6", "model": "cvae", "options": {}}
     facts = runs.facts(replace(run, generators={"nothing": {}, "cvae": failed}))
