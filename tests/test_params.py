@@ -355,7 +355,7 @@ def test_a_missing_file_says_what_to_do(tmp_path):
 
 def test_no_stays_text_and_1e_4_is_a_number(tmp_path):
     text = SHIPPED.read_text()
-    text = text.replace("classes: auto", "classes: [no, yes, on, NA, '001']").replace("lr: 0.003", "lr: 1e-4")
+    text = text.replace("classes: auto", "classes: [no, yes, on, NA, '001']").replace("lr: 0.006", "lr: 1e-4")
     (tmp_path / "params.yaml").write_text(text)
     loaded = params.load(tmp_path / "params.yaml")
     assert loaded.data.scarce.classes == ["no", "yes", "on", "NA", "001"]
