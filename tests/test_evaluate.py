@@ -21,7 +21,7 @@ def test_sensitivity_is_that_for_the_class_with_fewer_training_rows(tmp_path, sh
     """With both or neither of two classes scarce it was that for the second, whichever had fewer rows."""
     rows = toy_samples((30, 20), seed=1, split="test")
     rows.save(tmp_path / "test")
-    torch.manual_seed(0)
+    torch.manual_seed(1)  # under which the two differ
     predict.save(Network(SETTINGS), SETTINGS, tmp_path / "arm" / "seed0")
     told = {"real_rows": dict(zip(rows.classes, counts, strict=True))}
     (tmp_path / "arm" / "record.json").write_text(json.dumps(told))
