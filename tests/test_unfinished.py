@@ -146,7 +146,7 @@ def test_other_stages_that_train_go_on_to_the_same_bytes(place, toy, words):
     for file in states():
         state = checkpoints.read(file)
         for weights in state["module"].values():
-            weights += 1 if weights.is_floating_point() else 0
+            weights *= -1  # a number that is added to all weights of a convolution changes nothing
         checkpoints.write(file, state)
     assert whole(*words) != expected, "it began anew"
     shutil.copytree("kept", ".work/unfinished", dirs_exist_ok=True)
