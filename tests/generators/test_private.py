@@ -293,7 +293,9 @@ def test_a_fit_that_was_killed_goes_on_to_the_same_weights(build, toy, tmp_path,
 
 def test_weights_that_run_away_are_divergence(build, toy):
     model = build(epochs=40)
-    model.options = model.options.model_copy(update={"lr": 3e37})  # more than params may ask for: no weight stays finite
+    model.options = model.options.model_copy(
+        update={"lr": 3e37}
+    )  # more than params may ask for: no weight stays finite
     with pytest.raises(Diverged, match="lower its learning rate"):
         model.fit(toy(), 0)
 
