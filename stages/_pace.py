@@ -65,7 +65,6 @@ def tried(params: Params, block: Block, name: str, shape: tuple[int, int, int], 
         Samples(rows.table, noise, rows.facts), 0, lambda count, note="": times.extend([time.monotonic()] * count)
     )
     labels = np.arange(model.chunk or TRIED) % classes
-    model.sample(labels, labels)  # what it prepares at the first call
     start = time.monotonic()
     model.sample(labels, labels)
     return (times[-1] - times[0]) / max(1, len(times) - 1), (time.monotonic() - start) / len(labels)
