@@ -37,10 +37,12 @@ row: setup
 # (mostly the longest) first. Of arms there are two at once, each with half of the cores. A line is one call of dvc: stages
 # that the plan asks for anything, and, all in one, those that have nothing to do. LANES=1: everything one by one. LANE, counted
 # from 0, is the GPU that a stage takes where there are several. Of what draws and judges, each takes half of the cores too.
+# Where a stage fails, dvc says 255, at which xargs would go and leave the others at work: they are let end before make fails.
 REPRO := dvc --wait-for-lock repro --single-item
 WITH = sed -n 's/^$(1)@//p' .work/stages | sed '1!G;h;$$!d' | while read -r name; do \
 	grep -q '"wanted": $(2)' data/plan/$(1)/$$name.json && echo $(1)@$$name; done
-BY_LANE = awk '{print "LANE=" NR - 1, "$(REPRO)", $$0}' | xargs -P $(LANES) -L 1 env
+ENDING := sh -c '"$$@" || exit 1' -
+BY_LANE = awk 'NF {print "LANE=" n++, "$(REPRO)", $$0}' | xargs -r -P $(LANES) -L 1 $(ENDING) env
 side-by-side:
 	@mkdir -p .work && dvc stage list --name-only > .work/stages
 	@dvc --wait-for-lock repro label_pool
@@ -48,7 +50,7 @@ side-by-side:
 	@$(REPRO) search
 	@{ $(call WITH,generate,true); $(call WITH,generate,false) | xargs; } | sed 's/generate@\([^ ]*\)/& pseudo_label@\1/g' | { export SIDE_BY_SIDE=$(PAIR); $(BY_LANE); }
 	@{ $(call WITH,retrain,true) | xargs -n 2; $(call WITH,retrain,false) | xargs; echo measure_fidelity; echo audit_copies repeat; } | \
-		SIDE_BY_SIDE=$(PAIR) xargs -P $(PAIR) -L 1 $(REPRO)
+		SIDE_BY_SIDE=$(PAIR) xargs -r -P $(PAIR) -L 1 $(ENDING) $(REPRO)
 
 setup: $(READY)
 	@[ -e .git ] || [ -f .dvc/config.local ] || dvc config --local core.no_scm true

@@ -67,7 +67,7 @@ def compare(pairs: Sequence[tuple[Said, Said]]) -> Found:
         whole = np.ones((1, len(one.y)))
         seen.append([(a(whole) - b(whole)).mean() for a, b in both])
         again = resamples(one.y, one.groups, DRAWS, split)
-        drawn.append(differences(both, again, split, breadth(one.y, one.groups, CONFIDENCE)))
+        drawn.append(differences(both, again, split, [breadth(one.y, one.groups, CONFIDENCE)] * len(both)))
     ends = np.quantile(np.mean(drawn, axis=0), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=1)  # (2, measures)
     means = np.mean(seen, axis=0)
     return Found(*((float(m), float(low), float(high)) for m, low, high in zip(means, *ends, strict=True)))

@@ -108,7 +108,8 @@ def play(
         if home:
             _unfinished.forget(more["unfinished"])
         seconds = time.monotonic() - begun
-    if outputs:
+    idle = "plan" in values and not json.loads(values["plan"].read_text())["wanted"]
+    if outputs and not idle:  # what it took when it was wanted stays noted
         key = "-".join([stage, *(v for v in values.values() if isinstance(v, str))])
         note_time(key, seconds, ran_on(params.compute))
         log.info("done in %.1f s", seconds)
@@ -179,7 +180,7 @@ def note_time(key: str, seconds: float, device: str) -> None:
 
 def ran_on(compute: parameters.Compute) -> str:
     """The kind of device that the networks of this stage ran on; empty if it asked for none, for nothing is imported here."""
-    devices = sys.modules.get(parameters.__name__.partition(".")[0] + ".devices")
+    devices = sys.modules.get("pipeline.devices")
     return devices.device(compute).type if devices else ""
 
 

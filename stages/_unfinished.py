@@ -24,6 +24,8 @@ from pipeline.params import Params, load, pick
 from pipeline.params.fields import read
 
 ROOT = Path(__file__).parents[1]
+STAGES, FAMILIES = Path("stages"), Path("pipeline", "generators")
+CODE = ("pipeline", "stages", "sets")
 NEEDED = ("torch", "lightning", "numpy", "safetensors")  # what computes the numbers
 
 
@@ -38,7 +40,7 @@ def folder(
     facts = {
         "stage": stage,
         "params": asked(stage, params, inputs.get("name")),
-        "code": code(stage),
+        "code": code(params, stage, inputs.get("name"), ROOT),
         "inputs": {name: content(v) if isinstance(v, Path) else v for name, v in inputs.items()},
         "versions": [platform.python_version(), *map(version, NEEDED)],
     }
@@ -80,8 +82,12 @@ def begin(work: Path) -> float:
 def stamps(stage: str, params: Params) -> dict[str, tuple[int, int]]:
     """When each file of the code, and of the data that a stage of the graph reads, was last written to, and its bytes."""
     files = [f for part in ("pipeline", "stages") for end in ("py", "jinja") for f in (ROOT / part).rglob(f"*.{end}")]
-    for place in named(stage, params):
-        inside = (f for f in place.rglob("*") if not any(p.startswith(".") for p in f.relative_to(place).parts))
+    for place in [*named(stage, params), *(ROOT / part for part in set(CODE) & set(deps(stage)))]:
+        inside = (
+            f
+            for f in place.rglob("*")
+            if not any(p.startswith((".", "__pycache__")) for p in f.relative_to(place).parts)
+        )
         files += [place, *inside]
     found = {}
     for file in files:
@@ -94,12 +100,17 @@ def stamps(stage: str, params: Params) -> dict[str, tuple[int, int]]:
 
 def named(stage: str, params: Params) -> list[Path]:
     """The paths of data that params name and the stage depends on."""
+    raw = params.model_dump(mode="json")
+    return [Path(value(raw, found[1])) for dep in deps(stage) if (found := re.fullmatch(r"\$\{(.+)\}", dep))]
+
+
+def deps(stage: str) -> list[str]:
+    """What dvc.yaml says that a stage depends on, as it stands there; of one of a block nothing."""
     stages = read(ROOT / "dvc.yaml")["stages"] if (ROOT / "dvc.yaml").exists() else {}
-    raw, deps = params.model_dump(mode="json"), stages.get(stage, {}).get("deps", [])
-    return [Path(value(raw, found[1])) for dep in deps if (found := re.fullmatch(r"\$\{(.+)\}", dep))]
+    return stages.get(stage, {}).get("deps", [])
 
 
-def refuse_edits(stage: str, params: Params, name: Path | str | None, before: Mapping[str, tuple[int, int]]) -> None:
+def refuse_edits(stage: str, params: Params, name: str | None, before: Mapping[str, tuple[int, int]]) -> None:
     """Raises ValueError if params, code or data that a stage of the graph depends on were edited while it ran.
 
     dvc looks at them when the stage has ended, and would take its results for those of the edited ones ever after.
@@ -108,8 +119,11 @@ def refuse_edits(stage: str, params: Params, name: Path | str | None, before: Ma
         return
     after = stamps(stage, params)
     touched = sorted(f for f in before.keys() | after.keys() if before.get(f) != after.get(f))
-    ours = code(stage) if touched else {}
-    found = [f for f in touched if f in ours or not f.startswith(("pipeline/", "stages/"))]
+    ours = code(params, stage, name, ROOT) if touched else {}
+    others = tuple(
+        f"{part}/" for part in CODE if part not in deps(stage)
+    )  # of which it depends on what it may run alone
+    found = [f for f in touched if f in ours or not f.startswith(others)]
     try:
         now = asked(stage, load(), name)
     except ValueError:
@@ -123,7 +137,7 @@ def refuse_edits(stage: str, params: Params, name: Path | str | None, before: Ma
         )
 
 
-def asked(stage: str, params: Params, name: Path | str | None) -> dict[str, Any]:
+def asked(stage: str, params: Params, name: str | None) -> dict[str, Any]:
     """The params that dvc.yaml says a stage depends on, by key; `name` is the block that the stage is for, if there is one.
 
     Raises ValueError for a block that there is not.
@@ -143,12 +157,14 @@ def value(blocks: Mapping[str, Any], key: str) -> Any:
     return reduce(getitem, key.split("."), blocks)
 
 
-def code(stage: str) -> dict[str, str]:
-    """Hashes of the files that the stage may run."""
-    begin = [Path("stages", f"{part}.py") for part in (stage, "__init__", "__main__")]
-    families = Path("pipeline", "generators")
-    by_name = {families / "__init__.py": [f.relative_to(ROOT) for f in sorted((ROOT / families).glob("*.py"))]}
-    return {file.as_posix(): digest(ROOT / file) for file in sorted(reached(begin, by_name, ROOT))}
+def code(params: Params, stage: str, name: str | None, root: Path) -> dict[str, str]:
+    """Hashes of the files that a stage may run, for the block of this name if it is for one; paths are relative to `root`."""
+    begin = [STAGES / f"{part}.py" for part in (stage, "__init__", "__main__")]
+    blocks, of_one = params.generators, stage in ("fit_generator", "generate", "pseudo_label")
+    own = [] if stage == "retrain" else [blocks[name]] if of_one and name else blocks.values()
+    families = {f for block in own for f in (block.family, blocks[block.model].family)}
+    by_name = {FAMILIES / "__init__.py": [FAMILIES / f"{family}.py" for family in families]}
+    return {file.as_posix(): digest(root / file) for file in sorted(reached(begin, by_name, root))}
 
 
 def content(path: Path) -> list[tuple[str, str]] | str:

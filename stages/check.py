@@ -8,7 +8,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ruamel.yaml import YAML, YAMLError
@@ -34,6 +34,7 @@ def main(params: Params) -> None:
 def makes_sense(params: Params) -> None:
     """Raises ValueError for what params ask for and there is not. Changes nothing."""
     source, pool = sources.locate(params.data.source, "data.source"), Path(params.data.unlabelled)
+    sources.check_manifest(source, params.data)
     sources.check_apart(source, pool, params.data)
     if not pool.exists():
         raise ValueError(
@@ -44,21 +45,38 @@ def makes_sense(params: Params) -> None:
         for key in ("source", "unlabelled")
         for path in odd(Path(getattr(params.data, key)))
     ]
-    models = []
-    for name in params.generators:
+    models = {}
+    for name, block in params.generators.items():
         try:
-            models.append(generators.build(borrowing(params.generators, name), params.compute, name))
+            models[name] = generators.build(borrowing(params.generators, name), params.compute, name)
             if name in params.made:
-                models[-1].ready()
+                models[name].ready()
         except ValueError as error:
-            mistakes.append(str(error))
+            lent = f" (with the options of generators.{block.model}, from whose model it draws)"
+            mistakes.append(f"{error}{lent if block.model != name else ''}")
+    mistakes += [wrong for name in models if (wrong := unlent(params, models, name))]
     if mistakes:
         raise ValueError("\n".join(mistakes))
     for key in GUIDING:
-        takers = [model for model in models if key in model.drawn]
+        takers = [model for model in models.values() if key in model.drawn]
         for value in getattr(params.search.space, key):
             if not any(knows(model.options, key, value) for model in takers):
                 log.warning("search.space.%s: no generator takes %s, so it is not tried", key, value)
+
+
+def unlent(params: Params, models: Mapping[str, generators.Generator], name: str) -> str:
+    """Which options of a generator are not those of the model that it draws from, though that was fitted with them; or nothing."""
+    lender = params.generators[name].model
+    if name == lender or lender not in models:
+        return ""
+    own, lent = (models[name].fixed(models[one].options.model_dump()) for one in (name, lender))
+    other = [f"{key} is {own[key]!r}, there {lent.get(key)!r}" for key in own if own[key] != lent.get(key)]
+    if not other:
+        return ""
+    return (
+        f"generators.{name} draws from the model of {lender}, which is fitted with other options: {'; '.join(other)}. Leave "
+        f"them out, or have a model of its own fitted: model: {name}, with all of its options"
+    )
 
 
 def mend(notes: Path) -> None:

@@ -200,7 +200,9 @@ def needs(params: Params, data: Known) -> dict[str, float]:
     found = {what: n * data.side**2 * data.channels for what, n in pictures.items()} | {
         "classifiers": trained * network
     }
-    return found | {"a copy of all that in .dvc/cache": sum(found.values())}
+    whole, others = sum(found.values()), params.evaluation.repeats - 1
+    found |= {"a copy of all that in .dvc/cache": whole}
+    return found | ({"other splits, one after the other": (others + 1) * whole} if others else {})
 
 
 def run(params: Params, project: Path, data: Known | None, faults: Faults) -> Iterator[str]:

@@ -55,7 +55,7 @@ def main(params: Params, test: Path, models: Path, repeats: Path, openings: Path
     result = verdict.incomplete(result, failed, roles, [name for name, record in records.items() if record["slowed"]])
     result = verdict.over_splits(result, json.loads(repeats.read_text()), params.data.split, block)
     result["test"] = {"rows": len(rows), "fingerprint": rows.pictures(), "settings": settings}
-    result["controls"] = sum(role == "control" for role in (roles[name] for name in arms))
+    result["controls"] = sum(roles[name] == "control" for name in arms)
     result["controls_left_out"] = left_out
     (out / "verdict.json").write_text(json.dumps(result, indent=1))
     log.info("%s: %s", result["verdict"], result["reason"])

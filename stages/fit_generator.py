@@ -41,7 +41,7 @@ def main(
         return
     curve: list[dict] = []
     out.mkdir(parents=True)
-    if not json.loads(plan.read_text())["wanted"]:
+    if not json.loads(plan.read_text())["wanted"] or not len(Samples.load(train).scarce):  # then nothing will be drawn
         (out / "generator.json").write_text(json.dumps({"model": block.model, "options": block.options}, indent=1))
     else:
         model, rows = unfitted(params, name), with_pool(train, pool)
@@ -90,7 +90,9 @@ def judging(params: Params, real: Samples, held: Samples, baseline: Path) -> Jud
 
     def judge(images: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         distance = distances(reference, held.y, predict.run(network, images, where)[1], y, len(real.classes))
-        copied = rule.copied(copies.nearest(images, real.images, groups)[0]).astype(float)
+        copied = np.zeros(len(y))
+        if params.selection.copy_false_alarms:
+            copied = rule.copied(copies.nearest(images, real.images, groups)[0]).astype(float)
         share = np.full(len(real.classes), np.nan)
         for c in np.unique(y):
             share[c] = copied[y == c].mean()

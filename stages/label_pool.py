@@ -45,7 +45,7 @@ def main(
     pool, real = Samples.load(unlabelled), Samples.load(train)
     account: dict[str, Any] = {"rows": len(pool), "classes": {}, "trials": [], "taken": "none"}
     if not len(pool):
-        labelled(pool, real, Labels(*(np.empty(0, t) for t in (int, float, bool)))).save(out)
+        pool.save(out)
     else:
         processes.warm(__name__, "pipeline.classifier.train")
         held = np.load(baseline / "held.npy", allow_pickle=False)

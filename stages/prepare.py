@@ -128,8 +128,7 @@ def split(
     found = audit.leaks(rows["split"].to_numpy(), rows["group"].to_numpy(), rows["path"].to_numpy())
     if len(found) and data.drop_leaks:
         gone = audit.leaking_rows(rows["split"].to_numpy(), rows["group"].to_numpy())
-        remedy = "its group also stands in a later split (data.drop_leaks)"
-        leaked = [Problem(*r, "leak", remedy) for r in rows.loc[gone, ["path", "row"]].itertuples(index=False)]
+        leaked = grouping.lost(rows[gone], "leak", "its group also stands in a later split (data.drop_leaks)")
         lost = sorted(set(rows["label"]) - set(rows["label"][~gone]))
         if lost:
             raise ValueError(f"data.drop_leaks leaves no row of classes {lost}; mend the splits that the source gives")
@@ -221,6 +220,7 @@ def warnings(
         (made, "training pictures are marked as synthetic, and count as real rows in every arm and every figure"),
         (spare_made, "pictures of the unlabelled pool are marked as synthetic"),
         (misnamed, "files hold another format than their names say; they were read by what they hold"),
+        (int((rows["weight"] != 1).sum()), "rows count more or less than others in every loss (data.manifest.weight)"),
     )
     return [f"{count} {text}" for count, text in told if count]
 
@@ -240,8 +240,16 @@ def say(record: dict, lost: list[Problem], misnamed: list[str]) -> None:
     if record["notes"]:
         log.info("notes of the decoders: %s", ", ".join(f"{n} {c}" for n, c in record["notes"].items()))
     log.info("the test split resolves balanced accuracy to ±%.1f points", 100 * record["test_resolution"])
+    if not record["scarce"]:
+        log.warning(
+            "warning: no class is scarce by data.scarce, so nothing will be generated and the answer can only be CANNOT_TELL"
+        )
     for warning in record["warnings"]:
         log.warning("warning: %s", warning)
+    if record["skipped"]:
+        log.warning(
+            "not named like images, so left out: %s", ", ".join(f"{n} {end}" for end, n in record["skipped"].items())
+        )
     if misnamed:
         log.warning("named like another format: %s", listed(misnamed, 8))
     if record["leaking_groups"]:

@@ -46,6 +46,7 @@ def main(
             for look in (folder / openings).glob("*.json"):  # at other test splits; none where the cache had the answer
                 shutil.copy2(look, openings)
         found.append({"split": params.data.split + number} | said(folder / evaluation, folder / about))
+        shutil.rmtree(folder)  # all of it lies in the cache
     shutil.rmtree(work, ignore_errors=True)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(found, indent=1))
@@ -54,9 +55,12 @@ def main(
 def set_up(folder: Path, parts: list[Path]) -> None:
     """A copy of the project's code that shares the project's cache, so that nothing is trained twice.
 
-    Of one that was killed, what its stages have in hand stays; what they finished is in the cache.
+    Of one that was killed, what its stages have in hand stays, but not what they said of errors; what they finished is in
+    the cache.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    for told in (folder / ".work").glob("error-*.txt"):
+        told.unlink()
     for old in folder.iterdir():
         if old.name != ".work":
             shutil.rmtree(old) if old.is_dir() else old.unlink()

@@ -100,14 +100,14 @@ def learnt(
 
 
 def settle(params: Params, arm: Arm, found: dict) -> tuple[Arm, Recipe]:
-    """The arm and its recipe, with what the search found for its generator if it is a tuned one, a recipe's name too.
+    """The arm and its recipe, with what the search found for its generator if it is a tuned one without a pool, a recipe's name too.
 
     A dose that was found is for arms that fill their classes; those of another one stand for that one.
     """
     recipe = params.recipes[arm.recipe]
     if arm.generators == [HELDBACK]:  # real rows, so drawn as all real rows are
         recipe = recipe.model_copy(update={"share": 1.0, "weight": 1.0})
-    if not arm.tuned:
+    if not arm.tuned or arm.also == POOL:
         return arm, recipe
     used = {k: v for k, v in found.items() if k in Recipe.model_fields}
     dose = found.get("dose", arm.dose) if arm.dose in ("double", "full") else arm.dose

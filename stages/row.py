@@ -28,7 +28,7 @@ def main(
     generator = Path(name).stem.rsplit("-", 2)[0]
     rows, place = find(name, selected / generator if generator in params.generators else train)
     name = rows.table["id"].iloc[place]
-    history: dict[str, Any] = {k: v for k, v in rows.table.iloc[place].to_dict().items() if v == v and v != ""}
+    same, history = True, {k: v for k, v in rows.table.iloc[place].to_dict().items() if v == v and v != ""}
     if generator in params.generators:
         found = read(search / f"{generator}.json")
         model = params.generators[generator].model
@@ -37,13 +37,15 @@ def main(
             wanted, generator, (train, pool), models / model, rows.y[[place]], rows.table["seed"].to_numpy()[[place]]
         )
         history |= origin(wanted, generator, models / model, rows, place)
-        history["made again"] = said(again[0], rows.images[place], on_gpu(params))
+        same, history["made again"] = said(again[0], rows.images[place], on_gpu(params))
     out.mkdir(parents=True, exist_ok=True)
     Image.fromarray(rows.images[place].squeeze()).save(out / f"{name}.png")
     (out / f"{name}.json").write_text(json.dumps(history, indent=1, default=str))
     for key, value in history.items():
         log.info("%s: %s", key, value)
     log.info("picture and history: %s", out / f"{name}.*")
+    if not same:
+        raise ValueError(history["made again"])
 
 
 def find(name: str, folder: Path) -> tuple[Samples, int]:
@@ -87,17 +89,17 @@ def on_gpu(params: Params) -> bool:
     return devices.device(params.compute).type != "cpu"
 
 
-def said(again: np.ndarray, before: np.ndarray, on_gpu: bool) -> str:
-    """Raises ValueError if the picture is another one.
+def said(again: np.ndarray, before: np.ndarray, on_gpu: bool) -> tuple[bool, str]:
+    """Whether the picture is the same, and what to say of it.
 
     A GPU does not promise the same bits at another place in a batch, nor do two of them: there it may be near.
     """
     off = int(np.abs(again.astype(int) - before).max())
     if on_gpu and 0 < off <= NEAR:
-        return f"from weights, class and seed, on a GPU: the same but for at most {off} of 255 grey levels"
+        return True, f"from weights, class and seed, on a GPU: the same but for at most {off} of 255 grey levels"
     if off:
-        raise ValueError(
+        return False, (
             f"made again from its seed, {np.mean(again != before):.1%} of the numbers of the picture differ: the weights, the "
             "params, the code or the machine are not those it was made with; run `make repro`"
         )
-    return "from weights, class and seed: the same to the byte"
+    return True, "from weights, class and seed: the same to the byte"

@@ -93,6 +93,8 @@ def climb(trials: "Trials", climbs: Sequence[Climb]) -> None:
                 return
             continue
         for one in climbs:
+            if not trials.affords(1):
+                return
             values = [v for v in space(trials.params, one.name).get(key, []) if trials.matters(key, v)]
             values = [v for v in values if v != standing(trials.params, one, key)]
             values = [v for v in values if key not in GUIDING or trials.passes(one.name, one.found | {key: v})]

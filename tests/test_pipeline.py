@@ -509,7 +509,7 @@ def test_splits_that_leak_are_refused_or_said_in_red(tmp_path: Path) -> None:
     edit(tmp_path, lambda p: p["data"].update(allow_leaks=True))
     run(tmp_path, "dvc", "repro")
     page, text = ((tmp_path / "reports" / name).read_text() for name in ("report.html", "report.md"))
-    words = "The splits leak: 1 groups or (near) duplicate images, 2 rows, stand in more than one split"
+    words = "The splits leak: rows of 1 group or (near) duplicate images, 2 in all, stand in more than one split"
     assert f"> [!CAUTION]\n> {words}" in text
     assert f'<p class="leak">{words}' in page and ".leak { background: #a31621" in page
 

@@ -22,7 +22,7 @@ def tree(tmp_path_factory) -> Path:
 def planned(params, root: Path) -> dict[str, str]:
     out = root / "plan"
     shutil.rmtree(out, ignore_errors=True)
-    plan.main(params, Path("pipeline"), Path("stages"), out)
+    plan.main(params, out)
     return {f.relative_to(out).with_suffix("").as_posix(): f.read_text() for f in out.rglob("*.json")}
 
 

@@ -143,10 +143,10 @@ def test_the_copies_share_the_cache(project, shipped, monkeypatch):
 
 def test_a_run_that_fails_stops_the_stage_and_says_where(project, shipped):
     settings(project, image_size=5000)
-    told = r"see above, details in \.work/repeats/1/\.work/error-plan-pipeline\.txt; what it finished"
+    told = r"see above, details in \.work/repeats/1/\.work/error-plan\.txt; what it finished"
     with pytest.raises(ValueError, match=rf"`dvc repro evaluate` failed in \.work/repeats/1, {told}"):
         main(shipped, 2)
-    assert "image_size" in Path(".work/repeats/1/.work/error-plan-pipeline.txt").read_text()
+    assert "image_size" in Path(".work/repeats/1/.work/error-plan.txt").read_text()
     assert not Path("results").exists()
 
 

@@ -159,6 +159,8 @@ def test_a_synthetic_row_weighs_what_is_asked_beside_a_real_one_of_its_class(dat
 def test_only_a_control_with_its_recipe_could_answer_for_a_tuned_arm_of_the_pool():
     for name in ("pool", "pool_diffusion"):
         assert SHIPPED.arms[name].also == "pool" and not SHIPPED.arms[name].tuned
+        arm = SHIPPED.arms[name].model_copy(update={"tuned": True})
+        assert retrain.settle(SHIPPED, arm, {"weight": 0.7, "dose": "sqrt"}) == (arm, SHIPPED.recipes[arm.recipe])
 
 
 def test_a_part_without_rows_is_left_out_and_no_part_at_all_is_none(data, settled):

@@ -320,6 +320,20 @@ def test_what_a_generator_is_used_with_anyway_is_not_tried():
     assert tried == {"smote": ["0.3"], "cvae": ["1.0"]}
 
 
+@pytest.mark.parametrize(
+    ("block", "words"),
+    [
+        ({"family": "smote", "model": "smote", "neighbours": 9}, r"generators\.wide draws from the model of smote, .*neighbours is 9"),
+        ({"family": "translate", "model": "cvae", "strength": [0.4, 0.7], "across": 0.5}, r"with the options of generators\.cvae"),
+    ],
+)  # fmt: skip
+def test_a_generator_that_cannot_draw_from_the_model_it_names_is_refused_before_anything_runs(block, words):
+    """It failed after all fits, and was told to run them again."""
+    blocks = {**SHIPPED.generators, "wide": type(SHIPPED.generators["smote"])(**block)}
+    with pytest.raises(ValueError, match=words):
+        check.makes_sense(SHIPPED.model_copy(update={"generators": blocks}))
+
+
 def test_a_strength_that_no_generator_takes_is_warned_of(caplog):
     check.makes_sense(SHIPPED)
     assert "search.space" not in caplog.text

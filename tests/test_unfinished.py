@@ -379,6 +379,27 @@ def test_a_template_edited_meanwhile_is_told_by_the_report(place, monkeypatch):
     _unfinished.refuse_edits("fit_generator", settled, "cvae", before)
 
 
+def test_an_edit_of_another_family_is_none_for_a_fit_and_one_for_what_depends_on_all(place, monkeypatch):
+    """dvc would not have run the fit again; and `repeat` copies all of the code, of which few files were looked at."""
+    copied(place, monkeypatch, "pipeline/generators/cvae.py")
+    for part in ("stages", "sets"):
+        shutil.copytree(ROOT / part, place / part, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+    settled = params.load(place / "params.yaml")
+    for file, told in (
+        ("pipeline/generators/cgan.py", ()),
+        ("pipeline/generators/cvae.py", ("fit_generator",)),
+        ("sets/none.yaml", ()),
+    ):
+        before = {stage: _unfinished.stamps(stage, settled) for stage in ("fit_generator", "repeat")}
+        os.utime(place / file, (1, 1))
+        for stage, name in (("fit_generator", "cvae"), ("repeat", None)):
+            if stage == "repeat" or stage in told:
+                with pytest.raises(ValueError, match=f"{file}: edited while this stage ran"):
+                    _unfinished.refuse_edits(stage, settled, name, before[stage])
+            else:
+                _unfinished.refuse_edits(stage, settled, name, before[stage])
+
+
 def test_a_stage_whose_data_is_edited_publishes_nothing(place, monkeypatch):
     copied(place, monkeypatch, "pipeline/data/intake.py")
     changed(place, "data", "source", value="pictures")

@@ -372,6 +372,41 @@ def test_an_environment_that_make_did_not_make_is_left_alone(tmp_path, kind):
     assert kind == "dangling" or (other / "package").exists()
 
 
+def lanes(place: Path, *wanted: str, fails: str = "none") -> subprocess.CompletedProcess:
+    """`make side-by-side` with a dvc that notes what it is asked for; one stage fails as dvc does, all others take a second."""
+    stages = ("fit_generator", "generate", "pseudo_label", "retrain")
+    for stage in stages:
+        for name in ("one", "two"):
+            plan = place / "data" / "plan" / stage / f"{name}.json"
+            plan.parent.mkdir(parents=True, exist_ok=True)
+            plan.write_text(json.dumps({"wanted": name in wanted}))
+    listed = "\n".join(f"{stage}@{name}" for stage in stages for name in ("one", "two"))
+    case = f"*' {fails}') exit 255 ;; *single-item*@*) sleep 1 ;;"
+    text = f'case "$*" in stage*) echo "{listed}" ;; {case} esac; echo "$*" >> asked'
+    program(place / ".venv" / "bin" / "dvc", text)
+    return make(place, "side-by-side", "LANES=2")
+
+
+@pytest.mark.parametrize("wanted", [("one", "two"), ("one",), ()])
+def test_every_stage_has_one_lane_and_no_dvc_is_asked_for_all_of_them(tmp_path, wanted):
+    """Where nothing was left unwanted, a call without a stage meant the whole graph, which kept the other lanes out."""
+    place = equip(tmp_path, "dvc")
+    done = lanes(place, *wanted)
+    calls = (place / "asked").read_text().splitlines()
+    assert done.returncode == 0 and not [c for c in calls if c.endswith("--single-item")], (done.stderr, calls)
+    for stage in ("fit_generator", "generate", "pseudo_label", "retrain"):
+        for name in ("one", "two"):
+            assert sum(f"{stage}@{name}" in call for call in calls) == 1, calls
+
+
+def test_a_stage_that_fails_lets_those_beside_it_end_before_make_does(tmp_path):
+    """dvc answers with 255, at which xargs leaves what it has started: it went on, and the next make was refused."""
+    place = equip(tmp_path, "dvc")
+    done = lanes(place, "one", "two", fails="fit_generator@one")
+    calls = (place / "asked").read_text()
+    assert done.returncode == 2 and "fit_generator@two" in calls and "search" not in calls, (done.stderr, calls)
+
+
 def test_how_many_threads_a_library_may_use_is_not_how_many_stages_run_at_once():
     """`nproc` says what OMP_NUM_THREADS does, which clusters set to 1."""
     told = []

@@ -73,14 +73,13 @@ def left_over(spare: pd.DataFrame, rows: pd.DataFrame) -> tuple[pd.DataFrame, li
     """The rows of the pool that belong to nothing in validation, test and the rows set aside and are none of train, and the others."""
     held = spare["group"].isin(rows["joined"][rows["split"] != "train"])
     twice = spare["hash"].isin(rows["hash"][rows["split"] == "train"]) & ~held
-    lost = _lost(
-        spare[held], "leak", "shows the same as a row of validation or test, or as one set aside, or is of its group"
-    )
-    lost += _lost(spare[twice], REPEATED, "the same pixels stand in train, with a label")
-    return spare[~held & ~twice].assign(split="unlabelled"), lost
+    why = "shows the same as a row of validation or test, or as one set aside, or is of its group"
+    gone = lost(spare[held], "leak", why) + lost(spare[twice], REPEATED, "the same pixels stand in train, with a label")
+    return spare[~held & ~twice].assign(split="unlabelled"), gone
 
 
-def _lost(rows: pd.DataFrame, code: str, why: str) -> list[Problem]:
+def lost(rows: pd.DataFrame, code: str, why: str) -> list[Problem]:
+    """A line of quarantine.csv for each of the rows."""
     return [Problem(path, row, code, why) for path, row in rows[["path", "row"]].to_numpy().tolist()]
 
 

@@ -101,8 +101,6 @@ def look_at(
                 where.append((0, 0, 0))
                 continue
             pixels = picture.pixels
-            if pixels.dtype != np.uint8 and picture.window is None:
-                samples[i] = pixels.reshape(-1)[np.random.default_rng(0).integers(pixels.size, size=SAMPLE)]
             shown = to_bytes(picture, None)  # by its own range: thumbnails and brightness are compared robustly
             small = thumbnail(shown)
             where.append((out.tell(), *small.shape))
@@ -111,6 +109,11 @@ def look_at(
             pixels = pixels[..., :1] if grey else pixels  # the same picture, stored as grey or as colours
             digest = hashlib.blake2b(np.ascontiguousarray(pixels).tobytes(), digest_size=8)
             digest.update(str((pixels.shape, str(pixels.dtype))).encode())
+            if (
+                pixels.dtype != np.uint8 and picture.window is None
+            ):  # at places of its own: what is bright may be in one place
+                rng = np.random.default_rng(int(digest.hexdigest(), 16))
+                samples[i] = pixels.reshape(-1)[rng.integers(pixels.size, size=SAMPLE)]
             size = (pixels.shape[0], pixels.shape[1], grey, digest.hexdigest(), " ".join(picture.notes))
             rows.append(("", "", *size, float(shown.mean()), float(shown.std())))
     columns = ["code", "remedy", "height", "width", "grey", "hash", "notes", "mean", "spread"]

@@ -34,7 +34,9 @@ def check(
     f1, recalls = ([by_confusion(g, y, len(labels), metric) for g in guess] for metric in ("macro_f1", "recall"))
     asked = [f1, [by_auprc(p, y) for p in both], [by_ece(p, y) for p in calibrated or both], recalls]
     pairs: list[tuple[Statistic, Statistic]] = [(a, b) for a, b in [*asked, *([one, nothing] for one in recalls)]]
-    stretch = breadth(y, groups, block.confidence)
+    macro, rows = (breadth(classes, groups, block.confidence) for classes in (y, np.zeros_like(y)))
+    each = np.array([breadth(y[y == c], groups[y == c], block.confidence) for c in range(len(labels))])
+    stretch: list[float | np.ndarray] = [macro, macro, rows, *[each] * 3]
     drawn = differences(pairs, resamples(y, groups, min(block.bootstrap, DRAWS), seed), seed, stretch)
     whole = np.ones((1, len(y)))
     means = [(a(whole) - b(whole)).mean(axis=1)[0] for a, b in pairs]
@@ -77,4 +79,4 @@ def nothing(rows: np.ndarray) -> np.ndarray:
 
 def threshold_shift(rails: Sequence[dict[str, Any]]) -> bool:
     """Whether macro F1 surely rises while AUPRC surely falls: another threshold, not a better model."""
-    return rails[0]["ci_low"] > 0 and rails[1]["broken"]
+    return bool(rails[0]["ci_low"] > 0 and rails[1]["broken"])

@@ -44,7 +44,8 @@ class Outcomes:
         metric, k = block.primary_metric, len(self.labels)
         ask = {a: by_confusion(self.predicted(a), self.y, k, metric) for pair in pairs for a in pair}
         drawn = resamples(self.y, self.groups, block.bootstrap, seed)
-        stretch = breadth(self.y, self.groups, block.confidence)
+        classes = np.zeros_like(self.y) if metric == "accuracy" else self.y
+        stretch = [breadth(classes, self.groups, block.confidence)] * len(pairs)
         return differences([(ask[a], ask[b]) for a, b in pairs], drawn, seed, stretch)
 
 

@@ -98,7 +98,10 @@ def resamples(y: np.ndarray, groups: np.ndarray, count: int, seed: int, chunk: i
 
 
 def breadth(y: np.ndarray, groups: np.ndarray, confidence: float) -> float:
-    """How much wider Student's quantile is than the normal one for a mean over classes of so many groups (Welch, 1947)."""
+    """How much wider Student's quantile is than the normal one for a mean over classes of so many groups (Welch, 1947).
+
+    The fewest groups of a class weigh most in such a mean. Of a mean over rows, or over those of one class, y is all alike.
+    """
     sizes = np.array([n for c in np.unique(y) if (n := len(np.unique(groups[y == c]))) > 1])
     if not len(sizes):
         return 1.0
@@ -108,7 +111,10 @@ def breadth(y: np.ndarray, groups: np.ndarray, confidence: float) -> float:
 
 
 def differences(
-    pairs: Sequence[tuple[Statistic, Statistic]], draws: Iterator[np.ndarray], seed: int, stretch: float = 1.0
+    pairs: Sequence[tuple[Statistic, Statistic]],
+    draws: Iterator[np.ndarray],
+    seed: int,
+    stretch: Sequence[float | np.ndarray] = (),
 ) -> list[np.ndarray]:
     """Draws of the mean paired difference first - second of several statistics, (R,) or (R, K) each, the same for all.
 
@@ -117,21 +123,21 @@ def differences(
     is lucky with one is not with all. To it comes the way of the mean over seeds when groups are resampled as `draws`
     says, without the part that is each seed's own luck with the rows: the variance between seeds has that already, and
     resampling both would count it three times (Owen, 2007). Where only the seeds vary, or only their luck, the interval
-    is Student's; where only the rows do, the bootstrap's, with its draws `stretch` times as far from their mean (see
-    `breadth`), as a few rows know little of their spread.
+    is Student's; where only the rows do, the bootstrap's, with its draws `stretch` times as far from their mean (for each
+    pair a number, or one by class (K,): see `breadth`), as a few rows know little of their spread.
     """
     out = []
-    for seen, drawn in _resampled(pairs, draws):
+    for (seen, drawn), wider in zip(_resampled(pairs, draws), stretch or [1.0] * len(pairs), strict=True):
         mean, count = drawn.mean(axis=1), len(seen)
         center = mean.mean(axis=0)
         if count == 1:
-            mean = mean + (stretch - 1) * (mean - center)
+            mean = mean + (wider - 1) * (mean - center)
         else:
             luck = (drawn - mean[:, None]).var(axis=0).mean(axis=0) / (count - 1)  # in the mean over seeds
             common = np.sqrt(np.maximum(1 - luck / np.maximum(mean.var(axis=0), 1e-300), 0))
             sem = seen.std(axis=0, ddof=1) / np.sqrt(count)
             stray = [_student(len(drawn), count - 1, [seed, 1, *c]) * one for c, one in np.ndenumerate(sem)]
-            mean = mean + (common * stretch - 1) * (mean - center) + np.stack(stray, axis=-1).reshape(mean.shape)
+            mean = mean + (common * wider - 1) * (mean - center) + np.stack(stray, axis=-1).reshape(mean.shape)
         out.append(mean.round(12) + 0.0)  # a difference of rounding alone is none
     return out
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline.evaluation import exchange, guardrails, statistics
 from pipeline.evaluation.outcomes import Outcomes, blind, too_small, untested
-from pipeline.evaluation.words import classify, combine
+from pipeline.evaluation.words import classify, combine, counted
 from pipeline.params import Arm, Evaluation
 
 ENDS = ("difference", "ci_low", "ci_high")
@@ -88,23 +88,29 @@ def decide(
     if not arm:
         return pronounced(base, "CANNOT_TELL", NOBODY)
     comparisons = [{"control": other, **found[arm, other]} for other in others]
-    said, tempered = test.probabilities, (test.calibrated[arm], test.calibrated[control]) if test.calibrated else None
-    rails = guardrails.check(said[arm], said[control], test.y, test.groups, test.labels, block, seed, tempered)
-    if (small := too_small(test)) or not added[arm] or test.seeds == 1:  # of which nothing is sure, a loss neither
-        rails = [rail | {"broken": None} for rail in rails]
+    small = too_small(test)
+    sure = bool(added[arm]) and test.seeds > 1 and not small  # else nothing is, a loss neither
+    rails = rails_of(test, arm, control, sure, block, seed)
     given = (choices["validation_rows"], test.seeds, added[arm], rails, block, base["few_rows"])
     word, reason = combine(comparisons, *given)
     word, reason = ("CANNOT_TELL", small) if small else (word, reason + untested(test))
     first = found[arm, control] | {
-        "detectable": statistics.detectable(drawn[arm, control], block.confidence),
+        "detectable": statistics.detectable(drawn[arm, control], block.confidence) if sure else None,
         "comparisons": comparisons,
         "over_negative": {a: found[arm, a] for a in negative},
         "guardrails": rails,
         "threshold_shift": guardrails.threshold_shift(rails),
-        "exchange": exchange.rate(steps, {a: found[arm, a] for _, a in steps}, added[arm]),
+        "exchange": exchange.rate(steps, {a: found[arm, a] for _, a in steps}, added[arm]) if sure else None,
         "single_models": single_models(test, arm, control, [choices["best_seed"][a] for a in (arm, control)]),
     }
     return pronounced(base | first, word, reason)
+
+
+def rails_of(test: Outcomes, arm: str, control: str, sure: bool, block: Evaluation, seed: int) -> list[dict[str, Any]]:
+    """The guardrails of an arm against a control; whether one is broken is None for all where nothing can be `sure`."""
+    said, tempered = test.probabilities, (test.calibrated[arm], test.calibrated[control]) if test.calibrated else None
+    rails = guardrails.check(said[arm], said[control], test.y, test.groups, test.labels, block, seed, tempered)
+    return rails if sure else [rail | {"broken": None} for rail in rails]
 
 
 def pronounced(found: dict[str, Any], word: str, reason: str) -> dict[str, Any]:
@@ -122,11 +128,11 @@ def over_splits(
     Out of the mean is a split that asks another question: no candidate could be trained there, it had no synthetic row, or
     a control failed.
     """
-    if not elsewhere or found["difference"] is None:
-        return found | {"repeats": None}
     keys, every = ("split", "best_control", "chosen_arm", *ENDS, "verdict"), [{"split": split, **found}, *elsewhere]
     judged = [s for s in every if s["difference"] is not None and s["synthetic_rows"] and not s["controls_failed"]]
     values = np.array([s["difference"] for s in judged])
+    if not elsewhere or (not judged and found["difference"] is None):
+        return found | {"repeats": None}
     ratio = float(np.mean([s["test_rows"] / s["train_rows"] for s in elsewhere]))
     mean, low, high = statistics.resampled_interval(values, ratio, block.confidence) if judged else (np.nan,) * 3
     lost = [s["split"] for s in every if s not in judged]
@@ -136,7 +142,9 @@ def over_splits(
     if {"HELPS": low > 0, "HURTS": high < 0, "NEUTRAL": within}.get(found["verdict"], True):
         return found | {"repeats": told}
     others = [s for s in judged if s["split"] != split]
-    doubt = f"not surely in the mean over {len(values)} splits" if others else "no other split could be judged"
+    doubt = (
+        f"not surely in the mean over {counted(len(values), 'split')}" if others else "no other split could be judged"
+    )
     word = "is neutral" if found["verdict"] == "NEUTRAL" else found["verdict"].lower()
     reason = f"on this split it {word}, but {doubt}"
     return pronounced(found | {"repeats": told}, "CANNOT_TELL", reason)

@@ -8,6 +8,11 @@ from pipeline.params import Evaluation
 LEAST_SEEDS = 6  # fewer are exploratory, whatever the confidence asked for
 
 
+def counted(n: object, what: str) -> str:
+    """So many of them, in words: 1 row, 2 rows."""
+    return f"{n} {what}{'' if str(n) == '1' else 's'}"
+
+
 def combine(
     comparisons: list[dict[str, Any]],
     validation_rows: int,
@@ -51,14 +56,14 @@ def classify(
     if added == 0:
         return "CANNOT_TELL", "no synthetic row was added, so the arm learnt from real rows only"
     if seeds < (least := least_seeds(block.confidence)):
-        return "CANNOT_TELL", f"exploratory: {seeds} paired seeds, and a verdict needs at least {least}"
+        return "CANNOT_TELL", f"exploratory: {counted(seeds, 'paired seed')}, and a verdict needs at least {least}"
     sure = p <= 1 - block.confidence + 1e-12
     if sure and low > 0:
         return "HELPS", "the whole interval lies above zero, and the seeds agree"
     if sure and high < 0:
         return "HURTS", "the whole interval lies below zero, and the seeds agree"
     if -block.margin <= low and high <= block.margin:
-        within = f"the whole interval lies within {100 * block.margin:g} points of zero"
+        within = f"the whole interval lies within {counted(f'{100 * block.margin:g}', 'point')} of zero"
         return ("CANNOT_TELL", f"{within}, but {few}") if few else ("NEUTRAL", within)
     if low <= 0 <= high:
         return "CANNOT_TELL", "the interval is too wide to tell a gain from a loss"
@@ -67,4 +72,5 @@ def classify(
             f"the interval lies on one side of zero, but {seeds} paired seeds cannot make any of {among} arms that were "
             f"not chosen beforehand sure; that takes at least {needed}"
         )
-    return "CANNOT_TELL", f"the interval lies on one side of zero, but the seeds do not make it sure (p = {p:.3g})"
+    doubt = f"p, of the seeds and of the interval, adjusted for {among} arms, does" if among > 1 else "the seeds do"
+    return "CANNOT_TELL", f"the interval lies on one side of zero, but {doubt} not make it sure (p = {p:.3g})"

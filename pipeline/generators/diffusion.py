@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import nn
 
 from pipeline import devices
-from pipeline.generators._blocks import Block, NetworkGenerator, NetworkOptions, Padded, fold, halvings
+from pipeline.generators._blocks import Block, NetworkGenerator, NetworkOptions, fold, halvings
 from pipeline.params.fields import Pair
 from pipeline.samples import to_network
 
@@ -197,7 +197,7 @@ class Model(NetworkGenerator):
     @torch.inference_mode()
     def known(self, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """Minus the loss of each row, by the weights that its class is drawn with (Carlini et al., 2023)."""
-        where, padded, out = devices.device(self.compute), Padded(images, self.side), np.empty(len(images))
+        where, padded, out = devices.device(self.compute), self.padded(images), np.empty(len(images))
         for i in np.unique(self.chosen[labels]):
             network, own = self.networks[i].to(where).eval(), np.flatnonzero(self.chosen[labels] == i)
             for rows in np.array_split(own, math.ceil(len(own) / (self.chunk or 1))):

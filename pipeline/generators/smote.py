@@ -21,19 +21,24 @@ class Model(RowGenerator):
     options: Options
 
     def prepare(self) -> None:
+        self.near: dict[
+            int, np.ndarray
+        ] = {}  # by row, of the classes that were asked for: it takes long for a common one
+
+    def find_near(self, label: int) -> None:
+        """Notes for each row of the class which rows are nearest to it; for one alone, itself."""
         from sklearn.neighbors import NearestNeighbors
 
-        self.near: dict[int, np.ndarray] = {}
-        for c in np.unique(self.y):
-            own = np.flatnonzero(self.y == c)
-            flat = self.images[own].reshape(len(own), -1).astype(np.float32)
-            k = min(self.options.neighbours, len(own) - 1)
-            self.near[int(c)] = (
-                own[NearestNeighbors(n_neighbors=k).fit(flat).kneighbors(return_distance=False)] if k else own[:, None]
-            )
+        own = np.flatnonzero(self.y == label)
+        flat = self.images[own].reshape(len(own), -1).astype(np.float32)
+        k = min(self.options.neighbours, len(own) - 1)
+        near = own[NearestNeighbors(n_neighbors=k).fit(flat).kneighbors(return_distance=False)] if k else own[:, None]
+        self.near |= dict(zip(own.tolist(), near, strict=True))
 
     def one(self, label: int, rng: np.random.Generator) -> np.ndarray:
         row = self.pick(label, rng)
-        other = rng.choice(self.near[label][np.searchsorted(np.flatnonzero(self.y == label), row)])
+        if row not in self.near:
+            self.find_near(label)
+        other = rng.choice(self.near[row])
         a, b = self.images[row].astype(np.float64), self.images[other].astype(np.float64)
         return np.round(a + rng.random() * (b - a)).astype(np.uint8)

@@ -25,7 +25,6 @@ class Model(diffusion.Model):
     drawn: ClassVar[frozenset[str]] = diffusion.Model.drawn | {"strength", "across"}
 
     def start_from(self, real: Samples) -> None:
-        super().start_from(real)
         self.images, self.y = real.images, real.y
 
     def draw(

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pipeline.evaluation.words import counted
 from pipeline.params import POOL, Arm
-from pipeline.reporting.tables import TITLES, ByName, Told, chance, change, ends, number, points, share
+from pipeline.reporting.tables import ENDS, TITLES, ByName, Told, chance, change, ends, number, points, share
 
 RAILS = {"macro F1": "macro_f1", "AUPRC": "macro_auprc", "ECE": "tempered_ece"}  # the scores that guardrails compare
-ENDS = ("", "_ci_low", "_ci_high")
 
 
 def sentence(verdict: Told, scarce: Sequence[str]) -> str:
@@ -21,8 +21,9 @@ def sentence(verdict: Told, scarce: Sequence[str]) -> str:
         return "Cannot tell whether generative augmentation helps."
     metric = TITLES[verdict["primary_metric"]]
     gain = f"{points(verdict['difference'])} points {ends(verdict['ci_low'], verdict['ci_high'])} of {metric}"
-    doubt = f"{verdict['seeds']} paired seeds, {_p(verdict['p_value'])} over these"
+    doubt = f"{counted(verdict['seeds'], 'paired seed')}, {_p(verdict['p_value'])} over these"
     best = f"the best of the {verdict['controls']} controls" if verdict["controls_left_out"] else "the best control"
+    best = "the only control trained" if verdict["controls"] == 1 else best
     against = f"against {best} on validation, {verdict['best_control']} ({doubt})"
     arm = verdict["chosen_arm"]
     return {
@@ -73,7 +74,7 @@ def beside(verdict: Told, price: str, skipped: Sequence[str]) -> list[str]:
         lines.append(guarded(verdict["guardrails"]))
         if verdict["threshold_shift"]:
             lines.append("Macro F1 rises while AUPRC falls: that is a shifted threshold, not a better model.")
-        if 100 * verdict["detectable"] >= 0.05:
+        if verdict["detectable"] is not None and 100 * verdict["detectable"] >= 0.05:
             lines.append(
                 f"A true difference of {100 * verdict['detectable']:.1f} points would keep the interval beside "
                 f"{verdict['best_control']} away from zero in four of five such runs; a smaller one may well go unseen. HELPS takes "
@@ -83,8 +84,8 @@ def beside(verdict: Told, price: str, skipped: Sequence[str]) -> list[str]:
         lines.append(
             f"What make export hands on is one model, not the mean of the seeds: the best of its arm on validation. "
             f"{verdict['chosen_arm']} (seed {one['seeds'][0]}) against {verdict['best_control']} (seed {one['seeds'][1]}), one "
-            f"model each: {one['only_arm_right']} test rows (or groups of them) the first gets right more often, "
-            f"{one['only_control_right']} the second (McNemar {_p(one['p_value'])})."
+            f"model each: test rows (or groups of them) that the first gets right more often {one['only_arm_right']}, the second "
+            f"{one['only_control_right']} (McNemar {_p(one['p_value'])})."
         )
     if verdict["exchange"]:
         lines.append(exchange(verdict["exchange"], verdict["chosen_arm"], verdict["confidence"]))
@@ -94,9 +95,9 @@ def beside(verdict: Told, price: str, skipped: Sequence[str]) -> list[str]:
     if skipped:
         left_out = verdict["controls_left_out"]
         doubt = (
-            f" {len(left_out)} of them are controls ({', '.join(left_out)}), beside which a gain may vanish: have them "
+            f" Among them are controls beside which a gain may vanish ({', '.join(left_out)}): have them trained (profile: "
+            "full in params.yaml, then make repro) before you rely on one."
         )
-        doubt += "trained (profile: full in params.yaml, then make repro) before you rely on one."
         lines.append(
             f"Not trained in this run (profile, or role: skip): {', '.join(skipped)}.{doubt if left_out else ''}"
         )
@@ -220,7 +221,7 @@ def rails_table(verdict: Told, metrics: ByName, rows: Mapping[str, int], most: i
         if name in size:
             scores = [share(*rail[who], metric="accuracy") for who in ("control", "arm")]
             label = name.removeprefix("recall of ")
-            title = f"{name} ({rows[label]} training rows)"
+            title = f"{name} ({counted(rows[label], 'training row')})"
         else:
             title, scores = name, [_score(metrics[a], RAILS[name]) for a in (control, arm)]
         if name in shown or name not in size:
@@ -253,7 +254,7 @@ def doses(metrics: ByName, records: ByName, metric: str) -> pd.DataFrame:
     for kind, arms in curves.items():
         name = _curve(kind, alone=sum(other[:3] == kind[:3] for other in curves) == 1)
         for arm in arms:
-            values = [metrics[arm][k] for k in (metric, f"{metric}_ci_low", f"{metric}_ci_high")]
+            values = [metrics[arm][f"{metric}{end}"] for end in ENDS]
             added = sum(records[arm]["synthetic_rows"].values())
             rows.append((name, arm, added, *(np.nan if v is None else v for v in values)))
     frame = pd.DataFrame(rows, columns=["curve", "arm", "rows", metric, "ci_low", "ci_high"])

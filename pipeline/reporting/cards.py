@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.evaluation.words import counted
 from pipeline.params import Arm, Params
 from pipeline.reporting import answer, data, html, selected, tables
 from pipeline.reporting.tables import ByName, Told
@@ -119,8 +120,8 @@ def model_limits(run: Run, seeds: int) -> list[str]:
         *([leaks] if leaks else []),
         f"Measured on {run.verdict['test']['rows']} test rows of the same source. Pictures of another camera, place or "
         "time were not tested.",
-        f"Scores with an interval are means over {seeds} models of this arm; this one was the best of them on "
-        f"{run.choices['validation_rows']} validation rows.",
+        f"Scores with an interval are means over {counted(seeds, 'model')} of this arm; this one was the best of them on "
+        f"{counted(run.choices['validation_rows'], 'validation row')}.",
         *([f"No test rows, so nothing measured, for: {', '.join(untested)}."] if untested else []),
         "Every picture gets one of the classes, also a picture of something else. Probabilities are not calibrated.",
         "Weights can give training rows away: keep them as you keep the data. Licence and consent of the data hold on.",

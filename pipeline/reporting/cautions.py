@@ -13,7 +13,8 @@ SPOILT = {"shuffled": "their right labels", "all": "their selection"}  # what a 
 
 def warnings(run: "Run") -> list[str]:
     """A sentence each, what makes the verdict doubtful first, then what went wrong."""
-    found = [f"{g}: {w}" for g, s in run.selections.items() if g in selected_from(run.params) for w in s["warnings"]]
+    used = selected_from(run.params)
+    found = [f"{g}: {w}" for g, s in run.selections.items() if g in used for w in s["warnings"]]
     slowed = [
         f"arm {a}: training diverged and went on at half the learning rate, in seeds {', '.join(map(str, r['slowed']))}"
         for a, r in run.records.items()

@@ -12,21 +12,27 @@ GPUS = ("cuda", "mps")
 
 
 def costs(times: Sequence[Told], arms: ByName, params: Params) -> dict[str, float]:
-    """Wall seconds of each arm: its training, and all that made its rows, though other arms may share it."""
+    """Wall seconds of each arm: its training, and all that made its rows, though other arms may share it.
+
+    Without arms of which a stage did not run here, but came out of the cache: what that took is not known.
+    """
     seconds = {t["stage"]: t["seconds"] for t in times}
-    return {
-        arm: seconds[f"retrain-{arm}"] + sum(seconds.get(stage, 0.0) for stage in before(record["arm"], params))
-        for arm, record in arms.items()
-        if f"retrain-{arm}" in seconds
-    }
+    stages = {arm: {f"retrain-{arm}"} | before(record["arm"], params) for arm, record in arms.items()}
+    return {arm: sum(seconds[s] for s in sorted(own)) for arm, own in stages.items() if own <= seconds.keys()}
 
 
 def before(arm: Told, params: Params) -> set[str]:
     """The stages that made an arm's rows: fits of the models that its generators draw from, their rows, pool and search."""
-    names = {arm["rows"], arm["also"]} & set(params.generators)
-    found = {f"fit_generator-{g}" for g in names | {params.generators[name].model for name in names}}
+    names = drawn_from(arm, params)
+    found = {f"fit_generator-{params.generators[name].model}" for name in names}
     found |= {f"{step}-{name}" for step in ("generate", "pseudo_label") for name in names}
     return found | ({"label_pool"} if arm["also"] == POOL else set()) | ({"search"} if searched(arm, params) else set())
+
+
+def drawn_from(arm: Told, params: Params) -> list[str]:
+    """The generators whose rows an arm learnt from."""
+    blocks = params.generators
+    return [g for g in (arm["rows"], arm["also"]) if g in blocks and blocks[g].family != NOTHING]
 
 
 def searched(arm: Told, params: Params) -> bool:
@@ -52,7 +58,7 @@ def sentence(times: Sequence[Told], arms: ByName, params: Params, arm: str, cont
 
 def whole(arm: Told, params: Params) -> str:
     """What an arm's seconds hold beside its training, in words."""
-    made = [g for g in (arm["rows"], arm["also"]) if g in params.generators and params.generators[g].family != NOTHING]
+    made = drawn_from(arm, params)
     parts = ["its generators" if len(made) > 1 else "its generator"] * bool(made)
     parts += ["the whole search"] * searched(arm, params)
     return f" with {' and '.join(parts)}" if parts else ""

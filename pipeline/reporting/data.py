@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from pipeline.evaluation.words import counted
 from pipeline.reporting.tables import Told, chance
 
 COLUMNS = {"mean": "brightness", "spread": "contrast"}  # what statistics of grey levels are called
@@ -26,8 +27,9 @@ def leak_sentence(about: Told) -> str:
     if not about["leaking_groups"]:
         return ""
     return (
-        f"The splits leak: {about['leaking_groups']} groups or (near) duplicate images, {about['leaking_rows']} rows, "
-        "stand in more than one split (data.allow_leaks). The figures below are too good, by an unknown amount."
+        f"The splits leak: rows of {counted(about['leaking_groups'], 'group')} or (near) duplicate images, "
+        f"{about['leaking_rows']} in all, stand in more than one split (data.allow_leaks). The figures below are too good, by "
+        "an unknown amount."
     )
 
 
@@ -47,11 +49,12 @@ def openings_sentence(openings: Mapping[str, Sequence[str]], test: str) -> str:
 def audit_sentence(about: Told) -> str:
     """The audit in one line."""
     looked = about["near_bound"] is not None
-    near = f"{about['near_pairs']} near duplicate pairs" if looked else "near duplicates not looked for"
+    near = counted(about["near_pairs"], "near duplicate pair") if looked else "near duplicates not looked for"
     drift = min((d["p"] for d in about["drift"]), default=1.0)
     return (
-        f"Audit: {about['quarantined']} rows left out, {about['exact_duplicates']} exact duplicates, {near}, "
-        f"{about['leaking_groups']} groups in more than one split, least p of drift {chance(drift)} in {len(about['drift'])} tests."
+        f"Audit: {counted(about['quarantined'], 'row')} left out, {counted(about['exact_duplicates'], 'exact duplicate')}, "
+        f"{near}, {counted(about['leaking_groups'], 'group')} in more than one split, least p of drift {chance(drift)} in "
+        f"{counted(len(about['drift']), 'test')}."
     )
 
 

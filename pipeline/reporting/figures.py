@@ -13,7 +13,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from pipeline.reporting.tables import ByName, Told
+from pipeline.reporting.tables import ENDS, ByName, Told
 
 INK = "#555555"  # of what belongs to no arm
 WIDEST = 60.0  # inches, and as high: a matrix of hundreds of classes would take gigabytes to draw
@@ -116,7 +116,7 @@ def recall_bars(metrics: ByName, classes: Sequence[str], arms: Sequence[str], sh
     width = 0.8 / len(arms)
     for k, arm in enumerate(arms):
         for i, label in enumerate(classes):
-            ends: list[Any] = [metrics[arm].get(f"recall_{label}{end}") for end in ("", "_ci_low", "_ci_high")]
+            ends: list[Any] = [metrics[arm].get(f"recall_{label}{end}") for end in ENDS]
             mean, low, high = ends
             if mean is None:
                 continue

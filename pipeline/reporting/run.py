@@ -70,8 +70,6 @@ def facts(run: Run) -> dict[str, Any]:
         "openings": data.openings_sentence(run.openings, found["test"]["fingerprint"]),
         "metrics": metrics,
         "settings": settings,
-        "seeds": run.params.retraining.seeds,
-        "confidence": block.confidence,
         "validation_rows": run.choices["validation_rows"],
         "metric": tables.TITLES[found["primary_metric"]],
         "max_class_loss": block.max_class_loss,
@@ -135,7 +133,8 @@ def asked(params: Params, key: str) -> Any:
 
 def generated(run: Run) -> dict[str, Any]:
     """What generators made, how near to real rows, from which weights, and how its use was found."""
-    selecting = {g: s for g, s in run.selections.items() if g in cautions.selected_from(run.params)}
+    used = cautions.selected_from(run.params)
+    selecting = {g: s for g, s in run.selections.items() if g in used}
     return {
         "kept": selected.kept_table(selecting),
         "selection": selected.selection_table(run.selections),
@@ -146,9 +145,7 @@ def generated(run: Run) -> dict[str, Any]:
         "opinions": opinions.opinions_table(run.opinions),
         "copy_audit": copies.audit_table(run.copies),
         "copies_by_class": copies.class_table(run.copies),
-        "copies_said": copies.sentences(
-            run.selections, cautions.selected_from(run.params), run.params.selection.copy_false_alarms
-        ),
+        "copies_said": copies.sentences(run.selections, used, run.params.selection.copy_false_alarms),
         "promises": copies.promises(run.generators),
         "search": tables.search_table(run.tried),
         "pool": data.pool_table(run.pool),

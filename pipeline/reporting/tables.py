@@ -22,6 +22,7 @@ TITLES = {
     "tempered_ece": "ECE after temperature",
     "sensitivity": "sensitivity at the fixed specificity",
 }
+ENDS = ("", "_ci_low", "_ci_high")  # of the names of a mean and the ends of its interval
 POINTS = {"balanced_accuracy", "macro_f1", "accuracy", "sensitivity"}  # shown in percent, differences in points
 
 
@@ -87,7 +88,7 @@ def class_table(
     rows = []
     for label, n in counts["train"].items():
         rail = rails.get(f"recall of {label}")
-        alone = [metrics[control][f"recall_{label}{end}"] for end in ("", "_ci_low", "_ci_high")]
+        alone = [metrics[control][f"recall_{label}{end}"] for end in ENDS]
         rows.append(
             {
                 "class": label,

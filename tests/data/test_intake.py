@@ -170,7 +170,7 @@ def test_one_pixel_another_shape_or_another_depth_is_another_hash(inline, tmp_pa
 
 
 def test_deep_pictures_share_the_range_of_the_training_rows(inline, tmp_path):
-    step = np.linspace(1000, 3000, 256, dtype=np.float32).reshape(16, 16, 1)
+    step = np.linspace(500, 3500, 256, dtype=np.float32).clip(1000, 3000).reshape(16, 16, 1)
     train, test = [Picture(step), Picture(step[::-1])], [Picture(step + 500), Picture(step * 20)]
     rows = source(train + test)
     window = common_range(look(rows, tmp_path / "small").samples[:2], (0, 100))
@@ -212,6 +212,17 @@ def test_the_common_range_is_that_of_all_pixels_up_to_sampling(inline, tmp_path)
     for asked in ((0.5, 99.5), (10, 90)):
         truth = np.percentile(values, asked)
         assert np.abs(np.array(common_range(seen.samples, asked)) - truth).max() < 0.02 * np.ptp(values)
+
+
+def test_what_is_bright_at_a_few_places_of_every_picture_counts(inline, tmp_path):
+    """All pictures of a size were asked at the same 256 places, where of so small a part hardly any lay."""
+    pictures = []
+    for i in range(60):
+        values = np.random.default_rng(i).normal(1000, 100, (64, 64, 1))
+        values[30:36, 30:36] += 2000  # 0.9 % of the pixels, aligned in all
+        pictures.append(Picture(values.astype(np.float32), ("deep",)))
+    _, high = common_range(look(source(pictures), tmp_path / "small").samples, (0.5, 99.5))
+    assert high == pytest.approx(np.percentile([p.pixels for p in pictures], 99.5), rel=0.03)
 
 
 @pytest.mark.parametrize("height", [255, 256, 510])

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn import metrics
 
 from pipeline.evaluation.guardrails import DRAWS, check, nothing, threshold_shift, together
 from pipeline.evaluation.scores import ece
-from pipeline.evaluation.statistics import differences
+from pipeline.evaluation.statistics import differences, resamples
 from pipeline.params import load
 
 SET = {
@@ -40,6 +41,22 @@ def checked(arm, control, y, block=BLOCK, groups=None, seed=0):
     """The guardrails by name."""
     groups = np.arange(len(y)) if groups is None else groups
     return {rail["name"]: rail for rail in check(arm, control, y, groups, NAMES[: arm.shape[2]], block, seed)}
+
+
+def test_a_class_of_few_rows_makes_no_other_one_less_sure_and_is_not_made_surer_by_others():
+    """All were widened as a mean over classes is: one of 6 rows among many by 1 %, where it takes 31."""
+    y = np.repeat([0, 1, 2], [6, 300, 300])
+    arm, control = (np.random.default_rng(s).dirichlet(np.ones(3), (1, len(y))) for s in (0, 1))
+    rails = checked(arm, control, y)
+    for c, few in ((0, True), (1, False)):
+        right = [p[:, y == c].argmax(axis=2) == c for p in (arm, control)]
+        pair = tuple(lambda rows, hit=hit: rows @ hit.T / rows.sum(axis=1, keepdims=True) for hit in right)
+        n = int((y == c).sum())
+        drawn = differences([pair], resamples(np.zeros(n, int), np.arange(n), 4000, 1), 1)[0]
+        rail = rails[f"recall of {NAMES[c]}"]
+        wider = (rail["ci_high"] - rail["ci_low"]) / np.ptp(np.quantile(drawn, [0.025, 0.975]))
+        expected = stats.t.ppf(0.975, n - 1) / stats.norm.ppf(0.975)
+        assert wider == pytest.approx(expected, rel=0.15) and (expected > 1.3) == few
 
 
 def broken(rails):

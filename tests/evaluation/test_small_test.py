@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from pipeline.evaluation.outcomes import LEAST_GROUPS, LEAST_OF_CLASS, Outcomes, blind, too_small
-from pipeline.evaluation.statistics import breadth
+from pipeline.evaluation.statistics import breadth, by_confusion, differences, resamples
 from pipeline.evaluation.verdict import decide
 from pipeline.params import Arm, Evaluation
 from tests.conftest import PLAIN
@@ -126,6 +126,23 @@ def test_the_breadth_is_welchs(sizes):
         assert stats.ttest_ind(*spread, equal_var=False).df == pytest.approx(freedom)
     expected = stats.t.ppf(0.975, freedom) / stats.norm.ppf(0.975)
     assert breadth(y, np.arange(len(y)), 0.95) == pytest.approx(expected) and expected > 1
+
+
+def test_accuracy_is_as_sure_as_all_its_rows_together_make_it():
+    """Five rows of one class among a thousand widened it by 41 %."""
+    y = np.repeat([0, 1], [1000, 5])
+    guess = np.random.default_rng(0).random((2, 1, len(y), 1))
+    test = Outcomes(
+        {n: np.concatenate([g, 1 - g], axis=2) for n, g in zip("ab", guess, strict=True)}, y, np.arange(1005), "ab"
+    )
+    wide = {}
+    for metric in ("accuracy", "balanced_accuracy"):
+        block = BLOCK.model_copy(update={"primary_metric": metric})
+        (draws,) = test.compare([("a", "b")], block, 0)
+        ask = [by_confusion(test.predicted(n), y, 2, metric) for n in "ab"]
+        plain = differences([tuple(ask)], resamples(y, test.groups, block.bootstrap, 0), 0)[0]
+        wide[metric] = np.ptp(draws) / np.ptp(plain)
+    assert wide["accuracy"] == pytest.approx(1, abs=0.01) and wide["balanced_accuracy"] > 1.3
 
 
 def test_the_breadth_counts_groups_and_leaves_out_classes_of_one():

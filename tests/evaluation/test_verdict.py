@@ -569,9 +569,16 @@ def test_neutral_here_is_not_neutral_where_other_splits_gain():
     assert told([0.0, 0.001, -0.001, 0.001], "NEUTRAL")["verdict"] == "NEUTRAL"
 
 
-def test_without_other_splits_or_an_arm_nothing_is_said_of_them():
-    for found in (told([0.05]), told([None, 0.05])):
-        assert (found["verdict"], found["reason"], found["repeats"]) == ("HELPS", "why", None)
+def test_without_other_splits_nothing_is_said_of_them():
+    for found in (told([0.05]), told([None, None], "CANNOT_TELL")):
+        assert (found["reason"], found["repeats"]) == ("why", None)
+
+
+def test_other_splits_are_told_of_though_no_candidate_could_be_trained_on_this_one():
+    """Four whole runs left no table and no sentence."""
+    found = told([None, 0.05, 0.04, 0.06], "CANNOT_TELL")
+    assert (found["verdict"], found["reason"], found["repeats"]["left_out"]) == ("CANNOT_TELL", "why", [0])
+    assert found["repeats"]["difference"] == pytest.approx(0.05) and len(found["repeats"]["splits"]) == 4
 
 
 def test_a_split_on_which_every_candidate_diverged_is_left_out_of_the_mean():

@@ -145,7 +145,8 @@ def test_smote_neighbours_are_those_of_imbalanced_learn(build, toy):
         peer.fit_resample(flat, real.y)
         own = np.flatnonzero(real.y == c)
         theirs = own[peer.nn_k_.kneighbors(flat[own], return_distance=False)[:, 1:]]
-        assert np.array_equal(np.sort(model.near[c], axis=1), np.sort(theirs, axis=1))
+        model.sample(*requests(c, 1))
+        assert np.array_equal(np.sort([model.near[row] for row in own], axis=1), np.sort(theirs, axis=1))
 
 
 def test_smote_points_of_imbalanced_learn_and_ours_have_the_same_moments(build, toy):

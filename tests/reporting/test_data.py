@@ -55,7 +55,7 @@ def test_the_audit_fits_in_one_line():
     line = data.audit_sentence(ABOUT | {"quarantined": 3})
     assert line == (
         "Audit: 3 rows left out, 3 exact duplicates, 7 near duplicate pairs, 2 groups in more than one split, "
-        "least p of drift <0.001 in 1 tests."
+        "least p of drift <0.001 in 1 test."
     )
     assert "not looked for" in data.audit_sentence(ABOUT | {"quarantined": 3, "near_bound": None, "drift": []})
 
@@ -68,7 +68,7 @@ def test_checks_that_were_not_made_are_not_said_to_have_found_nothing():
 
 
 def test_leaks_are_named_and_no_leak_gives_no_words():
-    assert "2 groups" in data.leak_sentence(ABOUT) and "6 rows" in data.leak_sentence(ABOUT)
+    assert "2 groups" in data.leak_sentence(ABOUT) and "6 in all" in data.leak_sentence(ABOUT)
     assert data.leak_sentence(ABOUT | {"leaking_groups": 0}) == ""
 
 

@@ -17,6 +17,7 @@ def read(data: Data, block: Digits, seed: int, scratch: Path) -> Source:
     Raises ValueError that lists what was expected, or the labels that are none of data.classes.
     """
     path = locate(data.source, "data.source")
+    check_manifest(path, data)
     check_apart(path, Path(data.unlabelled), data)
     source = digits.read_digits(block, seed) if stands_for(path, EMBEDDED) else open_source(path, data, scratch)
     _, classes = manifest.check_labels(source.rows.set_index("path")["label"], path.name, data, "rows")
@@ -39,6 +40,15 @@ def open_source(path: Path, data: Data, scratch: Path) -> Source:
             "would be passed over; name a table (data.manifest.file), or leave these keys as shipped"
         )
     return kind.read(path, data, scratch)
+
+
+def check_manifest(path: Path, data: Data) -> None:
+    """Raises ValueError for a table that is named and would be passed over, its groups and splits with it."""
+    if data.manifest.file not in ("none", path.name) and not path.is_dir():
+        raise ValueError(
+            f"data.manifest.file: {data.manifest.file!r} is looked for in a source that is a folder, and data.source is "
+            f"{path.name}: name the folder, or set it to none"
+        )
 
 
 def check_apart(path: Path, pool: Path, data: Data) -> None:

@@ -130,8 +130,8 @@ def deep(
     return Picture(pixels, notes, window)
 
 
-def check_shape(pixels: np.ndarray, data: Data) -> None:
-    """Raises Unreadable for a picture that is too small, too long, or of one colour all over."""
+def check_shape(pixels: np.ndarray, data: Data, clear: bool = False) -> None:
+    """Raises Unreadable for a picture that is too small, too long, or of one colour all over; `clear`: over data.background."""
     height, width = pixels.shape[:2]
     if min(height, width) < data.min_side:
         raise Unreadable("too_small", f"{width}x{height}; data.min_side asks for {data.min_side} pixels a side")
@@ -139,4 +139,9 @@ def check_shape(pixels: np.ndarray, data: Data) -> None:
         raise Unreadable("aspect", f"{width}x{height} is longer than data.max_aspect allows; crop it")
     if (pixels == pixels[0, 0]).all():
         value = ", ".join(f"{v:g}" for v in pixels[0, 0])
-        raise Unreadable("blank", f"every pixel is {value}; remove it, or find out why")
+        cure = (
+            "its shape may be of the colour it is laid on: set data.background"
+            if clear
+            else "remove it, or find out why"
+        )
+        raise Unreadable("blank", f"every pixel is {value}; {cure}")

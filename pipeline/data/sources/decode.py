@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from pipeline.data.sources import dicom
 from pipeline.data.sources.base import Picture, Unreadable, check_shape, deep
@@ -16,7 +16,7 @@ from pipeline.params import Data
 
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
 SUFFIXES = {
-    **dict.fromkeys((".jpg", ".jpeg"), "JPEG"),
+    **dict.fromkeys((".jpg", ".jpeg", ".jfif"), "JPEG"),
     **dict.fromkeys((".tif", ".tiff"), "TIFF"),
     **dict.fromkeys((".ppm", ".pgm"), "PPM"),
     **{".png": "PNG", ".bmp": "BMP", ".webp": "WEBP", ".gif": "GIF"},
@@ -59,7 +59,7 @@ def decode(file: Path | bytes, name: str, data: Data) -> Picture:
     suffix = Path(name).suffix.lower()
     if suffix in SUFFIXES and SUFFIXES[suffix] != kind:
         picture = picture._replace(notes=(*picture.notes, "wrong_extension"))
-    check_shape(picture.pixels, data)
+    check_shape(picture.pixels, data, "alpha" in picture.notes)
     return picture
 
 
@@ -85,15 +85,15 @@ def _decode(stream: BinaryIO, head: bytes, data: Data) -> tuple[Picture, str]:
                     "frames", "several frames in one file; store the one to use, or set data.frames: first"
                 )
             notes: tuple[str, ...] = ("first_frame",) if several else ()
-            kind = "JPEG" if image.format == "MPO" else str(image.format)  # a photograph with a preview behind it
-            orientation = image.getexif().get(274, 1)
-            notes += ("turned",) if orientation in TURNS else ()
+            kind = "JPEG" if image.format == "MPO" else str(image.format)
+            notes += ("turned",) if image.getexif().get(274, 1) in TURNS else ()
             notes += ("synthetic",) if image.info.get("synthetic") == "true" else ()  # as `make export` marks a PNG
             if _is_deep(image, head):
-                return _deep(image, stream, orientation, notes, data), kind
+                return _deep(image, stream, notes, data), kind
             image.load()
-            plain, more = _plain(ImageOps.exif_transpose(image), data.background)
-            return Picture(np.asarray(plain, np.uint8).reshape(plain.height, plain.width, -1), notes + more), kind
+            plain, more = _plain(image, data.background)
+            pixels = _upright(np.asarray(plain, np.uint8), image)
+            return Picture(pixels.reshape(*pixels.shape[:2], -1), notes + more), kind
     except UnidentifiedImageError:
         raise Unreadable("unreadable", f"no image, or of a kind that is not read; begins with {head[:8]!r}") from None
     except Image.DecompressionBombError:
@@ -101,12 +101,23 @@ def _decode(stream: BinaryIO, head: bytes, data: Data) -> tuple[Picture, str]:
     except (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, OverflowError, struct.error) as error:
         # all that Pillow raises for bad bytes
         code = "truncated" if isinstance(error, OSError | EOFError) else "broken"
-        raise Unreadable(code, f"{error}; fetch it again") from None
+        raise Unreadable(code, f"{error}; fetch it again, or convert it") from None
+
+
+def _upright(raw: np.ndarray, image: Image.Image) -> np.ndarray:
+    """Pixels as they were stored, turned as the EXIF of a picture says that is loaded; Pillow turns a TIFF itself."""
+    turn = TURNS.get(image.getexif().get(274, 1))
+    return np.ascontiguousarray(turn(raw)) if turn else raw
 
 
 def _several(image: Image.Image) -> bool:
-    """Whether there are more frames than one; the pages of a TIFF are not counted, for that walks the whole chain."""
-    if image.format != "TIFF":
+    """Whether there are more frames than one; the pages of a TIFF are not counted, for that walks the whole chain.
+
+    A photograph has a preview or a map of its depth behind it (MPO), which is no frame.
+    """
+    if image.format == "MPO":
+        several = False
+    elif image.format != "TIFF":
         several = getattr(image, "n_frames", 1) > 1
     else:
         try:
@@ -134,7 +145,7 @@ def _is_deep(image: Any, head: bytes) -> bool:
     return image.mode.startswith(("I", "F"))
 
 
-def _deep(image: Any, stream: BinaryIO, orientation: int, notes: tuple[str, ...], data: Data) -> Picture:
+def _deep(image: Any, stream: BinaryIO, notes: tuple[str, ...], data: Data) -> Picture:
     """Grey through Pillow, colour through OpenCV, once Pillow has read all of it: OpenCV is silent about what is cut off."""
     tags = image.tag_v2 if image.format == "TIFF" else {}
     if image.mode == "CMYK" or (tags.get(284) == 2 and "R" in image.getbands()):
@@ -144,7 +155,7 @@ def _deep(image: Any, stream: BinaryIO, orientation: int, notes: tuple[str, ...]
     if image.mode.startswith(("I", "F")):
         if clear:
             raise Unreadable("layout", "deep grey with one transparent level; store it without transparency")
-        raw = np.asarray(ImageOps.exif_transpose(image))
+        raw = _upright(np.asarray(image), image)
         if tags.get(258) == (16,) and tags.get(339) == (2,):
             raw = raw.astype(np.int16)
         if image.format == "PPM" and image.mode == "I":
@@ -153,9 +164,7 @@ def _deep(image: Any, stream: BinaryIO, orientation: int, notes: tuple[str, ...]
             raw = raw.view(np.uint32)
     else:
         stream.seek(0)
-        raw = _opencv(stream.read())
-        if image.format == "PNG" and orientation in TURNS:
-            raw = TURNS[orientation](raw)
+        raw = _upright(_opencv(stream.read()), image)
     if tags.get(262) == 0:  # white is zero
         if raw.dtype.kind != "u":
             raise Unreadable("layout", "signed or float pixels in which white is zero; convert it to black is zero")
@@ -188,7 +197,7 @@ def _opencv(data: bytes) -> np.ndarray:
     except cv2.error:
         raw = None
     if raw is None:
-        raise Unreadable("broken", "OpenCV cannot read it; fetch it again")
+        raise Unreadable("broken", "OpenCV cannot read it; fetch it again, or convert it")
     return raw if raw.ndim == 2 else raw[..., [2, 1, 0, 3][: raw.shape[2]]]
 
 

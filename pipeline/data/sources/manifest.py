@@ -40,7 +40,8 @@ def load(path: Path, key: str = "data.source") -> pd.DataFrame:
     try:
         return _stored(path) if path.suffix.lower() == ".parquet" else _written(path)
     except (ValueError, OSError, csv.Error) as error:  # those of Arrow and of Unicode are ValueErrors too
-        raise ValueError(f"{key}: {path.name} cannot be read as a table: {error}") from None
+        remedy = "; save it as UTF-8" if isinstance(error, UnicodeDecodeError) else ""
+        raise ValueError(f"{key}: {path.name} cannot be read as a table: {error}{remedy}") from None
 
 
 def _stored(path: Path) -> pd.DataFrame:

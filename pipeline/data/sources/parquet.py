@@ -111,7 +111,10 @@ def _image_column(schema: Any) -> str | None:
 
     def holds_images(kind: Any) -> bool:
         return (
-            t.is_binary(kind) or t.is_large_binary(kind) or (t.is_struct(kind) and kind.get_field_index("bytes") >= 0)
+            t.is_binary(kind)
+            or t.is_large_binary(kind)
+            or t.is_binary_view(kind)
+            or (t.is_struct(kind) and kind.get_field_index("bytes") >= 0)
         )
 
     found = [f.name for f in schema if holds_images(f.type)]

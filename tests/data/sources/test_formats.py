@@ -265,9 +265,8 @@ def test_names_of_columns_are_not_passed_over_where_no_table_is_read(tmp_path, d
         read(data(FORMS[form][0](tmp_path / "x"), manifest=names))
 
 
-@pytest.mark.parametrize("form", ["csv", "npz", "named", "parquet_images"])
-def test_a_source_that_is_a_file_needs_no_table(tmp_path, data, read, form):
-    assert set(read(data(FORMS[form][0](tmp_path / "x"), "set.csv")).classes) == set(LABELS)
+def test_a_source_that_is_the_table_may_be_named_twice(tmp_path, data, read):
+    assert set(read(data(FORMS["csv"][0](tmp_path / "x"), "set.csv")).classes) == set(LABELS)
 
 
 def test_a_table_that_names_pictures_outside_its_folder_is_refused_from_here_too(tmp_path, data, read):
@@ -292,3 +291,13 @@ def test_a_table_outside_the_sources_folder_is_not_followed(tmp_path, data, read
     (tmp_path / "table.csv").write_text("path,label\nx/0/0.png,0\n")
     with pytest.raises(ValueError, match="inside the source's folder"):
         read(data(tmp_path / "x", "../table.csv"))
+
+
+@pytest.mark.parametrize("form", ["csv", "npz", "named", "parquet_images"])
+def test_a_table_that_would_be_passed_over_is_refused(tmp_path, data, read, form):
+    """Patients named in it were believed to stay in one split, and it was never opened."""
+    path = FORMS[form][0](tmp_path / "x")
+    with pytest.raises(
+        ValueError, match=r"data\.manifest\.file: 'groups\.csv' is looked for in a source that is a folder"
+    ):
+        read(data(path, "groups.csv"))
