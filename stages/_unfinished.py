@@ -83,12 +83,7 @@ def stamps(stage: str, params: Params) -> dict[str, tuple[int, int]]:
     """When each file of the code, and of the data that a stage of the graph reads, was last written to, and its bytes."""
     files = [f for part in ("pipeline", "stages") for end in ("py", "jinja") for f in (ROOT / part).rglob(f"*.{end}")]
     for place in [*named(stage, params), *(ROOT / part for part in set(CODE) & set(deps(stage)))]:
-        inside = (
-            f
-            for f in place.rglob("*")
-            if not any(p.startswith((".", "__pycache__")) for p in f.relative_to(place).parts)
-        )
-        files += [place, *inside]
+        files += [place, *(f for f in place.rglob("*") if not hidden(f.relative_to(place)))]
     found = {}
     for file in files:
         with suppress(OSError):  # gone meanwhile, or not to be looked at: then others tell
@@ -96,6 +91,11 @@ def stamps(stage: str, params: Params) -> dict[str, tuple[int, int]]:
             if not S_ISDIR(told.st_mode):
                 found[Path(os.path.relpath(file, ROOT)).as_posix()] = told.st_mtime_ns, told.st_size
     return found
+
+
+def hidden(path: Path) -> bool:
+    """Whether dvc does not look at it, or nobody does."""
+    return any(part.startswith((".", "__pycache__")) for part in path.parts)
 
 
 def named(stage: str, params: Params) -> list[Path]:
@@ -120,10 +120,10 @@ def refuse_edits(stage: str, params: Params, name: str | None, before: Mapping[s
     after = stamps(stage, params)
     touched = sorted(f for f in before.keys() | after.keys() if before.get(f) != after.get(f))
     ours = code(params, stage, name, ROOT) if touched else {}
-    others = tuple(
-        f"{part}/" for part in CODE if part not in deps(stage)
-    )  # of which it depends on what it may run alone
-    found = [f for f in touched if f in ours or not f.startswith(others)]
+    whole = deps(stage)  # of the folders of code that are not in it, a stage depends on what it may run alone
+    found = [
+        f for f in touched if f in ours or not f.startswith(tuple(f"{part}/" for part in CODE if part not in whole))
+    ]
     try:
         now = asked(stage, load(), name)
     except ValueError:

@@ -41,7 +41,7 @@ def main(
         return
     curve: list[dict] = []
     out.mkdir(parents=True)
-    if not json.loads(plan.read_text())["wanted"] or not len(Samples.load(train).scarce):  # then nothing will be drawn
+    if not drawn_from(plan, train):
         (out / "generator.json").write_text(json.dumps({"model": block.model, "options": block.options}, indent=1))
     else:
         model, rows = unfitted(params, name), with_pool(train, pool)
@@ -59,8 +59,12 @@ def main(
 
 def ranked(params: Params, values: dict[str, Path]) -> bool:
     """Whether several ranks help: to train a network."""
-    wanted = json.loads(values["plan"].read_text())["wanted"]
-    return wanted and unfitted(params, values["name"]).uses_device
+    return drawn_from(values["plan"], values["train"]) and unfitted(params, values["name"]).uses_device
+
+
+def drawn_from(plan: Path, train: Path) -> bool:
+    """Whether a row will be: the profile asks for the generator, and there is a scarce class to draw for."""
+    return json.loads(plan.read_text())["wanted"] and len(Samples.load(train).scarce) > 0
 
 
 def unfitted(params: Params, name: str) -> generators.Generator:

@@ -544,3 +544,6 @@ def test_no_scarce_class_gives_a_report_that_says_so(project: Path, tmp_path: Pa
     verdict = json.loads((tmp_path / "reports" / "verdict.json").read_text())
     assert verdict["verdict"] == "CANNOT_TELL" and verdict["sentence"].startswith("Cannot tell: no class is scarce")
     assert "no class is scarce" in (tmp_path / "reports" / "report.md").read_text()
+    assert not list((tmp_path / "models" / "generators").rglob("*.safetensors")), (
+        "hours of fits from which nothing is drawn"
+    )

@@ -109,10 +109,10 @@ def look_at(
             pixels = pixels[..., :1] if grey else pixels  # the same picture, stored as grey or as colours
             digest = hashlib.blake2b(np.ascontiguousarray(pixels).tobytes(), digest_size=8)
             digest.update(str((pixels.shape, str(pixels.dtype))).encode())
-            if (
-                pixels.dtype != np.uint8 and picture.window is None
-            ):  # at places of its own: what is bright may be in one place
-                rng = np.random.default_rng(int(digest.hexdigest(), 16))
+            if pixels.dtype != np.uint8 and picture.window is None:
+                rng = np.random.default_rng(
+                    int(digest.hexdigest(), 16)
+                )  # what is bright may lie at one place in all pictures
                 samples[i] = pixels.reshape(-1)[rng.integers(pixels.size, size=SAMPLE)]
             size = (pixels.shape[0], pixels.shape[1], grey, digest.hexdigest(), " ".join(picture.notes))
             rows.append(("", "", *size, float(shown.mean()), float(shown.std())))

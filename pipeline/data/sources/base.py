@@ -139,9 +139,9 @@ def check_shape(pixels: np.ndarray, data: Data, clear: bool = False) -> None:
         raise Unreadable("aspect", f"{width}x{height} is longer than data.max_aspect allows; crop it")
     if (pixels == pixels[0, 0]).all():
         value = ", ".join(f"{v:g}" for v in pixels[0, 0])
-        cure = (
-            "its shape may be of the colour it is laid on: set data.background"
+        way = (
+            "its shape may have the colour it is laid on: set data.background"
             if clear
             else "remove it, or find out why"
         )
-        raise Unreadable("blank", f"every pixel is {value}; {cure}")
+        raise Unreadable("blank", f"every pixel is {value}; {way}")
