@@ -52,8 +52,8 @@ def makes_sense(params: Params) -> None:
             if name in params.made:
                 models[name].ready()
         except ValueError as error:
-            lent = f" (with the options of generators.{block.model}, from whose model it draws)"
-            mistakes.append(f"{error}{lent if block.model != name else ''}")
+            lent = f"generators.{name} draws from the model of {block.model}, so its options are those of {block.model} and its own. "
+            mistakes.append(f"{lent if block.model != name else ''}{error}")
     mistakes += [wrong for name in models if (wrong := unlent(params, models, name))]
     if mistakes:
         raise ValueError("\n".join(mistakes))

@@ -242,7 +242,8 @@ def say(record: dict, lost: list[Problem], misnamed: list[str]) -> None:
     log.info("the test split resolves balanced accuracy to ±%.1f points", 100 * record["test_resolution"])
     if not record["scarce"]:
         log.warning(
-            "warning: no class is scarce by data.scarce, so nothing will be generated and the answer can only be CANNOT_TELL"
+            "warning: no class is scarce by data.scarce, so nothing will be generated and the answer can only be CANNOT_TELL; "
+            "name those to make rows for in data.scarce.classes, or raise data.scarce.below"
         )
     for warning in record["warnings"]:
         log.warning("warning: %s", warning)

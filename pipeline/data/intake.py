@@ -110,9 +110,8 @@ def look_at(
             digest = hashlib.blake2b(np.ascontiguousarray(pixels).tobytes(), digest_size=8)
             digest.update(str((pixels.shape, str(pixels.dtype))).encode())
             if pixels.dtype != np.uint8 and picture.window is None:
-                rng = np.random.default_rng(
-                    int(digest.hexdigest(), 16)
-                )  # what is bright may lie at one place in all pictures
+                # At places of its own: what is bright may lie at one place in all pictures.
+                rng = np.random.default_rng(int(digest.hexdigest(), 16))
                 samples[i] = pixels.reshape(-1)[rng.integers(pixels.size, size=SAMPLE)]
             size = (pixels.shape[0], pixels.shape[1], grey, digest.hexdigest(), " ".join(picture.notes))
             rows.append(("", "", *size, float(shown.mean()), float(shown.std())))

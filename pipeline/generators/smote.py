@@ -21,12 +21,10 @@ class Model(RowGenerator):
     options: Options
 
     def prepare(self) -> None:
-        self.near: dict[
-            int, np.ndarray
-        ] = {}  # by row, of the classes that were asked for: it takes long for a common one
+        self.near: dict[int, np.ndarray] = {}
 
     def find_near(self, label: int) -> None:
-        """Notes for each row of the class which rows are nearest to it; for one alone, itself."""
+        """Notes for each row of the class which rows are nearest to it; for one alone, itself. It takes long for a common class."""
         from sklearn.neighbors import NearestNeighbors
 
         own = np.flatnonzero(self.y == label)
