@@ -324,7 +324,8 @@ def test_what_a_generator_is_used_with_anyway_is_not_tried():
     ("block", "words"),
     [
         ({"family": "smote", "model": "smote", "neighbours": 9}, r"generators\.wide draws from the model of smote, .*neighbours is 9"),
-        ({"family": "translate", "model": "cvae", "strength": [0.4, 0.7], "across": 0.5}, r"draws from the model of cvae, so its options are those of cvae"),
+        ({"family": "translate", "model": "cvae", "strength": [0.4, 0.7], "across": 0.5},
+         r"generators\.wide draws from the model of cvae, so its options are those of cvae"),
     ],
 )  # fmt: skip
 def test_a_generator_that_cannot_draw_from_the_model_it_names_is_refused_before_anything_runs(block, words):
