@@ -18,7 +18,7 @@ repro: setup
 	@{ $(AT_WORK); } 2>/dev/null || { $(PUT_BACK); }
 	@python -m stages check
 	@if [ -e models ] && dvc status --quiet; then echo "Data and pipelines are up to date."; \
-	else $(MAKE) --no-print-directory side-by-side && dvc repro; fi
+	else $(MAKE) --no-print-directory side-by-side && echo "[6 of 6] evaluation on the test split, and the report" && dvc repro; fi
 
 # The packages, the machine, the source, disk and time before a run. Exit 2 or 3 becomes 2 here, as make answers every failure.
 doctor: setup
@@ -45,10 +45,15 @@ ENDING := sh -c '"$$@" || exit 1' -
 BY_LANE = awk 'NF {print "LANE=" n++, "$(REPRO)", $$0}' | xargs -r -P $(LANES) -L 1 $(ENDING) env
 side-by-side:
 	@mkdir -p .work && dvc stage list --name-only > .work/stages
+	@echo "[1 of 6] data, baseline and teachers"
 	@dvc --wait-for-lock repro label_pool
+	@echo "[2 of 6] generators"
 	@{ $(call WITH,fit_generator,true); echo train_encoder; $(call WITH,fit_generator,false) | xargs; } | $(BY_LANE)
+	@echo "[3 of 6] search on validation for how their rows are best used"
 	@$(REPRO) search
+	@echo "[4 of 6] rows are drawn, labelled and selected"
 	@{ $(call WITH,generate,true); $(call WITH,generate,false) | xargs; } | sed 's/generate@\([^ ]*\)/& pseudo_label@\1/g' | { export SIDE_BY_SIDE=$(PAIR); $(BY_LANE); }
+	@echo "[5 of 6] arms, fidelity and copies"
 	@{ $(call WITH,retrain,true) | xargs -n 2; $(call WITH,retrain,false) | xargs; echo measure_fidelity; echo audit_copies repeat; } | \
 		SIDE_BY_SIDE=$(PAIR) xargs -r -P $(PAIR) -L 1 $(ENDING) $(REPRO)
 

@@ -1,12 +1,13 @@
 """check: does params.yaml make sense? Run before the graph, so that a misspelt option does not show up an hour later.
 
-And it removes what would keep dvc from running after one that was killed.
+And it removes what would keep dvc from running after one that was killed, and folders of blocks that params have no more.
 """
 
 import json
 import logging
 import os
 import re
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,10 +17,11 @@ from ruamel.yaml import YAML, YAMLError
 from pipeline import generators
 from pipeline.data import sources
 from pipeline.params import GUIDING, Params, borrowing
+from pipeline.params.fields import read
 from stages._space import knows
 
 NOTES = Path(".dvc/tmp/rwlock")  # in which dvc notes who reads and writes what
-RECORD = Path("dvc.lock")  # of what stages were made of, which dvc writes anew after each
+GRAPH, RECORD = Path("dvc.yaml"), Path("dvc.lock")  # of what stages were made of, which dvc writes anew after each
 WHOLE = r"\n +(size|nfiles): \d+\n$|\n +isexec: true\n$"  # how a record ends that dvc wrote to its end
 PAUSES = (1, 1, 0)  # seconds after each look at a file that is not whole: a dvc that lives may be writing it
 log = logging.getLogger("stages")
@@ -28,6 +30,9 @@ log = logging.getLogger("stages")
 def main(params: Params) -> None:
     mend(NOTES)
     mend_record(RECORD)
+    for folder in orphans(params, GRAPH, RECORD):
+        log.info("%s is of a block that params.yaml has no more; removed, dvc's cache keeps it", folder)
+        shutil.rmtree(folder)
     makes_sense(params)
 
 
@@ -136,6 +141,21 @@ def refused(text: str) -> bool:
     except (YAMLError, Invalid):
         return True
     return False
+
+
+def orphans(params: Params, graph: Path, record: Path) -> list[Path]:
+    """Folders that a stage made, by the record, for a block that params have no more.
+
+    Stages behind depend on the folder that holds them all, which would be another one where these were never made.
+    """
+    if not (graph.exists() and record.exists()):
+        return []
+    raw, made, found = params.model_dump(), record.read_text(errors="replace"), []
+    for stage, block in read(graph)["stages"].items():
+        if "foreach" in block:
+            gone = set(re.findall(rf"^  {stage}@(\w+):$", made, re.MULTILINE)) - set(raw[block["foreach"][2:-1]])
+            found += [Path(out.replace("${key}", name)) for name in gone for out in block["do"]["outs"]]
+    return sorted(folder for folder in found if folder.is_dir())
 
 
 def odd(root: Path) -> Iterator[Path]:

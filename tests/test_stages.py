@@ -247,6 +247,41 @@ def test_notes_that_a_killed_dvc_left_half_written_are_removed(tmp_path, monkeyp
     assert (tmp_path / "rwlock").exists() == (content == "{}") and ("half written" in caplog.text) == (content != "{}")
 
 
+def test_folders_of_removed_arms_and_generators_are_removed_and_no_others(shipped, tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dvc.yaml").write_bytes((ROOT / "dvc.yaml").read_bytes())
+    there = [f"models/arms/{name}" for name in ("real", "gone", "by_hand")]
+    there += [
+        f"{part}/{name}"
+        for part in ("models/generators", "data/synthetic", "data/selected")
+        for name in ("cvae", "old")
+    ]
+    there += ["data/selected/heldback", "outside"]
+    for folder in there:
+        (tmp_path / folder).mkdir(parents=True)
+    made = [
+        "retrain@real",
+        "retrain@gone",
+        "retrain@../../outside",
+        "fit_generator@cvae",
+        "fit_generator@old",
+        "generate@old",
+    ]
+    made += ["pseudo_label@old", "prepare"]
+    record = {"schema": "2.0", "stages": {name: {"cmd": "true"} for name in made}}
+    with (tmp_path / "dvc.lock").open("w") as file:
+        YAML().dump(record, file)
+    gone = ["data/selected/old", "data/synthetic/old", "models/arms/gone", "models/generators/old"]
+    assert check.orphans(shipped, Path("dvc.yaml"), Path("dvc.lock")) == [Path(folder) for folder in gone]
+    monkeypatch.setattr(check, "makes_sense", lambda params: None)
+    with caplog.at_level(logging.INFO):
+        check.main(shipped)
+    assert [folder for folder in there if not Path(folder).exists()] == sorted(gone, key=there.index)
+    assert caplog.text.count("dvc's cache keeps it") == 4
+    check.main(shipped)
+    assert caplog.text.count("dvc's cache keeps it") == 4
+
+
 def test_notes_that_are_being_written_are_left_alone(tmp_path, monkeypatch):
     (tmp_path / "rwlock").write_text("")
     monkeypatch.setattr(check.time, "sleep", lambda seconds: (tmp_path / "rwlock").write_text("{}"))

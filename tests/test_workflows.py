@@ -394,6 +394,7 @@ def test_every_stage_has_one_lane_and_no_dvc_is_asked_for_all_of_them(tmp_path, 
     done = lanes(place, *wanted)
     calls = (place / "asked").read_text().splitlines()
     assert done.returncode == 0 and not [c for c in calls if c.endswith("--single-item")], (done.stderr, calls)
+    assert re.findall(r"^\[(\d) of 6\]", done.stdout, re.M) == list("12345"), "the sixth is of make repro"
     for stage in ("fit_generator", "generate", "pseudo_label", "retrain"):
         for name in ("one", "two"):
             assert sum(f"{stage}@{name}" in call for call in calls) == 1, calls

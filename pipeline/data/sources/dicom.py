@@ -47,7 +47,7 @@ def check(file: Any, data: Data) -> None:
         raise Unreadable("no_pixels", "the DICOM file holds no image; remove it")
     if int(file.Rows) * int(file.Columns) > data.max_pixels:
         raise Unreadable("too_large", f"{file.Columns}x{file.Rows} is above data.max_pixels")
-    if int(file.get("NumberOfFrames", 1) or 1) > 1 and data.frames == "refuse":
+    if frames(file) > 1 and data.frames == "refuse":
         raise Unreadable(
             "frames", f"{file.NumberOfFrames} frames in one file; store the one to use, or set data.frames: first"
         )
@@ -67,11 +67,16 @@ def check(file: Any, data: Data) -> None:
         check_frame(file)
 
 
+def frames(file: Any) -> int:
+    """How many there are; a tag without a value, or none, stands for one."""
+    return int(file.get("NumberOfFrames", 1) or 1)
+
+
 def check_frame(file: Any) -> None:
     """A decoder unpacks what the compressed frame itself claims to be, whatever the tags say: both must agree."""
     from pydicom.encaps import get_frame
 
-    frame = get_frame(file.PixelData, 0, number_of_frames=int(file.get("NumberOfFrames", 1) or 1))
+    frame = get_frame(file.PixelData, 0, number_of_frames=frames(file))
     check_boxes(frame)
     try:
         with Image.open(io.BytesIO(frame), formats=("JPEG", "JPEG2000")) as image:
@@ -119,9 +124,7 @@ def picture(file: Any, data: Data) -> Picture:
 
     raw = pixel_array(file, index=0)
     kind = str(file.get("PhotometricInterpretation", "MONOCHROME2"))
-    notes: tuple[str, ...] = ("dicom",)
-    if int(file.get("NumberOfFrames", 1) or 1) > 1:
-        notes += ("first_frame",)
+    notes = ("dicom", "first_frame") if frames(file) > 1 else ("dicom",)
     if raw.ndim == 3:
         if raw.dtype != np.uint8 or raw.shape[2] != 3:
             raise Unreadable("layout", f"colour pixels {raw.dtype} {raw.shape}; expected 8-bit RGB")

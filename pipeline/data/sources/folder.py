@@ -93,9 +93,15 @@ def _classes(part: Path, split: str, root: Path) -> Iterator[tuple[str, str, str
     for folder in _folders(part):
         files = list(image_files(folder, root))
         if not files:
+            tables = any(folder.glob("*.parquet"))
+            way = (
+                f"for its Parquet files set data.source to {folder}"
+                if tables
+                else "remove the folder if it is no class"
+            )
             raise ValueError(
                 f"data.source: no images found in the class folder {folder.relative_to(root)}; expected files "
-                f"ending in {', '.join(sorted(SUFFIXES))}; remove the folder if it is no class"
+                f"ending in {', '.join(sorted(SUFFIXES))}; {way}"
             )
         yield from ((folder.name, split, file) for file in files)
 

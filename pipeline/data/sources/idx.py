@@ -1,6 +1,5 @@
 """IDX files as MNIST and Fashion-MNIST come, gzipped or not: a folder with train- and t10k-images-idx3-ubyte, and labels."""
 
-import errno
 import gzip
 import io
 import math
@@ -13,7 +12,7 @@ import numpy as np
 
 from pipeline.data.sources import npz
 from pipeline.data.sources.base import Source
-from pipeline.data.sources.npz import MOST_RATIO, SMALL
+from pipeline.data.sources.npz import DISK, MOST_RATIO, SMALL
 from pipeline.params import Data
 
 PARTS = {"train": "train", "t10k": "test"}
@@ -75,7 +74,7 @@ def unpack(file: Path, dimensions: int, out: Path) -> Path:
                     f"its header describes {size:,} bytes, but it holds {f'{size - left:,}' if left else 'more'}"
                 )
     except (ValueError, OSError, EOFError, struct.error, zlib.error) as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+        if isinstance(error, OSError) and error.errno in DISK:
             raise
         raise ValueError(f"data.source: {file.name} cannot be read as an IDX file: {error}") from None
     return out

@@ -15,6 +15,7 @@ from pipeline.params import Data
 NAMES = ("train", "val", "test")
 MOST_RATIO = 200  # an array that packs better is a bomb, or empty ...
 SMALL = 1 << 20  # ... but up to MOST_RATIO * SMALL bytes are fine
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)  # what the disk is to blame for, and not the file
 
 
 @lru_cache(maxsize=6)
@@ -41,7 +42,7 @@ def read(path: Path, data: Data, scratch: Path) -> Source:
         files = unpack(path, scratch)
         arrays = {k: np.load(f, mmap_mode="r", allow_pickle=False) for k, f in files.items()}
     except Exception as error:  # zipfile, its decompressors and NumPy raise whatever the bytes lead them to
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+        if isinstance(error, OSError) and error.errno in DISK:
             raise
         raise ValueError(
             f"data.source: {path.name} cannot be read as an .npz archive of plain arrays, without pickled objects: {error}"

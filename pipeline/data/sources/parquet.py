@@ -107,17 +107,15 @@ def _rows(file: Path, *columns: str) -> Iterator[tuple[Any, ...]]:
 
 
 def _image_column(schema: Any) -> str | None:
+    """The column of images: one named so, else one of {bytes, path}, else any of bytes, unless a column of text is called path."""
     import pyarrow.types as t
 
-    def holds_images(kind: Any) -> bool:
-        return (
-            t.is_binary(kind)
-            or t.is_large_binary(kind)
-            or t.is_binary_view(kind)
-            or (t.is_struct(kind) and kind.get_field_index("bytes") >= 0)
-        )
+    def plain(kind: Any) -> bool:
+        return t.is_binary(kind) or t.is_large_binary(kind) or t.is_binary_view(kind)
 
-    found = [f.name for f in schema if holds_images(f.type)]
+    pairs = [f.name for f in schema if t.is_struct(f.type) and f.type.get_field_index("bytes") >= 0]
+    listing = any(f.name == "path" and not plain(f.type) for f in schema)  # then bytes beside it may be anything
+    found = pairs + [f.name for f in schema if plain(f.type) and (f.name in IMAGES or not listing)]
     return next((n for n in IMAGES if n in found), found[0] if found else None)
 
 

@@ -155,6 +155,12 @@ def test_an_empty_class_folder_is_no_class_without_rows(tmp_path, read, empty):
         assert read().classes == ("cat", "dog")
 
 
+def test_a_folder_of_folders_of_parquet_says_which_to_name(tmp_path, read):
+    fill(tmp_path, "plain_text/train-00000-of-00001.parquet")
+    with pytest.raises(ValueError, match=r"for its Parquet files set data\.source to .*plain_text$"):
+        read()
+
+
 def test_an_empty_class_folder_of_one_split_is_named(tmp_path, read):
     fill(tmp_path, "train/cat/1.png", "train/dog/1.png", "test/cat/1.png")
     (tmp_path / "test" / "dog").mkdir()

@@ -219,6 +219,15 @@ def test_a_table_of_paths_is_left_to_the_tables(tmp_path):
     assert not parquet.accepts(tmp_path / "x.parquet") and manifest.accepts(tmp_path / "x.parquet")
 
 
+def test_bytes_beside_a_column_of_paths_are_no_images_unless_they_are_named_so(tmp_path):
+    path = tmp_path / "x.parquet"
+    for name, images in {"embedding": False, "image": True}.items():
+        pq.write_table(pa.table({"path": ["a.png"], name: [encoded(0)], "label": ["cat"]}), path)
+        assert parquet.accepts(path) is images
+    pq.write_table(pa.table({"path": ["a.png"], "scan": struct(encoded(0)), "label": ["cat"]}), path)
+    assert parquet.accepts(path)
+
+
 @pytest.mark.parametrize("what", ["file", "folder"])
 def test_a_link_out_of_the_folder_is_refused(tmp_path, refused, what):
     stored(tmp_path / "secret" / "test-0.parquet", [encoded(0)], ["a"])
