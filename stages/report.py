@@ -56,9 +56,8 @@ def main(
     run = read_run(params, train, about, selected, models, results, times, noted, before, code)
     facts = runs.facts(run)
     metrics.write_text(json.dumps(facts["metrics"], indent=1))
-    verdict.write_text(
-        json.dumps(run.verdict | {"sentence": facts["sentence"], "refused": cautions.refused(run)}, indent=1)
-    )
+    told = {"sentence": facts["sentence"], "refused": cautions.refused(run), "warnings": facts["warnings"]}
+    verdict.write_text(json.dumps(run.verdict | told, indent=1))
     csvs.write(run.scores, scores)
     plots.mkdir(parents=True)
     for name, frame in runs.plots(run, facts["metrics"]).items():

@@ -143,9 +143,10 @@ def judge(folder: Path, word: str, arms: list[str]) -> None:
     about = {"source": "made up", "classes": WORST, "counts": counts, "leaking_groups": 0, "scarce": WORST[2:]}
     about["window"] = [12.5, 3071.0]
     choices = {"best_seed": {a: int(i > 0) for i, a in enumerate(arms)}, "validation_rows": 12}
+    warned = ["class *NA* has 2 rows"] if word == "HELPS" else []
     write(folder / "results/evaluation/verdict.json", verdict)
     write(folder / "results/evaluation/choices.json", choices)
-    write(folder / "reports/verdict.json", verdict | {"sentence": "It is <b>so</b>."})
+    write(folder / "reports/verdict.json", verdict | {"sentence": "It is <b>so</b>.", "warnings": warned})
     write(folder / "reports/metrics.json", tables.summarise(scores, 0.95))
     write(folder / "reports/data.json", about)
     scores.to_csv(folder / "reports/scores.csv", index=False)
@@ -256,6 +257,14 @@ def test_the_cards_can_be_read_by_people(exported: Path) -> None:
     for words in ("**These rows helped.**", copies, "Not anonymous", "Never to be used for evaluation",
                   "| cvae | NA | 8 | 8 | 4 |"):  # fmt: skip
         assert words in rows, words
+
+
+def test_the_cards_tell_the_warnings_of_the_run(exported: Path, tmp_path: Path, quick: None) -> None:
+    calm = hand_on(finish(tmp_path, "NEUTRAL"), tmp_path / "export")
+    for card in ("MODEL_CARD.md", "synthetic/DATASET_CARD.md"):
+        assert "## Warnings of the run\n\n- class \\*NA\\* has 2 rows\n\nMade by" in (exported / card).read_text()
+        assert "Warnings of the run" not in (calm / card).read_text()
+    assert json.loads((exported / "model.json").read_text())["verdict"]["warnings"] == ["class *NA* has 2 rows"]
 
 
 @pytest.mark.parametrize("fit", ["letterbox", "crop", "stretch"])

@@ -27,7 +27,7 @@ class Run:
     params: Params
     version: str  # of the pipeline
     about: Told  # of the dataset
-    verdict: Told  # with its sentence
+    verdict: Told  # with its sentence and warnings
     choices: Told
     metrics: ByName  # by arm, means over seeds with intervals, on the test split
     scores: pd.DataFrame  # arm, seed, class, metric, value on the test split
@@ -158,6 +158,7 @@ def model_page(run: Run, card: Told) -> str:
     )
     facts = {"card": card, "scores": scores, "classes": classes, "sentence": run.verdict["sentence"]}
     facts |= {"advice": answer.advice(run.verdict), "limits": card["limits"], "source": run.about["source"]}
+    facts |= {"warnings": run.verdict["warnings"]}
     return html.in_markdown("model_card.md.jinja", facts) + "\n"
 
 
