@@ -20,11 +20,15 @@ def duration(params: Params, settings: Settings) -> str:
     """How long the trainings of arms and search will take, where those side by side do not slow each other."""
     step, side_by_side, block = pace(params, settings), lanes(params), params.search
     one = settings.steps * step
-    arms = len(params.compared) * params.retraining.seeds * one / side_by_side
+
+    def arms(asked: Params) -> str:
+        return spelt(len(asked.compared) * asked.retraining.seeds * one / side_by_side)
+
+    quick = "" if params.is_quick else f", those of make quick {arms(params.model_copy(update={'profile': 'quick'}))}"
     search = block.trainings * one / min(side_by_side, block.seeds)  # a trial waits for the one before
     more = f", and the search at most {spelt(search)}" if params.searched else ""
     tried = f"by steps of {1000 * step:.2g} ms, tried just now"
-    return f"training all arms will take about {spelt(arms)}{more} ({tried})"
+    return f"training all arms will take about {arms(params)}{quick}{more} ({tried})"
 
 
 def making(params: Params, counts: np.ndarray, drawn: int, settings: Settings) -> str:
