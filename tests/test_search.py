@@ -258,9 +258,14 @@ def test_a_search_writes_what_it_tried_and_found_and_leaves_nothing_else(small, 
     assert tried["generator"].unique().tolist() == ["translate"] and tried["key"].isna().sum() == 1
     assert tried["key"].dropna().tolist() == ["strength", "strength", "dose"], "10 trainings are 5 trials"
     assert set(found["translate"]) == set(tried[tried["taken"]]["key"].dropna())
-    assert {p.name for p in (tmp_path / "one").iterdir()} == {"tried.csv", *(f"{n}.json" for n in found)}
-    for file in (tmp_path / "one").iterdir():
-        assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes()
+    assert {p.name for p in (tmp_path / "one").iterdir()} == {"tried.csv", "drawn", *(f"{n}.json" for n in found)}
+    drawn = found_in(tmp_path / "one" / "drawn")
+    asked = {name: {k: v for k, v in said.items() if k == "strength"} for name, said in found.items()}
+    assert drawn == asked, "a dose or a recipe asks for no other rows"
+    files = [p.relative_to(tmp_path / "one") for p in (tmp_path / "one").rglob("*.*")]
+    assert len(files) == 1 + 2 * len(found)
+    for file in files:
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
 
 
 def test_rows_that_a_killed_search_has_judged_are_not_drawn_again(small, places, tmp_path, monkeypatch):
@@ -288,7 +293,7 @@ def test_rows_that_a_killed_search_has_judged_are_not_drawn_again(small, places,
         "three settings draw: as params have it, and two strengths; the second run judged the third alone"
     )
     assert not (kept / "rows" / "draft").exists() and len(list((kept / "rows").glob("*"))) == 3
-    for file in once.iterdir():
+    for file in once.glob("*.*"):
         assert file.read_bytes() == (tmp_path / "again" / file.name).read_bytes()
 
 

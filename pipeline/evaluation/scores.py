@@ -20,12 +20,10 @@ def scores(probabilities: np.ndarray, y: np.ndarray, classes: tuple[str, ...]) -
     ranked = present & (np.bincount(y, minlength=len(classes)) < len(y))
     for name, score in rank.items():
         per_class[name] = np.array([score(y == c, p) if ranked[c] else np.nan for c, p in enumerate(probabilities.T)])
-    rows = []
-    for name, values in per_class.items():
-        values = np.where(present, values, np.nan)
-        rows += [(c, name, float(v)) for c, v in zip(classes, values, strict=True)]
+    per_class = {name: np.where(present, values, np.nan) for name, values in per_class.items()}
+    rows = [(c, name, float(v)) for name, values in per_class.items() for c, v in zip(classes, values, strict=True)]
     macro = {"balanced_accuracy": "recall"} | {f"macro_{n}": n for n in ("precision", "f1", "auroc", "auprc")}
-    rows += [("", name, _mean(np.where(present, per_class[base], np.nan))) for name, base in macro.items()]
+    rows += [("", name, _mean(per_class[base])) for name, base in macro.items()]
     whole = {"accuracy": float((guess == y).mean()), "nll": nll(probabilities, y), "ece": ece(probabilities, y)}
     return rows + [("", name, value) for name, value in whole.items()]
 
@@ -39,10 +37,15 @@ def nll(probabilities: np.ndarray, y: np.ndarray) -> float:
     return float(-np.log(np.maximum(probabilities[np.arange(len(y)), y], 1e-12)).mean())
 
 
+def binned(probabilities: np.ndarray, y: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of rows (..., N, K) the probability of the top class, whether it is right, and its bin of equal width, each (..., N)."""
+    confidence, hit = probabilities.max(axis=-1), probabilities.argmax(axis=-1) == y
+    return confidence, hit, np.minimum((confidence * bins).astype(int), bins - 1)
+
+
 def ece(probabilities: np.ndarray, y: np.ndarray, bins: int = 15) -> float:
     """Expected calibration error of the top class over equal-width bins (Guo et al., 2017)."""
-    confidence, hit = probabilities.max(axis=1), probabilities.argmax(axis=1) == y
-    which = np.minimum((confidence * bins).astype(int), bins - 1)
+    confidence, hit, which = binned(probabilities, y, bins)
     return float(np.abs(np.bincount(which, hit - confidence, minlength=bins)).sum() / len(y))
 
 
@@ -69,8 +72,7 @@ def from_confusion(metric: str, table: np.ndarray) -> np.ndarray:
 
 def reliability(probabilities: np.ndarray, y: np.ndarray, bins: int = 10) -> list[tuple[float, float, float]]:
     """Per bin of the top class's probability (S, N, K), over all seeds: mean confidence, accuracy, share of the rows."""
-    confidence, hit = probabilities.max(axis=2).ravel(), (probabilities.argmax(axis=2) == y).ravel()
-    which = np.minimum((confidence * bins).astype(int), bins - 1)
+    confidence, hit, which = (values.ravel() for values in binned(probabilities, y, bins))
     return [
         (float(confidence[which == b].mean()), float(hit[which == b].mean()), float((which == b).mean()))
         for b in np.unique(which)

@@ -7,7 +7,7 @@ import numpy as np
 from scipy import sparse, stats
 
 from pipeline.data.splits import strata
-from pipeline.evaluation.scores import from_confusion
+from pipeline.evaluation.scores import binned, from_confusion
 
 Statistic = Callable[[np.ndarray], np.ndarray]  # weights of the rows (R, N) -> values (R, S), or (R, S, K) by class
 
@@ -202,8 +202,7 @@ def by_ece(probabilities: np.ndarray, y: np.ndarray, bins: int = 15) -> Statisti
     """Expected calibration error, as `scores.ece`, of probabilities (S, N, K)."""
     parts = []
     for one in probabilities:
-        confidence, hit = one.max(axis=1), one.argmax(axis=1) == y
-        which = np.minimum((confidence * bins).astype(int), bins - 1)
+        confidence, hit, which = binned(one, y, bins)
         parts.append(sparse.csr_array((hit - confidence, (np.arange(len(y)), which)), shape=(len(y), bins)))
 
     def statistic(rows: np.ndarray) -> np.ndarray:
