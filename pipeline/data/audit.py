@@ -18,7 +18,8 @@ FEW = 5  # fewer rows than this of a class in validation or test, and its figure
 NOT_CHECKED = (
     "wrong labels, except those of identical images",
     "subjects or objects that are shared between splits but look different, unless a group column names them",
-    "copies that are rotated, mirrored, stretched, cropped by more than about a third, or cropped and brought back to their size",
+    "copies that are rotated by less than a quarter turn, stretched, cropped by more than about a third, or cropped and brought "
+    "back to their size; mirrored ones under another label",
     "text, marks or devices in the picture that give the class away",
     "whether train and test come from the population that the classifier will meet",
 )

@@ -1,36 +1,38 @@
 """Which pictures show the same thing: equal under other exposure, encoding, size or a small shift. Their rows make one group.
 
-Candidates are nearest neighbours of two descriptors (a coarse band-pass picture, and the amplitude spectrum, which a
-shift does not change), searched among cells of a k-means (inverted lists: Jegou et al., 2011), then registered: the
-largest normalised cross-correlation of locally normalised pictures over all shifts. How large is too large depends on the
-data, for chest X-rays are all alike and photographs are not: the bound lies `SIGMAS` spreads above the median of random
-pairs of one class, on Fisher's z scale; and no higher than it would for any class alone, for where one class is all alike
-and another is not, the spread of both together is that between them.
+Candidates are nearest neighbours of two descriptors, searched among cells of a k-means (inverted lists: Jegou et al., 2011),
+then registered: the largest normalised cross-correlation of locally normalised pictures over all shifts. How large is too
+large depends on the data, for chest X-rays are all alike and photographs are not: the bound lies `SIGMAS` spreads above the
+median of random pairs of one class, on Fisher's z scale; and no higher than it would for any class alone, for where one
+class is all alike and another is not, the spread of both together is that between them. Mirrored and quarter-turned copies
+within a class are found likewise, once one rule has put every picture upright.
 """
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from scipy import fft
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from pipeline import processes
 from pipeline.data import registration
+from pipeline.data.descriptors import alike, described, reduced, stood, upright
 from pipeline.data.intake import Thumbs
-from pipeline.samples import blocks, room
+from pipeline.samples import blocks
 
 SIGMAS = 8.0  # measured on tiles, chest X-rays, natural photographs and glyphs: see docs/data.md
 LEAST = 0.7  # never call two pictures near duplicates below this correlation
+TURNED = (
+    0.85  # nor below this one if either was turned: by chance others of a class come to 0.8, being tried in more ways
+)
 PAIRS = 2000  # random ones that tell what unrelated pictures have in common
 FEWEST, MOST = 8, 40  # rows of a class that tell it of their class, and classes that are asked
-SAMPLE = 5000  # rows whose principal components stand for all
 NEIGHBOURS = 6
 EXACT = 4000  # up to so many rows neighbours are searched among all
 PROBES = 24  # cells that are searched beyond
-ALIKE = 0.5  # least cosine of either descriptor for a pair to be compared
 
 
 class Found(NamedTuple):
@@ -47,12 +49,35 @@ class Found(NamedTuple):
 NOTHING = Found(np.empty((0, 2), np.int64), np.empty(0), 1.0, 0.0, np.empty(0))
 
 
+class Look(NamedTuple):
+    """Thumbnails as they are laid over one another, and descriptors (N, D) to find neighbours by.
+
+    With the classes y, int (N,), -1 for one that is not known: those alone count that were turned, of one class, and as alike
+    as copies are.
+    """
+
+    thumbs: Thumbs
+    spaces: list[np.ndarray]
+    y: np.ndarray | None = None
+
+    def worth(self, pairs: np.ndarray) -> np.ndarray:
+        """Which pairs (P, 2) are worth a comparison, bool (P,)."""
+        near = alike(self.spaces, pairs)
+        if self.y is None or self.thumbs.turns is None:
+            return near
+        (a, b), (one, other) = self.thumbs.turns[pairs].T, self.y[pairs].T
+        return near & (a != b) & ((one == other) | (one < 0) | (other < 0))
+
+    def bound(self, common: float) -> float:
+        return common if self.y is None else max(common, TURNED)
+
+
 def find(thumbs: Thumbs, longest: np.ndarray, y: np.ndarray, apart: np.ndarray, seed: int) -> Found:
-    """Near duplicates among pictures whose longest sides were `longest` (N,) and class indices are y (N,).
+    """Near duplicates among pictures whose longest sides were `longest` (N,) and class indices are y (N,), -1 if not known.
 
     Rows that stand `apart`, int (N,), are found beside those of their own number and of lower ones, and sway neither the
-    bound nor any pair of lower ones; the classes of rows above 0 do not count. Pairs compared grow like N^1.5, and those
-    registered like N.
+    bound nor any pair of lower ones; the classes of rows above 0 count for turned pairs alone. Pairs compared grow like
+    N^1.5, and those registered like N.
     """
     known = np.flatnonzero(apart == 0)
     if len(known) < 3:
@@ -60,12 +85,16 @@ def find(thumbs: Thumbs, longest: np.ndarray, y: np.ndarray, apart: np.ndarray, 
     scale = min(1.0, registration.SIDE / np.median(longest[known]))
     length = longest * scale  # of every picture where they are compared
     with tempfile.TemporaryDirectory(dir=thumbs.files[0].parent) as folder:
-        spaces = [reduced(x, known, seed) for x in described(thumbs, length, Path(folder))]
+        coarse, spectral, shades = described(thumbs, length, Path(folder))
+        looks = [Look(thumbs, [reduced(x, known, seed) for x in (coarse, spectral)])]
+        turns = upright(shades)
+        looks.append(Look(replace(thumbs, turns=turns), [reduced(stood(coarse, turns, Path(folder)), known, seed)], y))
     bound, typical, medians = told(thumbs, length, known, y, seed)
     pairs, score = np.empty((0, 2), np.int64), np.empty(0)
     for own in np.unique(apart):
-        more = among(thumbs, length, spaces, apart, own, pairs, bound, seed)
-        pairs, score = np.concatenate([pairs, more[0]]), np.concatenate([score, more[1]])
+        for look in looks:
+            more = among(look, length, apart, own, pairs, bound, seed)
+            pairs, score = np.concatenate([pairs, more[0]]), np.concatenate([score, more[1]])
     order = np.lexsort(pairs.T[::-1])
     return Found(pairs[order], score[order], bound, typical, medians)
 
@@ -91,14 +120,7 @@ def told(
 
 
 def among(
-    thumbs: Thumbs,
-    length: np.ndarray,
-    spaces: list[np.ndarray],
-    apart: np.ndarray,
-    own: int,
-    known: np.ndarray,
-    bound: float,
-    seed: int,
+    look: Look, length: np.ndarray, apart: np.ndarray, own: int, known: np.ndarray, bound: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pairs (P, 2) above the bound, and their correlations (P,), of each row whose `apart` is `own` and any up to it.
 
@@ -106,13 +128,14 @@ def among(
     all that they belong with by these pairs and the `known` ones (Q, 2), until nothing more is found.
     """
     n, asking, answering = len(apart), np.flatnonzero(apart == own), np.flatnonzero(apart <= own)
-    pairs, score, part = np.empty((0, 2), np.int64), np.empty(0), np.arange(n)
+    pairs, score, part = np.empty((0, 2), np.int64), np.empty(0), connected(n, known)
+    bound = look.bound(bound)
     while len(asking):
-        near = [neighbours(x, asking, answering, part, NEIGHBOURS, seed) for x in spaces]
+        near = [neighbours(x, asking, answering, part, NEIGHBOURS, seed) for x in look.spaces]
         new = np.unique(np.concatenate([candidates(asking, k, n) for k in near]))
         new = np.stack(np.divmod(new, n), axis=1)
-        new = new[alike(spaces, new)]
-        found = correlated(thumbs, length, new)
+        new = new[look.worth(new)]
+        found = correlated(look.thumbs, length, new)
         pairs, score = np.concatenate([pairs, new[found > bound]]), np.concatenate([score, found[found > bound]])
         part = connected(n, np.concatenate([known, pairs]))
         full = [(part[k] == part[asking][:, None]).all(axis=1) for k in near]
@@ -167,61 +190,6 @@ def threshold(unrelated: np.ndarray) -> tuple[float, float]:
     z = np.arctanh(np.clip(laid if len(laid) else np.zeros(1), -0.999, 0.9999))
     middle, low = np.quantile(z, [0.5, 0.1])
     return float(max(LEAST, np.tanh(middle + SIGMAS * (middle - low) / 1.2816))), float(np.tanh(middle))
-
-
-def described(thumbs: Thumbs, length: np.ndarray, folder: Path) -> list[np.ndarray]:
-    """Two descriptors of each picture, float16 (N, 576) and (N, 512), each row of length 1; memory-mapped from the folder."""
-    files = [folder / "coarse.npy", folder / "spectral.npy"]
-    for file, width in zip(files, (576, 512), strict=True):
-        room(file, np.float16, (len(length), width)).flush()
-    jobs = [(thumbs.take(rows), length[rows], files, rows.start) for rows in blocks(length, 1024)]
-    processes.parallel(describe, jobs, processes.cores(), "describe pictures", len(length))
-    return [np.load(file, mmap_mode="r", allow_pickle=False) for file in files]
-
-
-def describe(thumbs: Thumbs, length: np.ndarray, files: list[Path], start: int, report: processes.Report) -> None:
-    """Writes the descriptors of these pictures into the files, from row `start` on."""
-    import cv2
-
-    coarse, spectral = (np.load(file, mmap_mode="r+", allow_pickle=False)[start:] for file in files)
-    for i in range(len(length)):
-        thumb = thumbs[i]
-        x = np.log(cv2.resize(thumb.astype(np.float32), (24, 24), interpolation=cv2.INTER_AREA) + 8)
-        x = cv2.GaussianBlur(x, (0, 0), 0.5) - cv2.GaussianBlur(x, (0, 0), 2.0)
-        coarse[i] = _unit(x / (np.sqrt(cv2.GaussianBlur(x * x, (0, 0), 4.0)) + 0.001))
-        x = registration.normalised(thumb, length[i])
-        x = (x - x.mean()) * np.outer(*(np.hanning(n + 2)[1:-1] for n in x.shape))
-        m = fft.next_fast_len(max(128, *x.shape))
-        strength = fft.fftshift(np.abs(fft.fft2(x, (m, m))).astype(np.float32))
-        half = strength[m // 2 : m // 2 + m // 4, m // 2 - m // 4 : m // 2 + m // 4]  # the other half is its mirror
-        half = cv2.resize(half, (32, 16), interpolation=cv2.INTER_AREA)
-        spectral[i] = _unit(np.log(half / (half.mean() + 1e-9) + 0.1))
-        report(1, "")
-
-
-def _unit(x: np.ndarray) -> np.ndarray:
-    flat = (x - x.mean()).reshape(-1)
-    return flat / (np.linalg.norm(flat) + 1e-9)
-
-
-def alike(spaces: list[np.ndarray], pairs: np.ndarray) -> np.ndarray:
-    """Whether a pair is near enough in any of the spaces (N, D) to be worth a comparison, bool (P,)."""
-    out = np.empty(len(pairs), bool)
-    for rows in blocks(pairs, 8192):
-        one, other = pairs[rows].T
-        out[rows] = np.max([(x[one] * x[other]).sum(axis=1) for x in spaces], axis=0) > ALIKE
-    return out
-
-
-def reduced(features: np.ndarray, known: np.ndarray, seed: int) -> np.ndarray:
-    """Principal components of the `known` rows, of length 1 for each row, float32 (N, at most 64)."""
-    from sklearn.decomposition import PCA
-
-    sample = known[np.random.default_rng(seed).permutation(len(known))[:SAMPLE]]
-    pca = PCA(min(64, len(sample), features.shape[1]), random_state=seed % 2**32)
-    pca.fit(features[sample].astype(np.float32))
-    x = np.concatenate([pca.transform(features[rows].astype(np.float32)) for rows in blocks(features, 1024)])
-    return x / (np.linalg.norm(x, axis=1, keepdims=True) + 1e-9)
 
 
 def neighbours(

@@ -29,6 +29,7 @@ def find_near(
     one = both.sort_values("apart", kind="stable")
     one = one[~one["hash"].duplicated()]  # equal pictures would crowd all others out of a picture's neighbours
     longest, y = one[["height", "width"]].max(axis=1).to_numpy(), np.searchsorted(labels(rows), one["label"])
+    y[one["apart"] == 2] = -1
     found = duplicates.find(thumbs.take(one.index.to_numpy()), longest, y, one["apart"].to_numpy(), seed)
     log.info("%d pairs of near duplicates, correlation above %.2f (typical: %.2f)", len(found.pairs), *found[2:4])
     return found._replace(pairs=one.index.to_numpy()[found.pairs])

@@ -35,21 +35,33 @@ class Form:
 
 @dataclass(frozen=True)
 class Thumbs:
-    """Grey thumbnails in flat files: `where` int (N, 4) gives file, first byte, height and width of each."""
+    """Grey thumbnails in flat files: `where` int (N, 4) gives file, first byte, height and width of each.
+
+    They are shown turned as `turns` int (N,) say, see `turned`, if there are any.
+    """
 
     files: list[Path]
     where: np.ndarray
+    turns: np.ndarray | None = None
 
     def __getitem__(self, i: int) -> np.ndarray:
         file, start, height, width = self.where[i]
-        return np.array(_mapped(self.files[file])[start : start + height * width]).reshape(height, width)
+        thumb = np.array(_mapped(self.files[file])[start : start + height * width]).reshape(height, width)
+        return thumb if self.turns is None else np.ascontiguousarray(turned(thumb, self.turns[i]))
 
     def take(self, rows: np.ndarray | slice) -> "Thumbs":
-        return Thumbs(self.files, self.where[rows])
+        return Thumbs(self.files, self.where[rows], None if self.turns is None else self.turns[rows])
 
     def __add__(self, other: "Thumbs") -> "Thumbs":
         moved = other.where + np.array([len(self.files), 0, 0, 0])
         return Thumbs(self.files + other.files, np.concatenate([self.where, moved]))
+
+
+def turned(x: np.ndarray, how: int) -> np.ndarray:
+    """A picture (H, W) in one of its eight orientations: of `how`, 1 mirrors left to right, 2 upside down, 4 the diagonal first."""
+    x = x.T if how & 4 else x
+    x = x[::-1] if how & 2 else x
+    return x[:, ::-1] if how & 1 else x
 
 
 @lru_cache(maxsize=64)  # each holds a file descriptor

@@ -12,17 +12,17 @@ from PIL import Image
 from scipy.sparse.csgraph import connected_components
 
 from pipeline import processes
-from pipeline.data import duplicates, registration
+from pipeline.data import descriptors, duplicates, registration
+from pipeline.data.descriptors import reduced
 from pipeline.data.duplicates import (
     Found,
     find,
     groups,
     neighbours,
     random_pairs,
-    reduced,
     threshold,
 )
-from pipeline.data.intake import Thumbs, thumbnail
+from pipeline.data.intake import Thumbs, thumbnail, turned
 from pipeline.data.registration import correlate, register
 
 
@@ -140,6 +140,60 @@ def test_different_textures_stay_apart(copied):
     assert (copied["group"][:60][a] == copied["group"][:60][b]).mean() <= 0.02
 
 
+# Mirrored and turned copies
+
+
+def turnings(pictures: list[np.ndarray]) -> list[np.ndarray]:
+    """Each picture in one of the seven other orientations, encoded anew or of another exposure."""
+    made = [np.ascontiguousarray(turned(p, 1 + i % 7)) for i, p in enumerate(pictures)]
+    return [COPIES[("encoded", "darker")[i % 2]](p).astype(np.uint8) for i, p in enumerate(made)]
+
+
+def test_nearly_all_mirrored_and_turned_copies_are_found_and_no_others(tmp_path):
+    rng = np.random.default_rng(5)
+    pictures = [speckle(rng, *((40, 40) if i % 2 else (30, 44))) for i in range(70)]
+    found = searched([*pictures, *turnings(pictures)], tmp_path)
+    pairs = {tuple(p) for p in found.pairs}
+    assert pairs <= {(i, 70 + i) for i in range(70)} and len(pairs) >= 65
+    assert found.score.min() > duplicates.TURNED
+
+
+def test_turned_copies_are_of_one_class_unless_none_is_known(tmp_path):
+    """An arrow to the left is none to the right, and a 6 no 9."""
+    rng = np.random.default_rng(6)
+    pictures = [speckle(rng, 36, 36) for _ in range(24)]
+    both, y = [*pictures, *turnings(pictures)], np.repeat([0, 1], 24)
+    assert not len(searched(both, tmp_path / "classes", y).pairs)
+    apart = np.repeat([0, 2], 24)
+    found = searched(both, tmp_path / "pool", np.repeat([0, -1], 24), apart=apart)
+    assert len(found.pairs) >= 21 and np.array_equal(
+        found.pairs[:, 1] - found.pairs[:, 0], np.full(len(found.pairs), 24)
+    )
+
+
+def test_turned_copies_in_another_split_sway_nothing(tmp_path):
+    rng = np.random.default_rng(9)
+    pictures = [speckle(rng, 36, 36) for _ in range(30)]
+    pictures += turnings(pictures[:12])
+    more = turnings(pictures[:30])
+    alone = searched(pictures, tmp_path / "alone")
+    found = searched([*pictures, *more], tmp_path / "both", apart=np.repeat([0, 1], [42, 30]))
+    among = (found.pairs < 42).all(axis=1)
+    assert len(alone.pairs) >= 10 and len(found.pairs) > len(alone.pairs) + 24
+    assert np.array_equal(found.pairs[among], alone.pairs) and np.array_equal(found.score[among], alone.score)
+    assert found.bound == alone.bound
+
+
+@pytest.mark.parametrize("how", range(8))
+def test_the_eight_orientations_are_as_they_are_called(how):
+    x = np.arange(12).reshape(3, 4)
+    expected = x.T if how & 4 else x
+    expected = np.flipud(expected) if how & 2 else expected
+    expected = np.fliplr(expected) if how & 1 else expected
+    assert np.array_equal(turned(x, how), expected)
+    assert len({turned(x, h).tobytes() + bytes(turned(x, h).shape) for h in range(8)}) == 8
+
+
 # Pictures that are all alike
 
 
@@ -242,8 +296,8 @@ def test_the_seed_decides_alone_and_the_pairs_do_not_depend_on_it(tmp_path, pict
 
 def test_the_order_of_the_rows_decides_nothing(tmp_path, pictures):
     order = np.random.default_rng(0).permutation(len(pictures))
-    plain, turned = searched(pictures, tmp_path), searched([pictures[i] for i in order], tmp_path)
-    back = {tuple(sorted(order[list(pair)])) for pair in turned.pairs}
+    plain, mixed = searched(pictures, tmp_path), searched([pictures[i] for i in order], tmp_path)
+    back = {tuple(sorted(order[list(pair)])) for pair in mixed.pairs}
     assert back == {tuple(pair) for pair in plain.pairs}
 
 
@@ -488,18 +542,18 @@ def test_pictures_that_are_compared_grow_like_their_number(tmp_path, monkeypatch
         rng = np.random.default_rng(0)
         with monkeypatch.context() as patch:
             patch.setattr(processes, "parallel", parallel)
-            patch.setattr(duplicates, "ALIKE", -1)  # nothing is left out for being unlike
+            patch.setattr(descriptors, "ALIKE", -1)  # nothing is left out for being unlike
             patch.setattr(duplicates, "told", lambda *_: (0.5, 0.0, np.zeros(1)))
             searched([speckle(rng, 12, 12) for _ in range(n)], tmp_path / str(n))
         return sum(pairs)
 
     small, large = compared(200), compared(800)
-    assert 800 * duplicates.NEIGHBOURS / 2 < large <= 800 * 2 * duplicates.NEIGHBOURS and large < 5 * small
+    assert 800 * duplicates.NEIGHBOURS / 2 < large <= 800 * 3 * duplicates.NEIGHBOURS and large < 5 * small
 
 
 def test_memory_grows_by_far_less_than_the_descriptors(tmp_path, monkeypatch):
-    """2,176 bytes of descriptors a row lie in files; what stays are 64 components of each, and pairs."""
-    monkeypatch.setattr(duplicates, "SAMPLE", 200)
+    """4,480 bytes of descriptors a row lie in files; what stays are 64 components of each, and pairs."""
+    monkeypatch.setattr(descriptors, "SAMPLE", 200)
     monkeypatch.setattr(duplicates, "EXACT", 500)
     monkeypatch.setattr(registration, "register", lambda thumbs, length, pairs, report: np.zeros(len(pairs)))
     rng, peaks = np.random.default_rng(0), []
