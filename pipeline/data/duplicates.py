@@ -25,9 +25,7 @@ from pipeline.samples import blocks
 
 SIGMAS = 8.0  # measured on tiles, chest X-rays, natural photographs and glyphs: see docs/data.md
 LEAST = 0.7  # never call two pictures near duplicates below this correlation
-TURNED = (
-    0.85  # nor below this one if either was turned: by chance others of a class come to 0.8, being tried in more ways
-)
+TURNED = 0.85  # nor below this one if one was turned: tried in so many ways, others of a class come to 0.8 by chance
 PAIRS = 2000  # random ones that tell what unrelated pictures have in common
 FEWEST, MOST = 8, 40  # rows of a class that tell it of their class, and classes that are asked
 NEIGHBOURS = 6

@@ -13,7 +13,7 @@ from pipeline.data.sources.manifest import open_parquet
 from pipeline.data.sources.npz import MOST_RATIO, SMALL
 from pipeline.params import Data
 
-IMAGES, LABELS = ("image", "img", "jpg", "png"), ("label", "labels", "fine_label", "class")
+IMAGES, LABELS = ("image", "img", "jpg", "png", "bytes"), ("label", "labels", "fine_label", "class")
 
 
 def load(file: Path, data: Data, ref: tuple[int, int, str]) -> Picture:
@@ -33,7 +33,7 @@ def parts(path: Path) -> list[Path]:
 def accepts(path: Path) -> bool:
     """A Parquet file with a column of encoded images, or a folder with any Parquet file in it or in its data/."""
     files = parts(path)
-    return bool(files) and (path.is_dir() or _image_column(_schema(files[0])) is not None)
+    return bool(files) and (path.is_dir() or _of_images(_schema(files[0])))
 
 
 def read(path: Path, data: Data, scratch: Path) -> Source:
@@ -106,17 +106,26 @@ def _rows(file: Path, *columns: str) -> Iterator[tuple[Any, ...]]:
         raise ValueError(f"data.source: {file.name} cannot be read as Parquet: {error}") from None
 
 
-def _image_column(schema: Any) -> str | None:
-    """The column of images: one named so, else one of {bytes, path}, else any of bytes, unless a column of text is called path."""
+def _plain(kind: Any) -> bool:
     import pyarrow.types as t
 
-    def plain(kind: Any) -> bool:
-        return t.is_binary(kind) or t.is_large_binary(kind) or t.is_binary_view(kind)
+    return t.is_binary(kind) or t.is_large_binary(kind) or t.is_binary_view(kind)
+
+
+def _image_column(schema: Any) -> str | None:
+    """The column of images: one that is named so, else the first of {bytes, path}, else the first of bytes."""
+    import pyarrow.types as t
 
     pairs = [f.name for f in schema if t.is_struct(f.type) and f.type.get_field_index("bytes") >= 0]
-    listing = any(f.name == "path" and not plain(f.type) for f in schema)  # then bytes beside it may be anything
-    found = pairs + [f.name for f in schema if plain(f.type) and (f.name in IMAGES or not listing)]
+    found = pairs + [f.name for f in schema if _plain(f.type)]
     return next((n for n in IMAGES if n in found), found[0] if found else None)
+
+
+def _of_images(schema: Any) -> bool:
+    """Whether a file is no table of paths: bytes beside a column of these may be anything, unless they are named like images."""
+    name, plain = _image_column(schema), [f.name for f in schema if _plain(f.type)]
+    paths = "path" in schema.names and "path" not in plain
+    return name is not None and not (paths and name in plain and name not in IMAGES)
 
 
 def _columns(file: Path, data: Data) -> tuple[str, str, list[str]]:

@@ -219,9 +219,20 @@ def test_a_table_of_paths_is_left_to_the_tables(tmp_path):
     assert not parquet.accepts(tmp_path / "x.parquet") and manifest.accepts(tmp_path / "x.parquet")
 
 
+def test_a_folder_of_parquet_holds_images_whatever_their_column_is_called(tmp_path, read):
+    (tmp_path / "set").mkdir()
+    table = pa.table({"path": ["a.png"], "embedding": [b"x"], "scan": struct(encoded(0)), "label": ["cat"]})
+    pq.write_table(table, tmp_path / "set" / "part.parquet")
+    assert np.array_equal(shown(read(tmp_path / "set"))[0], pixels(0)), "a pair of bytes and path before plain bytes"
+    pq.write_table(
+        pa.table({"path": ["a.png"], "scan": [encoded(1)], "label": ["cat"]}), tmp_path / "set" / "part.parquet"
+    )
+    assert np.array_equal(shown(read(tmp_path / "set"))[0], pixels(1))
+
+
 def test_bytes_beside_a_column_of_paths_are_no_images_unless_they_are_named_so(tmp_path):
     path = tmp_path / "x.parquet"
-    for name, images in {"embedding": False, "image": True}.items():
+    for name, images in {"embedding": False, "image": True, "bytes": True}.items():
         pq.write_table(pa.table({"path": ["a.png"], name: [encoded(0)], "label": ["cat"]}), path)
         assert parquet.accepts(path) is images
     pq.write_table(pa.table({"path": ["a.png"], "scan": struct(encoded(0)), "label": ["cat"]}), path)
