@@ -21,7 +21,8 @@ from pipeline.params.fields import read
 from stages._space import knows
 
 NOTES = Path(".dvc/tmp/rwlock")  # in which dvc notes who reads and writes what
-GRAPH, RECORD = Path("dvc.yaml"), Path("dvc.lock")  # of what stages were made of, which dvc writes anew after each
+GRAPH = Path("dvc.yaml")
+RECORD = Path("dvc.lock")  # of what stages were made of, which dvc writes anew after each
 WHOLE = r"\n +(size|nfiles): \d+\n$|\n +isexec: true\n$"  # how a record ends that dvc wrote to its end
 PAUSES = (1, 1, 0)  # seconds after each look at a file that is not whole: a dvc that lives may be writing it
 log = logging.getLogger("stages")
