@@ -1,10 +1,10 @@
-"""The whole run on the embedded set and on cuts of three public ones, as docs/results.md reports them: every arm.
+"""The whole run on the embedded set, cuts of three public ones and drawn textures, as docs/results.md reports them: every arm.
 
 Run: python -m benchmarks.results <cut> <folder of the set> <folder to work in>
 Cuts: pneumonia_60, pneumonia_388 (folder with pneumoniamnist.npz), cifar10_lt_10 (folder with train/ and test/, a folder
-per class in each), tile_64 (folder with manifest.csv), digits (sets/digits.yaml). Called again with the same folders it goes
-on where it was. At the end docs/results/ holds the report of the cut, a picture of its rows and the keys that differ from
-params.yaml.
+per class in each), tile_64 (folder with manifest.csv), digits (sets/digits.yaml), textures (folder that benchmarks.textures
+filled). Called again with the same folders it goes on where it was. At the end docs/results/ holds the report of the cut, a
+picture of its rows and the keys that differ from params.yaml.
 """
 
 import json
@@ -85,6 +85,7 @@ CUTS = {
         },
     ),
     "digits": Cut(whole, {"data": {}}),
+    "textures": Cut(whole, {"data": {}, "classifier": {"steps": 1500}, **SIX}),
 }
 
 

@@ -11,7 +11,19 @@ import pytest
 from PIL import Image
 from ruamel.yaml import YAML
 
-from benchmarks import ablate, calibrate, groups, intake, laboratory, leak, paired, project, results, yardstick
+from benchmarks import (
+    ablate,
+    calibrate,
+    groups,
+    intake,
+    laboratory,
+    leak,
+    paired,
+    project,
+    results,
+    textures,
+    yardstick,
+)
 from pipeline import params
 from pipeline.data.sources import manifest
 from pipeline.evaluation.utility import gain
@@ -344,6 +356,20 @@ def test_a_tenth_of_the_photographs_trains_and_others_validate(tmp_path):
     }
     assert found == {"train": {"cat": 50, "dog": 8}, "val": {"cat": 30, "dog": 30}, "test": {"cat": 40, "dog": 40}}
     assert len({f.read_text() for f in out.rglob("*.txt")}) == sum(sum(n.values()) for n in found.values())
+
+
+def test_textures_are_drawn_alike_each_time_and_no_two_of_them_alike(tmp_path, monkeypatch):
+    for name, count in {"FEW": 2, "MANY": 3, "VAL": 1, "TEST": 2}.items():
+        monkeypatch.setattr(textures, name, count)
+    for out in ("one", "two"):
+        textures.main(tmp_path / out)
+    files = sorted((tmp_path / "one").rglob("*.png"))
+    names = [file.relative_to(tmp_path / "one") for file in files]
+    drawn = [file.read_bytes() for file in files]
+    assert drawn == [(tmp_path / "two" / name).read_bytes() for name in names]
+    assert len(set(drawn)) == len(drawn) == 6 * (1 + 2) + 3 * 2 + 3 * 3
+    assert sum(name.parts[:2] == ("train", "rolled") for name in names) == 2
+    assert all(Image.open(file).size == (64, 64) and Image.open(file).mode == "L" for file in files)
 
 
 @pytest.mark.parametrize("cut", results.CUTS)
