@@ -111,9 +111,10 @@ def refuse_leaks(found: pd.DataFrame, named: Mapping[str, Sequence[str]]) -> Non
     """Raises ValueError that names the leaking pairs, the ways out, and what the source calls the groups of each."""
     names = [listed(sorted(set(named[g]) - {""}), 3) for g in found["group"]]
     raise refusal(
-        f"the splits that the source gives share {len(found)} groups or (near) duplicate images, {int(found['rows'].sum())} rows, "
-        f"so the test would not be independent. Mend the splits, or let the earlier split give such rows up with "
-        f"data.drop_leaks: true, or use them as they are, with a warning on every report, with data.allow_leaks: true:",
+        f"the splits that the source gives share {len(found)} groups or (near) duplicate images, which may be mirrored or "
+        f"turned, {int(found['rows'].sum())} rows, so the test would not be independent. Mend the splits, or let the earlier "
+        "split give such rows up with data.drop_leaks: true, or use them as they are, with a warning on every report, with "
+        "data.allow_leaks: true:",
         (
             f"{' = '.join(map(repr, r.paths))} ({', '.join(r.splits)}{f'; group {name}' if name else ''})"
             for r, name in zip(found.itertuples(), names, strict=True)
