@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from pipeline import csvs
 from pipeline.data import audit, augment, grouping, intake, sources, splits
 from pipeline.data.sources import pool
 from pipeline.data.sources.base import Problem, Source, listed, refusal
@@ -48,7 +49,8 @@ def main(
         thumbs = seen.thumbs.take(rows["place"].to_numpy()) + seen_extra.thumbs.take(spare["place"].to_numpy())
         near = grouping.find_near(rows, spare, thumbs, data, derive(params.seed, "duplicates"))
         among = near.pairs[(near.pairs < len(rows)).all(axis=1)]
-        rows, paths = rows.assign(named=rows["group"], group=grouping.grouped(rows, among, data)), rows["path"].tolist()
+        rows = rows.assign(named=rows["group"], group=grouping.grouped(rows, among, data))
+        pairs = grouping.listing(rows, spare, near)
         joined = grouping.join_pool(rows, spare, near.pairs)
         rows, spare = rows.assign(joined=joined[: len(rows)]), spare.assign(group=joined[len(rows) :])
         rows, scarce, leaked = split(rows, source.classes, data, derive(params.seed, "splits", *other))
@@ -65,12 +67,13 @@ def main(
         record = describe(samples, rows, source, data) | {"near_pairs": len(among), "unlabelled": len(spare)}
         record["fingerprints"] = {name: Samples.load(out).fingerprint() for name, out in outs.items()}
         record |= {"window": form.window, "asked": asked(params), "heldback": int((rows["split"] == "heldback").sum())}
-        record |= grouping.account(near, paths, samples, data)
+        record |= grouping.account(near, pairs, samples, data)
         misnamed = paths_with_wrong_ending(rows, spare)
         record["warnings"] += warnings(rows, spare, form, len(among), len(misnamed), data) + unable(test)
         record["warnings"] += grouping.unnamed(extra) if source.grouped else grouping.too_alike(near, rows)
     quarantine.write_text(audit.quarantine(lost), encoding="utf-8")
     record |= {"quarantined": len(lost), "quarantine": pd.Series([p.code for p in lost]).value_counts().to_dict()}
+    csvs.write(pairs, about / "duplicates.csv")
     (about / "audit.json").write_text(json.dumps(record, indent=1))
     say(record, lost, misnamed)
 
@@ -239,6 +242,9 @@ def say(record: dict, lost: list[Problem], misnamed: list[str]) -> None:
     log.info("%s, %d px, %d channel(s); flips: %s; scarce: %s", counts, *form, scarce)
     if record["notes"]:
         log.info("notes of the decoders: %s", ", ".join(f"{n} {c}" for n, c in record["notes"].items()))
+    log.info(
+        "%d equal and %d near duplicates, named in duplicates.csv", record["exact_duplicates"], record["near_pairs"]
+    )
     log.info("the test split resolves balanced accuracy to ±%.1f points", 100 * record["test_resolution"])
     if not record["scarce"]:
         log.warning(

@@ -21,7 +21,7 @@ import tifffile
 import yaml
 from PIL import Image
 
-from pipeline import processes
+from pipeline import csvs, processes
 from pipeline.data import grouping
 from pipeline.data.intake import Form
 from pipeline.data.sources.base import Picture, Source
@@ -302,6 +302,26 @@ def test_examples_of_near_duplicates_are_pairs_of_training_rows_from_the_least_a
     group, scores = train["group"], [s for *_, s in found]
     assert found and scores == sorted(scores) and scores[0] > whole.one.audit["near_bound"]
     assert all(a != b and group[a] == group[b] for a, b, _ in found)
+
+
+def test_all_duplicates_are_listed_by_name(whole):
+    names = ["path", "label", "other_path", "other_label", "kind"]
+    pairs = csvs.read(whole.one.folder / "about" / "duplicates.csv", names)
+    labelled = pairs[(pairs["label"] != "") & (pairs["other_label"] != "")]
+    about = whole.one.audit
+    assert labelled["kind"].value_counts().to_dict() == {
+        "near": about["near_pairs"],
+        "equal": about["exact_duplicates"],
+    }
+    assert (pairs["correlation"][pairs["kind"] == "equal"] == 1).all()
+    assert (pairs["correlation"][pairs["kind"] == "near"] > about["near_bound"]).all()
+    table = pd.concat([getattr(whole.one, s).table for s in (*SPLITS, "heldback")]).set_index("source_path")
+    there = labelled[labelled["path"].isin(table.index) & labelled["other_path"].isin(table.index)]
+    group, label = table["group"], table["label"]
+    assert len(there) and (group[there["path"]].to_numpy() == group[there["other_path"]].to_numpy()).all()
+    assert (label[there["path"]].to_numpy() == there["label"]).all()
+    pool = pairs[(pairs["label"] == "") ^ (pairs["other_label"] == "")]
+    assert {"deeper/train_equal.png", "val_near.png"} <= {*pool["path"], *pool["other_path"]}
 
 
 def test_no_output_holds_an_absolute_path(whole):

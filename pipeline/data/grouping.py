@@ -94,18 +94,32 @@ def unnamed(pool: Source) -> list[str]:
     ]
 
 
-def account(near: duplicates.Found, paths: list[str], samples: Samples, data: Data) -> dict[str, Any]:
+def listing(rows: pd.DataFrame, spare: pd.DataFrame, near: duplicates.Found) -> pd.DataFrame:
+    """Pairs of rows of both tables that show the same, a line each with path and label of both; the pool has no labels.
+
+    Of several equal rows each stands beside the next one.
+    """
+    both = pd.concat([rows, spare.assign(label="")], ignore_index=True)
+    same = equal(both["hash"])
+    one, other = (both.loc[k, ["path", "label"]].reset_index(drop=True) for k in np.concatenate([same, near.pairs]).T)
+    kinds = ["equal"] * len(same) + ["near"] * len(near.pairs)
+    score = np.concatenate([np.ones(len(same)), near.score]).round(4)
+    return one.join(other.add_prefix("other_")).assign(kind=kinds, correlation=score)
+
+
+def account(near: duplicates.Found, pairs: pd.DataFrame, samples: Samples, data: Data) -> dict[str, Any]:
     """For the audit: the bound above which two pictures were taken for the same, if any were compared, and examples."""
     bound = None if data.near_duplicates == "ignore" else near.bound
-    return {"near_bound": bound, "near_examples": examples(near, paths, samples)}
+    return {"near_bound": bound, "near_examples": examples(pairs, samples)}
 
 
-def examples(near: duplicates.Found, paths: list[str], samples: Samples, most: int = 8) -> list[tuple[str, str, float]]:
+def examples(pairs: pd.DataFrame, samples: Samples, most: int = 8) -> list[tuple[str, str, float]]:
     """Some pairs of near duplicates that both are in train, from the least alike on: two ids and their correlation."""
     train = samples.table[samples.table["split"] == "train"]
     ids = dict(zip(train["source_path"], train["id"], strict=True))
-    names = [[ids.get(paths[i], "") if i < len(paths) else "" for i in pair] for pair in near.pairs]
-    found = sorted((float(s), *pair) for s, pair in zip(near.score, names, strict=True) if all(pair))
+    near = pairs[(pairs["kind"] == "near") & (pairs["label"] != "") & (pairs["other_label"] != "")]
+    names = zip(near["correlation"], near["path"].map(ids), near["other_path"].map(ids), strict=True)
+    found = sorted((s, a, b) for s, a, b in names if isinstance(a, str) and isinstance(b, str))
     return [(a, b, s) for s, a, b in (found[k] for k in spaced(len(found), most))]
 
 
