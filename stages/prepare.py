@@ -60,22 +60,20 @@ def main(
         for name, out in outs.items():
             samples.save(out, rows["split"].to_numpy() == name)
         spare, held = grouping.left_over(spare, rows)
-        images = intake.write(extra, spare["place"].to_numpy(), scratch / "pool.npy", form)
-        Samples(as_table(pd.concat([rows, spare])).iloc[len(rows) :], images, samples.facts).save(unlabelled)
+        pooled(spare, rows, extra, form, scratch / "pool.npy", samples.facts).save(unlabelled)
         lost += leaked + broken + held
-        about.mkdir(parents=True)
         record = describe(samples, rows, source, data) | {"near_pairs": len(among), "unlabelled": len(spare)}
         record["fingerprints"] = {name: Samples.load(out).fingerprint() for name, out in outs.items()}
         record |= {"window": form.window, "asked": asked(params), "heldback": int((rows["split"] == "heldback").sum())}
         record |= grouping.account(near, pairs, samples, data)
-        misnamed = paths_with_wrong_ending(rows, spare)
-        record["warnings"] += warnings(rows, spare, form, len(among), len(misnamed), data) + unable(test)
+        record["warnings"] += warnings(rows, spare, form, len(among), data) + unable(test)
         record["warnings"] += grouping.unnamed(extra) if source.grouped else grouping.too_alike(near, rows)
     quarantine.write_text(audit.quarantine(lost), encoding="utf-8")
     record |= {"quarantined": len(lost), "quarantine": pd.Series([p.code for p in lost]).value_counts().to_dict()}
+    about.mkdir(parents=True)
     csvs.write(pairs, about / "duplicates.csv")
     (about / "audit.json").write_text(json.dumps(record, indent=1))
-    say(record, lost, misnamed)
+    say(record, lost, misnamed(rows, spare))
 
 
 def asked(params: Params) -> str:
@@ -177,6 +175,14 @@ def written(
     return Samples(frame, images, Facts(source.classes, scarce, flips))
 
 
+def pooled(
+    spare: pd.DataFrame, rows: pd.DataFrame, extra: Source, form: intake.Form, file: Path, facts: Facts
+) -> Samples:
+    """The rows of the pool, whose ids count on from those of equal labelled `rows`, squares memory-mapped from `file`."""
+    images = intake.write(extra, spare["place"].to_numpy(), file, form)
+    return Samples(as_table(pd.concat([rows, spare])).iloc[len(rows) :], images, facts)
+
+
 def as_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Content hashes are the ids: the second row with the same pixels gets -2 behind its hash, and so on."""
     again = rows.groupby("hash").cumcount()
@@ -199,14 +205,12 @@ def describe(samples: Samples, rows: pd.DataFrame, source: Source, data: Data) -
     return chosen | audit.account(samples.table, rows, facts.classes, facts.scarce, source.grouped, data, cut)
 
 
-def paths_with_wrong_ending(*tables: pd.DataFrame) -> list[str]:
+def misnamed(*tables: pd.DataFrame) -> list[str]:
     """Files that were read as what they hold and are named like something else."""
     return [path for rows in tables for path in rows["path"][audit.noted(rows["notes"], "wrong_extension")]]
 
 
-def warnings(
-    rows: pd.DataFrame, spare: pd.DataFrame, form: intake.Form, near: int, misnamed: int, data: Data
-) -> list[str]:
+def warnings(rows: pd.DataFrame, spare: pd.DataFrame, form: intake.Form, near: int, data: Data) -> list[str]:
     """What a person should look at though nothing is wrong for sure; no names, for the report shows them."""
     coloured = int((~rows["grey"]).sum()) if form.channels == 1 else 0
     lone = int((~rows["ranged"]).sum() + (~spare["ranged"]).sum()) if form.window is None else 0
@@ -222,7 +226,10 @@ def warnings(
         (near, "pairs of near duplicates may stand in two splits (data.near_duplicates)"),
         (made, "training pictures are marked as synthetic, and count as real rows in every arm and every figure"),
         (spare_made, "pictures of the unlabelled pool are marked as synthetic"),
-        (misnamed, "files hold another format than their names say; they were read by what they hold"),
+        (
+            len(misnamed(rows, spare)),
+            "files hold another format than their names say; they were read by what they hold",
+        ),
         (int((rows["weight"] != 1).sum()), "rows count more or less than others in every loss (data.manifest.weight)"),
     )
     return [f"{count} {text}" for count, text in told if count]
@@ -235,7 +242,7 @@ def unable(test: Path) -> list[str]:
     return [f"{NO_VERDICT}: {why}. Add pictures, or raise data.test_fraction if the split is cut here"] if why else []
 
 
-def say(record: dict, lost: list[Problem], misnamed: list[str]) -> None:
+def say(record: dict, lost: list[Problem], wrong: list[str]) -> None:
     counts = ", ".join(f"{s} {sum(n.values())}" for s, n in record["counts"].items())
     scarce = listed(record["scarce"]) or "no class"
     form = (record["image_size"], record["channels"], listed(record["flips"]) or "none")
@@ -257,8 +264,8 @@ def say(record: dict, lost: list[Problem], misnamed: list[str]) -> None:
         log.warning(
             "not named like images, so left out: %s", ", ".join(f"{n} {end}" for end, n in record["skipped"].items())
         )
-    if misnamed:
-        log.warning("named like another format: %s", listed(misnamed, 8))
+    if wrong:
+        log.warning("named like another format: %s", listed(wrong, 8))
     if record["leaking_groups"]:
         log.warning("warning: %d groups stand in more than one split (data.allow_leaks)", record["leaking_groups"])
     for problem in lost[:20]:
