@@ -249,9 +249,8 @@ def say(record: dict, lost: list[Problem], wrong: list[str]) -> None:
     log.info("%s, %d px, %d channel(s); flips: %s; scarce: %s", counts, *form, scarce)
     if record["notes"]:
         log.info("notes of the decoders: %s", ", ".join(f"{n} {c}" for n, c in record["notes"].items()))
-    log.info(
-        "%d equal and %d near duplicates, named in duplicates.csv", record["exact_duplicates"], record["near_pairs"]
-    )
+    if count := record["exact_duplicates"] + record["near_pairs"]:
+        log.info("%d pairs of equal pictures and near duplicates: duplicates.csv names them", count)
     log.info("the test split resolves balanced accuracy to ±%.1f points", 100 * record["test_resolution"])
     if not record["scarce"]:
         log.warning(
