@@ -110,7 +110,7 @@ def set_threads(compute: Compute) -> None:
     # It guards against reading such memory, which costs 5 % of a step; torch's types do not know it.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.allow_tf32 = False  # fp32 is fp32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # fp32 is fp32
 
 
 def workers(compute: Compute) -> int:

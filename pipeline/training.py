@@ -248,7 +248,7 @@ def _about(module: Module, seed: int, steps: int, where: torch.device, exact: st
         "steps": steps,
         "torch": torch.__version__,
         "ranks": ranks.here().world,
-        "device": where.type,
+        "device": torch.cuda.get_device_name(where) if where.type == "cuda" else where.type,
         "precision": exact,
         "cpu": torch.backends.cpu.get_cpu_capability(),
     }

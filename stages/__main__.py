@@ -35,6 +35,7 @@ ENVIRONMENT = {
     "NO_ALBUMENTATIONS_UPDATE": "1",
     "PYTHONHASHSEED": "0",
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+    "TORCH_DISABLE_NATIVE_JIT": "1",  # some products on a GPU would ask for a C compiler
     "GOMP_SPINCOUNT": "0",  # waiting threads that spin make a shared machine ten times slower
     "MPLBACKEND": "agg",
 }
@@ -232,7 +233,7 @@ def kind(error: Exception) -> tuple[int, str] | None:
     if ranks.is_lost(error):
         return 3, "another rank is gone, and what it said tells why"
     if type(error).__name__ in ("AcceleratorError", "DeferredCudaCallError"):  # torch's; not imported for that
-        return 3, "the GPU failed; if it is full or lets one process in at a time, set compute.processes: 1 and LANES=1"
+        return 3, "the GPU failed; if it is full, set compute.processes: 1 and LANES=1; it must not be exclusive"
     if isinstance(error, OSError | MemoryError) or cannot_write(error):
         return 3, "the machine does not allow it"
     return None

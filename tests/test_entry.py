@@ -221,7 +221,7 @@ def test_an_output_may_lie_deep_in_folders_that_do_not_exist_yet(run):
         ("gpu", 3, "out of memory; lower compute.processes"),
         ("cublas", 3, "out of memory; lower compute.processes"),
         ("cudnn", 3, "out of memory; lower compute.processes"),
-        ("driver", 3, "the GPU failed; if it is full or lets one process in at a time"),
+        ("driver", 3, "the GPU failed"),
         ("torch", 3, "not enough memory: you tried"),
         ("killed", 3, "process"),
         ("diverged", 4, "the loss of the toy is nan"),

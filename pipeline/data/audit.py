@@ -1,6 +1,6 @@
 """What a dataset is and what is wrong with it: rows that cannot be used, duplicates, leaks, counts, scarce classes, drift."""
 
-import warnings
+import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -192,24 +192,30 @@ def resolution(counts: Mapping[str, int], recall: float = 0.8) -> float:
     return float(1.96 * np.sqrt((recall * (1 - recall) / n).sum()) / max(len(n), 1))
 
 
-def drift(seen: pd.DataFrame, split: np.ndarray, group: np.ndarray) -> list[dict[str, Any]]:
+def drift(seen: pd.DataFrame, split: np.ndarray, group: np.ndarray, label: np.ndarray) -> list[dict[str, Any]]:
     """Brightness, contrast, height and width of val and test beside train: means and Kolmogorov-Smirnov distances.
 
-    Of groups, each by the mean of its rows, for these are not independent.
+    That a split has more rows of a class is no drift: both sides are weighted to one mix of classes (as Mantel and Haenszel do),
+    the distance is of what is apart from the mean of the class, and p of as many rows as the weights leave. Of groups, each
+    counts by the mean of its rows, for these are not independent.
     """
-    from scipy.stats import ks_2samp
+    from scipy.stats import kstwo
 
     out, names = [], ["mean", "spread", "height", "width"]
-    groups = seen[names].reset_index(drop=True).groupby([split, group]).mean()
-    for name in names:
-        train = groups.loc["train", name].to_numpy(float)
-        for s in ("val", "test"):
-            other = groups.loc[s, name].to_numpy(float)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", RuntimeWarning)  # that an exact p was out of reach for so many rows
-                test = ks_2samp(train, other)
-            means = {"train_mean": float(train.mean()), "split_mean": float(other.mean())}
-            out.append({"what": name, "split": s, **means, "distance": float(test.statistic), "p": float(test.pvalue)})
+    rows = seen[names].reset_index(drop=True).groupby([split, label, group]).mean()
+    counts = rows.groupby(level=[0, 1]).size().unstack(fill_value=0)  # by split and class
+    for name, s in itertools.product(names, ("val", "test")):
+        train, other = rows.loc["train", name], rows.loc[s, name]
+        both = pd.concat([train, other])
+        apart = both - both.groupby(level=0).transform("mean")
+        mix = counts.loc["train"] * counts.loc[s] / counts.loc[["train", s]].sum().clip(lower=1)
+        w = (mix / mix.sum() / counts.loc["train"]).reindex(train.index, level=0).to_numpy()
+        v = (mix / mix.sum() / counts.loc[s]).reindex(other.index, level=0).to_numpy()
+        distance = float(pd.Series([*w, *-v]).groupby(apart.to_numpy()).sum().cumsum().abs().max())
+        a, b = 1 / (w**2).sum(), 1 / (v**2).sum()
+        p = float(kstwo.sf(distance, max(1, round(a * b / (a + b)))))
+        means = {"train_mean": float(w @ train), "split_mean": float(v @ other)}
+        out.append({"what": name, "split": s, **means, "distance": distance, "p": p})
     return out
 
 
@@ -258,7 +264,7 @@ def account(
         "leaking_rows": int(found["rows"].sum()),
         "notes": seen["notes"].str.split().explode().value_counts().sort_index().to_dict(),
         "statistics": statistics(seen, table["split"].to_numpy()),
-        "drift": drift(seen, table["split"].to_numpy(), table["group"].to_numpy()),
+        "drift": drift(seen, *(table[column].to_numpy() for column in ("split", "group", "label"))),
         "near_duplicates": data.near_duplicates,
         "not_checked": list(NOT_CHECKED),
         "warnings": told,

@@ -176,15 +176,11 @@ def augment(x: torch.Tensor, probability: float) -> tuple[torch.Tensor, torch.Te
     cos, sin, size = turn.cos(), turn.sin(), scale.exp()
     rows = torch.cat([cos, -sin, size * shift[:, :1]], dim=1), torch.cat([sin, cos, size * shift[:, 1:]], dim=1)
     theta = torch.stack(rows, dim=1) / size[:, :, None]
-    touched = (shape != 0).any(dim=1)
-    if touched.any():
-        moved = x[touched]
-        with torch.autocast(x.device.type, enabled=False):  # in bf16 a place is off by up to a hundredth of the side
-            grid = F.affine_grid(theta[touched].float(), list(moved.shape), align_corners=False)
-            moved = F.grid_sample(moved, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
-        x = x.clone()
-        x[touched] = moved
-    return x, shape
+    with torch.autocast(x.device.type, enabled=False):  # in bf16 a place is off by up to a hundredth of the side
+        grid = F.affine_grid(theta.float(), list(x.shape), align_corners=False)
+        moved = F.grid_sample(x, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    touched = (shape != 0).any(dim=1)[:, None, None, None]  # asked on the device, which a GPU is not kept waiting for
+    return torch.where(touched, moved, x), shape
 
 
 class Model(NetworkGenerator):

@@ -287,22 +287,27 @@ def facts(**columns: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame(plain | columns)
 
 
+def one(n: int) -> np.ndarray:
+    return np.full(n, "a")
+
+
 def test_drift_is_none_for_equal_and_whole_for_disjoint_values():
     split = np.repeat(SPLITS, 40)
     mean = np.concatenate([np.arange(40), np.arange(40), np.arange(40) + 100])
-    told = {(d["what"], d["split"]): d for d in drift(facts(mean=mean), split, np.arange(120))}
+    told = {(d["what"], d["split"]): d for d in drift(facts(mean=mean), split, np.arange(120), one(120))}
     assert set(told) == {(w, s) for w in ("mean", "spread", "height", "width") for s in ("val", "test")}
-    assert told["mean", "val"]["distance"] == 0 and told["mean", "val"]["p"] == pytest.approx(1)
-    assert told["mean", "test"]["distance"] == 1 and told["mean", "test"]["p"] < 1e-6
-    assert told["mean", "test"]["train_mean"] == 19.5 and told["mean", "test"]["split_mean"] == 119.5
-    assert told["width", "test"]["distance"] == 0
+    assert told["mean", "val"]["distance"] == pytest.approx(0) and told["mean", "val"]["p"] == pytest.approx(1)
+    assert told["mean", "test"]["distance"] == pytest.approx(1) and told["mean", "test"]["p"] < 1e-6
+    assert (told["mean", "test"]["train_mean"], told["mean", "test"]["split_mean"]) == pytest.approx((19.5, 119.5))
+    assert told["width", "test"]["distance"] == pytest.approx(0) and told["width", "test"]["p"] == pytest.approx(1)
 
 
 def test_drift_grows_with_the_shift():
     rng, split = np.random.default_rng(0), np.repeat(SPLITS, 200)
     x = rng.normal(size=600)
     distances = [
-        drift(facts(spread=x + s * (split == "test")), split, np.arange(600))[3]["distance"] for s in (0, 0.5, 1, 2)
+        drift(facts(spread=x + s * (split == "test")), split, np.arange(600), one(600))[3]["distance"]
+        for s in (0, 0.5, 1, 2)
     ]
     assert distances == sorted(distances) and distances[0] < 0.15 < 0.6 < distances[-1]
 
@@ -312,8 +317,31 @@ def test_drift_of_groups_counts_each_once():
     split, group, odd = np.repeat(SPLITS, 200), np.arange(600) // 10, 0
     for seed in range(40):
         mean = np.repeat(np.random.default_rng(seed).normal(size=60), 10)
-        odd += sum(d["p"] < 0.05 for d in drift(facts(mean=mean), split, group)[:2])
+        odd += sum(d["p"] < 0.05 for d in drift(facts(mean=mean), split, group, one(600))[:2])
     assert odd <= 10
+
+
+MIXES = {"train": (200, 15, 60), "val": (40, 40, 40), "test": (20, 100, 0)}  # rows of three classes
+
+
+def of_classes(rng: np.random.Generator, shift: float) -> list[dict]:
+    """Drift of pictures whose brightness is another for each class, of which splits have other shares; test is brighter."""
+    split, label = zip(*[(s, c) for s, ns in MIXES.items() for c, n in enumerate(ns) for _ in range(n)], strict=True)
+    mean = 3.0 * np.array(label) + rng.normal(size=len(label)) + shift * (np.array(split) == "test")
+    return drift(facts(mean=mean), np.array(split), np.arange(len(mean)), np.array([str(c) for c in label]))[:2]
+
+
+def test_more_rows_of_a_class_are_no_drift():
+    """A balanced test split beside imbalanced training rows differed from them with p < 0.001, whatever was in it."""
+    chances = [d["p"] for seed in range(40) for d in of_classes(np.random.default_rng(seed), 0.0)]
+    assert sum(p < 0.05 for p in chances) <= 6
+    val, test = of_classes(np.random.default_rng(0), 0.0)
+    assert abs(val["train_mean"] - val["split_mean"]) < 0.5 and abs(test["train_mean"] - test["split_mean"]) < 0.5
+
+
+def test_drift_within_classes_is_seen_whatever_their_shares():
+    val, test = of_classes(np.random.default_rng(0), 1.0)
+    assert val["p"] > 0.05 and test["p"] < 1e-3 and 0.5 < test["split_mean"] - test["train_mean"] < 1.5
 
 
 # The whole account
