@@ -1,4 +1,4 @@
-"""Drawn pictures of six kinds of marks on steel-like grounds: a set on which generated rows are worth something.
+"""Drawn pictures of six kinds of marks on steel-like grounds: a set on which generated rows may be worth something.
 
 Run: python -m benchmarks.textures <folder>
 Ground, light, and the number, size and place of marks are drawn anew for each picture, and of three kinds there are 15 to
