@@ -241,14 +241,15 @@ def _share(batch: Batch, here: ranks.Place) -> Batch:
 
 
 def _about(module: Module, seed: int, steps: int, where: torch.device, exact: str) -> State:
-    """What a state must have been taken under for a training to go on from it."""
+    """What a state must have been taken under for a training to go on from it. Several ranks may have cards of several kinds."""
+    named = where.type == "cuda" and ranks.here().world == 1
     return {
         "of": type(module.network).__name__,
         "seed": seed,
         "steps": steps,
         "torch": torch.__version__,
         "ranks": ranks.here().world,
-        "device": torch.cuda.get_device_name(where) if where.type == "cuda" else where.type,
+        "device": torch.cuda.get_device_name(where) if named else where.type,
         "precision": exact,
         "cpu": torch.backends.cpu.get_cpu_capability(),
     }

@@ -3,12 +3,13 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from pipeline import checkpoints, generators, params
+from pipeline import checkpoints, generators, params, ranks, training
 from pipeline.classifier.model import Network, Settings
 from pipeline.classifier.train import train
 from pipeline.data.loaders import Batches, Rows
@@ -198,6 +199,16 @@ def test_the_state_of_another_training_is_not_taken(classifier, kill, always, tm
         classifier(tmp_path / "state", seed=2)
     kill(None)
     assert same(classifier(tmp_path / "state", seed=1), classifier(seed=1))
+
+
+@pytest.mark.parametrize(("world", "alike"), [(1, False), (2, True)])
+def test_a_state_is_of_one_kind_of_card_but_where_ranks_may_have_several(world, alike, monkeypatch):
+    monkeypatch.setattr(ranks, "here", lambda: ranks.Place(world=world))
+    told = []
+    for card in ("Toy 1", "Toy 2"):
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda where, card=card: card)
+        told.append(training._about(SimpleNamespace(network=None), 0, 10, torch.device("cuda"), "32-true"))
+    assert (told[0] == told[1]) is alike
 
 
 @pytest.mark.parametrize("tenths", range(10))
